@@ -1,0 +1,204 @@
+"""Every error the system raises on purpose, as one tree.
+
+    AudioStorageSystemError
+    ├── InvalidInput           what was given can never work as it stands
+    │   ├── NotAudio
+    │   ├── UnknownSpec
+    │   ├── InvalidFilter
+    │   ├── InvalidMetadata
+    │   ├── InvalidVector
+    │   ├── TooLarge
+    │   └── InvalidSetting
+    ├── NotFound
+    ├── Conflict               what was given contradicts what is stored
+    │   ├── DuplicateRecording
+    │   ├── ArchiveMismatch
+    │   └── NewerFormat
+    ├── Unavailable            something outside the archive is missing
+    │   ├── MissingExtra
+    │   ├── EngineUnavailable
+    │   │   └── WeightsUnavailable
+    │   ├── EmbedderMissing
+    │   ├── MicrophoneUnavailable
+    │   └── ServiceFailed
+    ├── TranscriptionFailed
+    ├── DeadlineExceeded
+    └── StorageFailed          the archive's own disk or database refused
+        ├── ArchiveNotFound
+        ├── ArchiveReadOnly
+        ├── StorageFull
+        ├── ArchiveBusy
+        └── ArchiveDamaged
+
+A class's docstring is its message, filled in with the keyword arguments it is raised with. Each class names its exit
+code for the command line, its HTTP status, and whether trying the same call again can help.
+"""
+
+from typing import Any, ClassVar
+
+
+class AudioStorageSystemError(Exception):
+    """Something went wrong: {reason}"""
+
+    exit_code: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str | None = None, /, **details: Any) -> None:
+        self.details = details
+        template = " ".join((type(self).__doc__ or type(self).__name__).split())
+        self.message = message if message is not None else template.format(**details)
+        super().__init__(self.message)
+
+    @property
+    def code(self) -> str:
+        """A stable name for programs: the class name in snake case."""
+        return "".join("_" + c.lower() if c.isupper() else c for c in type(self).__name__).lstrip("_")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as JSON-able data: code, message, retryable."""
+        return {"code": self.code, "message": self.message, "retryable": self.retryable}
+
+
+class InvalidInput(AudioStorageSystemError):
+    """{reason}"""
+
+    exit_code, http_status = 2, 400
+
+
+class NotAudio(InvalidInput):
+    """{name} is not audio that can be read: {reason}"""
+
+    http_status = 415
+
+
+class UnknownSpec(InvalidInput):
+    """There is no {kind} "{spec}". Known: {known}."""
+
+
+class InvalidFilter(InvalidInput):
+    """The filter on {key} cannot be used: {reason}"""
+
+
+class InvalidMetadata(InvalidInput):
+    """The metadata entry {key} cannot be stored: {reason}"""
+
+
+class InvalidVector(InvalidInput):
+    """The embedding from {model} cannot be stored: {reason}"""
+
+
+class TooLarge(InvalidInput):
+    """{what} is larger than the limit of {limit}."""
+
+    http_status = 413
+
+
+class InvalidSetting(InvalidInput):
+    """The setting {name} cannot be used: {reason}"""
+
+
+class NotFound(AudioStorageSystemError):
+    """No {kind} with id {id}."""
+
+    exit_code, http_status = 4, 404
+
+
+class Conflict(AudioStorageSystemError):
+    """{reason}"""
+
+    exit_code, http_status = 5, 409
+
+
+class DuplicateRecording(Conflict):
+    """{name} is already stored as recording {audio_id}{reason}."""
+
+
+class ArchiveMismatch(Conflict):
+    """The archive at {place} is not the one expected: {reason}"""
+
+
+class NewerFormat(Conflict):
+    """The archive at {place} has format {found}; this version reads up to {known}. Upgrade audio-storage-system."""
+
+
+class Unavailable(AudioStorageSystemError):
+    """{reason}"""
+
+    exit_code, http_status = 6, 503
+
+
+class MissingExtra(Unavailable):
+    """{what} needs a package that is not installed: pip install "audio-storage-system[{extra}]"."""
+
+
+class EngineUnavailable(Unavailable):
+    """{spec} cannot run here: {reason}"""
+
+    retryable = True
+
+
+class WeightsUnavailable(EngineUnavailable):
+    """{spec} cannot run here: {reason}"""
+
+
+class EmbedderMissing(Unavailable):
+    """This archive's active space is {space}, but its function was not given. Assign it (see use_embedder), or search
+    with mode="keyword"."""
+
+
+class MicrophoneUnavailable(Unavailable):
+    """No sound can be recorded here: {reason}"""
+
+
+class ServiceFailed(Unavailable):
+    """The service {service} did not answer as expected: {reason}"""
+
+    http_status, retryable = 502, True
+
+
+class TranscriptionFailed(AudioStorageSystemError):
+    """Recording {audio_id} was stored, but not transcribed: {reason}"""
+
+    exit_code = 7
+
+
+class DeadlineExceeded(AudioStorageSystemError):
+    """Stopped: the deadline of {seconds:.3g} s passed."""
+
+    exit_code, http_status, retryable = 8, 504, True
+
+
+class StorageFailed(AudioStorageSystemError):
+    """The archive could not be written or read: {reason}"""
+
+    exit_code = 9
+
+
+class ArchiveNotFound(StorageFailed):
+    """There is no archive at {place}. Make one with: audio-storage init"""
+
+    http_status = 404
+
+
+class ArchiveReadOnly(StorageFailed):
+    """The archive at {place} cannot be written: {reason}. Nothing was half-stored. Check who owns the folder and how it
+    is mounted."""
+
+    http_status = 403
+
+
+class StorageFull(StorageFailed):
+    """There is no room left at {place}. Nothing was half-stored; free some space and run the same command again."""
+
+    http_status, retryable = 507, True
+
+
+class ArchiveBusy(StorageFailed):
+    """The archive at {place} stayed locked by another process for too long."""
+
+    http_status, retryable = 503, True
+
+
+class ArchiveDamaged(StorageFailed):
+    """The archive at {place} is damaged: {reason}"""

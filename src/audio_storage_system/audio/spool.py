@@ -1,0 +1,403 @@
+"""Captured sound on its way into the archive: small durable pieces in a folder of their own.
+
+A spool is a folder with
+
+    manifest.json    {"format": "pcm_s16le", "version": 1, "started_at", "utc_offset_minutes", "sample_rate",
+                     "channels", "pid", "metadata"}, written once, before any sound
+    lock             locked as long as the writer lives; whoever recovers the spool locks it in turn
+    000001.pcm …     interleaved little-endian 16-bit samples, half a second each, written as they arrive and synced
+                     when full
+    pieces.jsonl     one synced line per finished piece: {"piece", "first", "frames", "crc32"}
+
+A frame is one sample of each channel. `first` is the piece's place in the frames that the device delivered or said it
+lost, so pieces that do not follow on each other prove how much is missing between them; a line with no frames, and no
+file, notes at once what the device lost. A piece without a line is the one being written when the writer died: its
+whole frames count, a torn last frame is dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from audio_storage_system.audio.wav import SAMPLE_BYTES, wav_header
+from audio_storage_system.clock import utc_now
+from audio_storage_system.durable import FileLock, disk_errors, make_folders, sync_folder
+from audio_storage_system.errors import ArchiveDamaged, Conflict
+from audio_storage_system.records import Metadata, Span, jsonable
+
+PIECE_SECONDS = 0.5
+MANIFEST, LOCK, JOURNAL, DISCARDED = "manifest.json", "lock", "pieces.jsonl", "discarded"
+FORMAT, VERSION = "pcm_s16le", 1
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolReport:
+    """What joining a spool gave. `missing` counts frames that the device or the disk is known to have lost.
+
+    `gaps` are where they are missing: start in the joined recording, length as it would have been. `torn_bytes` is what
+    was cut from a piece whose writer died within a frame. `sha256` is that of the whole file written.
+    """
+
+    frames: int
+    missing: int
+    sample_rate: int
+    pieces: int
+    gaps: tuple[Span, ...]
+    torn_bytes: int
+    sha256: str
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.sample_rate
+
+    @property
+    def missing_seconds(self) -> float:
+        return self.missing / self.sample_rate
+
+    @property
+    def complete(self) -> bool:
+        return self.missing == 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A line of the journal. `crc32` is `None` for a piece without a line, known by its file alone."""
+
+    piece: int
+    first: int
+    frames: int
+    crc32: int | None
+
+
+class SpoolWriter:
+    """Makes the spool `folder`, which must not exist, and appends sound to it. Not for several threads at once.
+
+    What was written is on disk within a second: a piece is synced when it is full or half a second old, if `write` or
+    `sync` is called often enough to notice. Raises `StorageFull`, `ArchiveReadOnly`, `StorageFailed`; what is on disk
+    stays.
+    """
+
+    def __init__(self, folder: Path, sample_rate: int, channels: int, metadata: Metadata | None = None) -> None:
+        self.folder = folder
+        self.sample_rate = sample_rate
+        self.frames = 0
+        self._frame_bytes = channels * SAMPLE_BYTES
+        self._piece_frames = max(1, int(sample_rate * PIECE_SECONDS))
+        self._position = 0
+        self._number = 0
+        self._piece: _OpenPiece | None = None
+        with disk_errors(folder):
+            make_folders(folder.parent)
+            folder.mkdir()
+            sync_folder(folder.parent)
+            self._lock = FileLock.acquire(folder / LOCK)
+            _write_durably(folder / MANIFEST, _manifest(sample_rate, channels, metadata or {}))
+            self._journal = os.open(folder / JOURNAL, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
+    def write(self, pcm: bytes) -> None:
+        """Append whole frames of interleaved little-endian 16-bit samples."""
+        if len(pcm) % self._frame_bytes:
+            raise ValueError(f"{len(pcm)} bytes are not whole frames of {self._frame_bytes}")
+        view = memoryview(pcm)
+        with disk_errors(self.folder):
+            while view:
+                piece = self._piece = self._piece or self._open_piece()
+                room = (self._piece_frames - piece.frames) * self._frame_bytes
+                self._append(piece, view[:room])
+                view = view[room:]
+                self._finish_if_due()
+
+    def skip(self, frames: int) -> None:
+        """Note that the device lost `frames` here."""
+        with disk_errors(self.folder):
+            self._finish_piece()
+            self._position += frames
+            self._number += 1
+            self._enter(_Piece(self._number, self._position, 0, 0))
+
+    def sync(self) -> None:
+        """Finish a piece that is half a second old; to be called while no sound arrives."""
+        with disk_errors(self.folder):
+            self._finish_if_due()
+
+    def close(self) -> Spool:
+        """Make all of it durable and hand the spool over; the lock goes with it. Call it once."""
+        try:
+            with disk_errors(self.folder):
+                self._finish_piece()
+        except BaseException:
+            self._release()
+            raise
+        finally:
+            os.close(self._journal)
+        return Spool(self.folder, self._lock)
+
+    def _release(self) -> None:
+        if self._piece:
+            os.close(self._piece.descriptor)
+        if self._lock:
+            self._lock.release()
+
+    def _open_piece(self) -> _OpenPiece:
+        self._number += 1
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        return _OpenPiece(os.open(_piece_path(self.folder, self._number), flags, 0o666), self._position)
+
+    def _append(self, piece: _OpenPiece, data: memoryview) -> None:
+        rest = data
+        while rest:
+            rest = rest[os.write(piece.descriptor, rest) :]
+        frames = len(data) // self._frame_bytes
+        piece.crc32 = zlib.crc32(data, piece.crc32)
+        piece.frames += frames
+        self._position += frames
+        self.frames += frames
+
+    def _finish_if_due(self) -> None:
+        piece = self._piece
+        if piece and (piece.frames >= self._piece_frames or time.monotonic() - piece.opened_at >= PIECE_SECONDS):
+            self._finish_piece()
+
+    def _finish_piece(self) -> None:
+        if (piece := self._piece) is None:
+            return
+        os.fsync(piece.descriptor)
+        sync_folder(self.folder)
+        self._enter(_Piece(self._number, piece.first, piece.frames, piece.crc32))
+        os.close(piece.descriptor)
+        self._piece = None
+
+    def _enter(self, piece: _Piece) -> None:
+        os.write(self._journal, json.dumps(asdict(piece)).encode() + b"\n")
+        os.fsync(self._journal)
+
+
+@dataclass(slots=True)
+class _OpenPiece:
+    descriptor: int
+    first: int
+    frames: int = 0
+    crc32: int = 0
+    opened_at: float = field(default_factory=time.monotonic)
+
+
+class Spool:
+    """A finished or abandoned capture. Nothing else recovers it while this object holds its lock.
+
+    Raises `ArchiveDamaged` when the manifest cannot be read.
+    """
+
+    def __init__(self, folder: Path, lock: FileLock | None = None) -> None:
+        self.folder = folder
+        self._lock = lock
+        manifest = _read_manifest(folder)
+        self.started_at = datetime.fromisoformat(manifest["started_at"])
+        self.utc_offset_minutes: int = manifest["utc_offset_minutes"]
+        self.sample_rate: int = manifest["sample_rate"]
+        self.channels: int = manifest["channels"]
+        self.metadata: dict[str, Any] = manifest["metadata"]
+        self._frame_bytes: int = self.channels * SAMPLE_BYTES
+
+    @property
+    def seconds(self) -> float:
+        """How much sound lies here; 0.0 for a capture that ended before it began."""
+        return sum(piece.frames for piece in self._pieces()) / self.sample_rate
+
+    def join(self, target: Path) -> SpoolReport:
+        """Write all sound as one WAV file (RF64 above 4 GB), durable when it returns; the spool stays.
+
+        Pieces that are missing or damaged (their checksum tells) are left out and reported. Raises `Conflict` when
+        `target` exists, `StorageFull`, `ArchiveReadOnly`.
+        """
+        if target.exists():
+            raise Conflict(reason=f"{target} exists and is not overwritten")
+        pieces = self._pieces()
+        sound = [piece for piece in pieces if self._is_whole(piece)]
+        temporary = target.with_name(f".{target.name}.part")
+        with disk_errors(target.parent):
+            try:
+                sha256 = self._write_wav(temporary, sound)
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
+            sync_folder(target.parent)
+        return self._report(sound, pieces, sha256)
+
+    def discard(self) -> None:
+        """Remove the spool: its sound is stored elsewhere, or not wanted."""
+        with disk_errors(self.folder):
+            (self.folder / MANIFEST).replace(self.folder / DISCARDED)
+            sync_folder(self.folder)
+            self.release()
+            _remove(self.folder)
+
+    def release(self) -> None:
+        """Let others recover this spool. Without it, that happens when this object or its process ends."""
+        if self._lock:
+            self._lock.release()
+
+    def _pieces(self) -> list[_Piece]:
+        """What the journal tells, completed by the files that it does not name: the one being written at the end."""
+        entered = {piece.piece: piece for piece in self._entered()}
+        stored = {int(path.stem): path for path in self.folder.glob("*.pcm")}
+        pieces: list[_Piece] = []
+        end = 0
+        for number in sorted({*entered, *stored}):
+            piece = entered.get(number) or _Piece(number, end, _size(stored[number]) // self._frame_bytes, None)
+            pieces.append(piece)
+            end = piece.first + piece.frames
+        return pieces
+
+    def _entered(self) -> Iterator[_Piece]:
+        journal = self.folder / JOURNAL
+        for line in journal.read_bytes().splitlines() if journal.exists() else ():
+            try:
+                yield _Piece(**json.loads(line))
+            except (ValueError, TypeError):  # torn or damaged: the piece's file speaks for itself
+                continue
+
+    def _is_whole(self, piece: _Piece) -> bool:
+        return piece.crc32 is None or zlib.crc32(self._sound(piece)) == piece.crc32
+
+    def _sound(self, piece: _Piece) -> bytes:
+        path = _piece_path(self.folder, piece.piece)
+        return path.read_bytes()[: piece.frames * self._frame_bytes] if path.exists() else b""
+
+    def _write_wav(self, path: Path, pieces: list[_Piece]) -> str:
+        digest = hashlib.sha256()
+        with path.open("wb") as file:
+            header = wav_header(self.sample_rate, self.channels, sum(piece.frames for piece in pieces))
+            _write_hashed(file, digest, header)
+            for piece in pieces:
+                _write_hashed(file, digest, self._sound(piece))
+            file.flush()
+            os.fsync(file.fileno())
+        return digest.hexdigest()
+
+    def _report(self, sound: list[_Piece], pieces: list[_Piece], sha256: str) -> SpoolReport:
+        frames = sum(piece.frames for piece in sound)
+        end = pieces[-1].first + pieces[-1].frames if pieces else 0
+        return SpoolReport(
+            frames=frames,
+            missing=end - frames,
+            sample_rate=self.sample_rate,
+            pieces=sum(piece.frames > 0 for piece in sound),
+            gaps=tuple(self._gaps(sound, end)),
+            torn_bytes=sum(self._torn_bytes(piece) for piece in sound),
+            sha256=sha256,
+        )
+
+    def _torn_bytes(self, piece: _Piece) -> int:
+        size = _size(_piece_path(self.folder, piece.piece))
+        return size - piece.frames * self._frame_bytes
+
+    def _gaps(self, sound: list[_Piece], end: int) -> Iterator[Span]:
+        joined = expected = 0
+        for first, frames in [*((piece.first, piece.frames) for piece in sound), (end, 0)]:
+            if first > expected:
+                start = joined / self.sample_rate
+                yield Span(start, start + (first - expected) / self.sample_rate)
+            joined += frames
+            expected = first + frames
+
+
+def find_abandoned(root: Path) -> list[Spool]:
+    """The spools below `root` whose writer is gone, oldest first, locked for the caller.
+
+    A spool without a manifest never held sound. One that cannot be read is left alone, with a warning in the log.
+    """
+    found = []
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else ():
+        if (lock := _lock_dead(folder)) is None:
+            continue
+        try:
+            found.append(Spool(folder, lock))
+        except ArchiveDamaged as error:
+            lock.release()
+            logger.warning("%s", error)
+    return sorted(found, key=lambda spool: spool.started_at)
+
+
+def _lock_dead(folder: Path) -> FileLock | None:
+    """The lock of a spool that holds sound and has no owner; a discarded one is removed to its end."""
+    if not any((folder / name).exists() for name in (MANIFEST, DISCARDED)):
+        return None
+    try:
+        lock = FileLock.acquire(folder / LOCK)
+    except OSError as error:  # just removed by another process, or not ours to open
+        logger.info("spool %s: %s", folder, error)
+        return None
+    if lock and not (folder / MANIFEST).exists():
+        lock.release()
+        _remove(folder)
+        return None
+    return lock
+
+
+def _remove(folder: Path) -> None:
+    """Remove a discarded spool, its mark last; what cannot be removed now, the next `find_abandoned` tries again."""
+    with contextlib.suppress(OSError):
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == DISCARDED):
+            path.unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def _manifest(sample_rate: int, channels: int, metadata: Metadata) -> dict[str, Any]:
+    offset = datetime.now().astimezone().utcoffset()
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "started_at": utc_now().isoformat(),
+        "utc_offset_minutes": round(offset.total_seconds() / 60) if offset else 0,
+        "sample_rate": sample_rate,
+        "channels": channels,
+        "pid": os.getpid(),
+        "metadata": jsonable(metadata),
+    }
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if (manifest["format"], manifest["version"]) != (FORMAT, VERSION):
+            raise ValueError(f"format {manifest['format']} version {manifest['version']} is not known")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArchiveDamaged(place=folder, reason=f"{MANIFEST} cannot be read ({error})") from error
+    return dict(manifest)
+
+
+def _write_durably(path: Path, data: dict[str, Any]) -> None:
+    """In one step: the file has all of `data` or does not exist."""
+    temporary = path.with_suffix(".new")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(data, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def _write_hashed(file: BinaryIO, digest: Any, data: bytes) -> None:
+    digest.update(data)
+    file.write(data)
+
+
+def _piece_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:06}.pcm"
+
+
+def _size(path: Path) -> int:
+    return os.path.getsize(path) if path.exists() else 0

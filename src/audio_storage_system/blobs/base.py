@@ -1,0 +1,101 @@
+"""What a blob store must do: keep bytes under keys, unchanged, and never overwrite."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from audio_storage_system.errors import InvalidInput, NotFound
+
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StagedBlob:
+    """Bytes that are safe on the store's disk but have no key yet. `sha256` in lower-case hex, `size` in bytes."""
+
+    token: str
+    sha256: str
+    size: int
+
+
+class BlobStore(ABC):
+    """Keys are relative POSIX paths (`audio_files/2026/11/audio_20261122_120000.wav`).
+
+    Storing has two halves, so that a crash leaves at worst bytes without a row: `stage` makes the bytes durable and
+    tells their hash; `publish` gives them a key that nobody had, atomically. Raises `StorageFull`, `ArchiveReadOnly`.
+    """
+
+    url: str
+
+    @abstractmethod
+    def stage(self, source: BinaryIO) -> StagedBlob:
+        """Copy `source` to its end into the store, hashing on the way; durable when it returns."""
+
+    @abstractmethod
+    def publish(self, staged: StagedBlob, key: str) -> str:
+        """Give staged bytes a key and return it: `key`, or with `-2`, `-3` … before its suffix when it was taken."""
+
+    @abstractmethod
+    def discard(self, staged: StagedBlob) -> None:
+        """Forget staged bytes."""
+
+    @abstractmethod
+    def open(self, key: str) -> BinaryIO:
+        """A seekable binary stream. Raises `NotFound`."""
+
+    @abstractmethod
+    def size(self, key: str) -> int:
+        """Bytes stored under `key`. Raises `NotFound`."""
+
+    def has(self, key: str) -> bool:
+        """Whether there is something under `key`."""
+        try:
+            self.size(key)
+        except NotFound:
+            return False
+        return True
+
+    @abstractmethod
+    def replace(self, staged: StagedBlob, key: str) -> None:
+        """Give staged bytes this very key, in one step, whatever it held before. For derived files only: recordings are
+        never overwritten."""
+
+    def describe(self, key: str) -> StagedBlob:
+        """Hash and size of the bytes stored under `key`, read anew, with the key as token. Raises `NotFound`."""
+        digest = hashlib.sha256()
+        size = 0
+        with self.open(key) as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+                size += len(block)
+        return StagedBlob(key, digest.hexdigest(), size)
+
+    @abstractmethod
+    def delete(self, key: str) -> bool:
+        """Remove `key`; whether there was something to remove. Durable when it returns."""
+
+    @abstractmethod
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """Every key below the folder `prefix`, in order; staged bytes are not among them."""
+
+    def crashed(self) -> bool:
+        """Whether a process died while it had this store open for writing, so that blobs may lack their rows."""
+        return False
+
+    def tidy(self) -> None:
+        """Remove what such processes left, blobs excepted; `crashed` is false from then on."""
+
+    def close(self) -> None:
+        """Let go of the store; a process that ends does the same."""
+
+
+def checked_key(key: str) -> str:
+    """`key`, when it stays inside the store; otherwise `InvalidInput`. The one place where keys are checked."""
+    parts = key.split("/")
+    if not key or "\\" in key or "\0" in key or ":" in parts[0] or any(part in ("", ".", "..") for part in parts):
+        raise InvalidInput(reason=f"{key!r} is not a key inside the archive")
+    return key

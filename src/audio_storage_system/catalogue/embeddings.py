@@ -1,0 +1,198 @@
+"""Embeddings and the spaces they live in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection, RowMapping, and_, func, insert, select, true, update
+
+from audio_storage_system.catalogue import changes
+from audio_storage_system.catalogue.passages import from_row
+from audio_storage_system.catalogue.transcripts import searched
+from audio_storage_system.database.queries import among
+from audio_storage_system.database.tables import embedding_spaces, embeddings, passages, transcripts
+from audio_storage_system.errors import InvalidVector, NotFound
+from audio_storage_system.records import EmbeddingKind, Passage, Space, Span
+
+LITTLE_ENDIAN_FLOAT32 = np.dtype("<f4")
+
+
+@dataclass(frozen=True, slots=True)
+class NewEmbedding:
+    """A unit vector of a passage, or of a window of the recording where `passage_id` is `None`."""
+
+    span: Span
+    passage_id: int | None
+    vector: npt.NDArray[np.float32]
+
+
+def to_blob(vector: npt.NDArray[np.float32]) -> bytes:
+    """A vector as it is stored: little-endian float32."""
+    return np.ascontiguousarray(vector, dtype=LITTLE_ENDIAN_FLOAT32).tobytes()
+
+
+def from_blob(data: bytes) -> npt.NDArray[np.float32]:
+    """A stored vector."""
+    return np.frombuffer(data, dtype=LITTLE_ENDIAN_FLOAT32).astype(np.float32, copy=False)
+
+
+def open_space(
+    connection: Connection, kind: EmbeddingKind, *, model: str, dimension: int, spec: str, activate: bool
+) -> Space:
+    """The space of this kind, model and dimension, made when new; with `activate` it becomes the kind's active one."""
+    table = embedding_spaces
+    same = and_(table.c.kind == kind.value, table.c.model == model, table.c.dimension == dimension)
+    if connection.execute(select(table.c.id).where(same)).scalar() is None:
+        row = {"kind": kind.value, "model": model, "dimension": dimension, "spec": spec, "active": False}
+        connection.execute(insert(table), row)
+    if activate:
+        others = and_(table.c.kind == kind.value, table.c.active == true())
+        connection.execute(update(table).where(others).values(active=False))
+        connection.execute(update(table).where(same).values(active=True))
+    return _space(connection.execute(select(table).where(same)).mappings().one())
+
+
+def spaces(connection: Connection) -> list[Space]:
+    """Every space, the oldest first."""
+    query = select(embedding_spaces).order_by(embedding_spaces.c.id)
+    return [_space(row) for row in connection.execute(query).mappings()]
+
+
+def active_space(connection: Connection, kind: EmbeddingKind) -> Space:
+    """The space that new embeddings of this kind go to and searches use. Raises `NotFound`."""
+    for space in spaces(connection):
+        if space.kind is kind and space.active:
+            return space
+    raise NotFound(kind="active embedding space", id=kind.value)
+
+
+def pending_passages(connection: Connection, transcript_id: int, space: Space) -> list[Passage]:
+    """The passages of a version that have no vector in `space` yet, in order."""
+    joined = passages.outerjoin(
+        embeddings, and_(embeddings.c.passage_id == passages.c.id, embeddings.c.space_id == space.id)
+    )
+    query = (
+        select(passages)
+        .select_from(joined)
+        .where(passages.c.transcript_id == transcript_id, embeddings.c.id.is_(None))
+        .order_by(passages.c.sequence)
+    )
+    return [from_row(row) for row in connection.execute(query).mappings()]
+
+
+def add(
+    connection: Connection, space: Space, rows: Sequence[NewEmbedding], *, audio_id: int, transcript_id: int | None
+) -> list[int]:
+    """Keep these vectors; what another process embedded in the meantime is left as it is. The new ids.
+
+    Raises `InvalidVector` for a vector of another dimension.
+    """
+    kept = [row for row in rows if not _exists(connection, space, audio_id, row)]
+    ids = [
+        int(connection.execute(insert(embeddings).returning(embeddings.c.id), values).scalar_one())
+        for values in (_row(space, row, audio_id, transcript_id) for row in kept)
+    ]
+    changes.log(connection, embeddings, ids, "insert")
+    return ids
+
+
+def _row(space: Space, row: NewEmbedding, audio_id: int, transcript_id: int | None) -> dict[str, object]:
+    if len(row.vector) != space.dimension:
+        reason = f"it has {len(row.vector)} dimensions, the space has {space.dimension}"
+        raise InvalidVector(model=space.model, reason=reason)
+    return {
+        "audio_file_id": audio_id,
+        "transcript_id": transcript_id if row.passage_id is not None else None,
+        "embedding_type": space.kind.value,
+        "space_id": space.id,
+        "passage_id": row.passage_id,
+        "start_seconds": row.span.start,
+        "end_seconds": row.span.end,
+        "embedding_dimension": space.dimension,
+        "model_name": space.model,
+        "embedding_data": to_blob(row.vector),
+    }
+
+
+def _exists(connection: Connection, space: Space, audio_id: int, row: NewEmbedding) -> bool:
+    query = select(embeddings.c.id).where(embeddings.c.space_id == space.id)
+    if row.passage_id is not None:
+        query = query.where(embeddings.c.passage_id == row.passage_id)
+    else:
+        query = query.where(
+            embeddings.c.audio_file_id == audio_id,
+            embeddings.c.passage_id.is_(None),
+            embeddings.c.start_seconds == row.span.start,
+        )
+    return connection.execute(query).first() is not None
+
+
+def passage_vectors(
+    connection: Connection, space: Space, passage_ids: Sequence[int]
+) -> dict[int, npt.NDArray[np.float32]]:
+    """The vectors that these passages have in `space`, by passage id."""
+    query = select(embeddings.c.passage_id, embeddings.c.embedding_data).where(
+        embeddings.c.space_id == space.id, among(embeddings.c.passage_id, passage_ids)
+    )
+    return {passage_id: from_blob(data) for passage_id, data in connection.execute(query)}
+
+
+def passages_of(connection: Connection, embedding_ids: Sequence[int]) -> dict[int, int]:
+    """Which passage each of these embeddings belongs to; windows of non-speech are left out."""
+    query = select(embeddings.c.id, embeddings.c.passage_id).where(
+        among(embeddings.c.id, embedding_ids), embeddings.c.passage_id.is_not(None)
+    )
+    return {row.id: row.passage_id for row in connection.execute(query)}
+
+
+def window_starts(connection: Connection, audio_id: int, space: Space) -> set[float]:
+    """Where the windows of a recording begin that have a vector of their own in `space`."""
+    query = select(embeddings.c.start_seconds).where(
+        embeddings.c.audio_file_id == audio_id, embeddings.c.space_id == space.id, embeddings.c.passage_id.is_(None)
+    )
+    return set(connection.execute(query).scalars())
+
+
+def missing_in(connection: Connection, space: Space) -> int:
+    """How many passages of the versions that search follows have no vector in `space`."""
+    total = int(connection.execute(select(func.count()).select_from(passages)).scalar_one())
+    if count(connection, space) == total:  # the usual case, found out without looking at each
+        return 0
+    of_version = and_(
+        embeddings.c.space_id == space.id,
+        embeddings.c.audio_file_id == transcripts.c.audio_file_id,
+        embeddings.c.transcript_id == transcripts.c.id,
+    )
+    said = select(func.count()).where(passages.c.transcript_id == transcripts.c.id).scalar_subquery()
+    there = select(func.count()).where(of_version).scalar_subquery()
+    missing = select(func.coalesce(func.sum(said - there), 0)).select_from(transcripts).where(searched())
+    return int(connection.execute(missing).scalar_one())
+
+
+def of_transcript(connection: Connection, transcript_id: int) -> list[npt.NDArray[np.float32]]:
+    """The vectors of a version's passages in the active text space, in order."""
+    query = (
+        select(embeddings.c.embedding_data)
+        .join(embedding_spaces, embedding_spaces.c.id == embeddings.c.space_id)
+        .join(passages, passages.c.id == embeddings.c.passage_id)
+        .where(
+            embeddings.c.transcript_id == transcript_id,
+            embeddings.c.embedding_type == EmbeddingKind.TRANSCRIPT.value,
+            embedding_spaces.c.active == true(),
+        )
+        .order_by(passages.c.sequence)
+    )
+    return [from_blob(data) for data in connection.execute(query).scalars()]
+
+
+def count(connection: Connection, space: Space) -> int:
+    """How many vectors `space` has."""
+    query = select(func.count()).select_from(embeddings).where(embeddings.c.space_id == space.id)
+    return int(connection.execute(query).scalar_one())
+
+
+def _space(row: RowMapping) -> Space:
+    return Space(row["id"], EmbeddingKind(row["kind"]), row["model"], row["dimension"], row["active"], row["spec"])

@@ -1,0 +1,311 @@
+"""Transcripts: versions of what was said, made window by window."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    and_,
+    exists,
+    false,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
+
+from audio_storage_system.catalogue import changes
+from audio_storage_system.clock import utc_now
+from audio_storage_system.database import tables
+from audio_storage_system.database.queries import among
+from audio_storage_system.database.tables import passages, segments, transcription_windows, transcripts
+from audio_storage_system.errors import Conflict, NotFound
+from audio_storage_system.records import Outcome, Segment, Span, Transcript, Word
+
+FALLBACK = "fallback"
+
+
+def start(
+    connection: Connection,
+    audio_id: int,
+    *,
+    asked: str,
+    engine: str,
+    parameters: Mapping[str, Any],
+    language: str | None,
+    flags: Sequence[str] = (),
+) -> int:
+    """A new version, running and empty; its id. `asked` is what the caller wanted, `engine` what runs."""
+    row = {
+        "audio_file_id": audio_id,
+        "whisper_model": asked,
+        "engine": engine,
+        "parameters": dict(parameters),
+        "language": language,
+        "active": False,
+        "created_at": utc_now(),
+    }
+    transcript_id = int(connection.execute(insert(transcripts).returning(transcripts.c.id), row).scalar_one())
+    for label in flags:
+        flag = {"audio_file_id": audio_id, "transcript_id": transcript_id, "kind": "flag", "label": label}
+        connection.execute(insert(tables.annotations), {**flag, "model": engine})
+    changes.log(connection, transcripts, [transcript_id], "insert")
+    return transcript_id
+
+
+def find_unfinished(
+    connection: Connection, audio_id: int, *, asked: str, engine: str, parameters: Mapping[str, Any]
+) -> int | None:
+    """The version of the same work to go on with: interrupted, or failed in a way that trying again helps."""
+    again = [outcome.value for outcome in Outcome if outcome.retryable]
+    query = (
+        select(transcripts.c.id, transcripts.c.parameters)
+        .where(
+            transcripts.c.audio_file_id == audio_id,
+            transcripts.c.whisper_model == asked,
+            transcripts.c.engine == engine,
+            or_(transcripts.c.outcome.is_(None), transcripts.c.outcome.in_(again)),
+        )
+        .order_by(transcripts.c.id)
+    )
+    wanted = json.loads(json.dumps(dict(parameters)))
+    return next((row.id for row in connection.execute(query) if row.parameters == wanted), None)
+
+
+def reopen(connection: Connection, transcript_id: int) -> None:
+    """Let an unfinished version run again."""
+    same = transcripts.c.id == transcript_id
+    connection.execute(update(transcripts).where(same).values(outcome=None, reason=None))
+
+
+def note_progress(connection: Connection, transcript_id: int, language: str | None, seconds: float) -> None:
+    """Add to the processing time of a running version, and keep the language found."""
+    connection.execute(
+        update(transcripts)
+        .where(transcripts.c.id == transcript_id)
+        .values(language=language, processing_time=func.coalesce(transcripts.c.processing_time, 0.0) + seconds)
+    )
+
+
+def commit_window(
+    connection: Connection, transcript_id: int, sequence: int, span: Span, pieces: Sequence[Segment], first: int
+) -> list[Segment]:
+    """Keep a finished window with its segments, numbered from `first`; the segments with their ids. A window can be
+    committed only once."""
+    window = {
+        "transcript_id": transcript_id,
+        "sequence": sequence,
+        "start_seconds": span.start,
+        "end_seconds": span.end,
+        "created_at": utc_now(),
+    }
+    window_id = connection.execute(
+        insert(transcription_windows).returning(transcription_windows.c.id), window
+    ).scalar_one()
+    base = {"transcript_id": transcript_id, "window_id": window_id}
+    rows = [{**base, **_segment_row(piece, first + number)} for number, piece in enumerate(pieces)]
+    return [_insert_segment(connection, row, piece) for row, piece in zip(rows, pieces, strict=True)]
+
+
+def _insert_segment(connection: Connection, row: Mapping[str, Any], piece: Segment) -> Segment:
+    segment_id = connection.execute(insert(segments).returning(segments.c.id), row).scalar_one()
+    values = {name: getattr(piece, name) for name in Segment.__slots__ if name != "id"}
+    return Segment(**values, id=segment_id)
+
+
+def _segment_row(piece: Segment, sequence: int) -> dict[str, Any]:
+    return {
+        "sequence": sequence,
+        "start_seconds": piece.start,
+        "end_seconds": piece.end,
+        "text": piece.text,
+        "speaker": piece.speaker,
+        "confidence": piece.confidence,
+        "avg_logprob": piece.avg_logprob,
+        "no_speech_prob": piece.no_speech_prob,
+        "compression_ratio": piece.compression_ratio,
+        "words": [asdict(word) for word in piece.words],
+    }
+
+
+def windows_done(connection: Connection, transcript_id: int) -> set[int]:
+    """The sequence numbers of the committed windows."""
+    query = select(transcription_windows.c.sequence).where(transcription_windows.c.transcript_id == transcript_id)
+    return set(connection.execute(query).scalars())
+
+
+def speech_spans(connection: Connection, transcript_id: int) -> list[Span]:
+    """Where speech was: the spans of the committed windows, in order."""
+    table = transcription_windows
+    query = select(table.c.start_seconds, table.c.end_seconds).where(table.c.transcript_id == transcript_id)
+    return [Span(start, end) for start, end in connection.execute(query.order_by(table.c.sequence))]
+
+
+def finish(connection: Connection, transcript_id: int, *, outcome: Outcome, reason: str | None) -> None:
+    """End a running version: join its text, average its confidence, note how it went."""
+    pieces = segments_of(connection, transcript_id)
+    scored = [(p.confidence, max(p.end - p.start, 0.01)) for p in pieces if p.confidence is not None]
+    weight = sum(span for _, span in scored)
+    values = {
+        "outcome": outcome.value,
+        "reason": reason,
+        "transcription": " ".join(piece.text.strip() for piece in pieces),
+        "confidence": sum(c * span for c, span in scored) / weight if scored else None,
+    }
+    connection.execute(update(transcripts).where(transcripts.c.id == transcript_id).values(**values))
+    changes.log(connection, transcripts, [transcript_id], "update")
+
+
+def activate(connection: Connection, transcript_id: int) -> None:
+    """Make this the version that search follows. Raises `NotFound`, or `Conflict` for one that failed."""
+    found = get(connection, transcript_id)
+    if found.outcome is None or not found.outcome.succeeded:
+        state = "still running" if found.outcome is None else f"a failure ({found.outcome})"
+        raise Conflict(reason=f"Transcript {transcript_id} is {state} and cannot be made active")
+    before = connection.execute(
+        update(transcripts)
+        .where(transcripts.c.audio_file_id == found.audio_id, transcripts.c.active == true())
+        .values(active=False)
+        .returning(transcripts.c.id)
+    ).scalars()
+    changed = [*before, transcript_id]
+    connection.execute(update(transcripts).where(transcripts.c.id == transcript_id).values(active=True))
+    changes.log(connection, transcripts, changed, "update")
+
+
+def get(connection: Connection, transcript_id: int) -> Transcript:
+    """One version. Raises `NotFound`."""
+    found = select_where(connection, transcripts.c.id == transcript_id)
+    if not found:
+        raise NotFound(kind="transcript", id=transcript_id)
+    return found[0]
+
+
+def active_of(connection: Connection, audio_id: int) -> Transcript | None:
+    """The version that search follows: the active one, or while there is none the latest running one."""
+    found = select_where(connection, transcripts.c.audio_file_id == audio_id, searched())
+    return found[0] if found else None
+
+
+def select_where(connection: Connection, *conditions: ColumnElement[bool]) -> list[Transcript]:
+    """Versions that meet the conditions, the oldest first."""
+    query = select(transcripts).where(*conditions).order_by(transcripts.c.id)
+    rows = connection.execute(query).mappings().all()
+    flags = _flags(connection, [row["id"] for row in rows])
+    return [_transcript(row, flags.get(row["id"], ())) for row in rows]
+
+
+def headers(connection: Connection, transcript_ids: Sequence[int]) -> list[Transcript]:
+    """These versions without their text, which can be long."""
+    wanted = [column for column in transcripts.c if column.name != "transcription"]
+    query = select(*wanted, literal("").label("transcription")).where(among(transcripts.c.id, transcript_ids))
+    rows = connection.execute(query).mappings().all()
+    flags = _flags(connection, transcript_ids)
+    return [_transcript(row, flags.get(row["id"], ())) for row in rows]
+
+
+def segments_of(connection: Connection, transcript_id: int, *conditions: ColumnElement[bool]) -> list[Segment]:
+    """The segments of a version, in order."""
+    query = select(segments).where(segments.c.transcript_id == transcript_id, *conditions).order_by(segments.c.sequence)
+    return [_segment(row) for row in connection.execute(query).mappings()]
+
+
+def segments_of_passages(connection: Connection, passage_ids: Sequence[int | None]) -> dict[int | None, list[Segment]]:
+    """The segments of each of these passages, in order, by passage id."""
+    query = (
+        select(passages.c.id.label("passage_id"), segments)
+        .join(segments, segments.c.id.between(passages.c.first_segment_id, passages.c.last_segment_id))
+        .where(among(passages.c.id, passage_ids), segments.c.transcript_id == passages.c.transcript_id)
+        .order_by(segments.c.id)
+    )
+    found: dict[int | None, list[Segment]] = {}
+    for row in connection.execute(query).mappings():
+        found.setdefault(row["passage_id"], []).append(_segment(row))
+    return found
+
+
+def segments_after(
+    connection: Connection, transcript_id: int, segment_id: int, limit: int | None = None
+) -> list[Segment]:
+    """The first segments of a version that come after this one, in order."""
+    query = select(segments).where(segments.c.transcript_id == transcript_id, segments.c.id > segment_id)
+    rows = connection.execute(query.order_by(segments.c.sequence).limit(limit)).mappings()
+    return [_segment(row) for row in rows]
+
+
+def segments_before(connection: Connection, transcript_id: int, segment_id: int, limit: int) -> list[Segment]:
+    """The last segments of a version that come before this one, in order."""
+    query = select(segments).where(segments.c.transcript_id == transcript_id, segments.c.id < segment_id)
+    rows = connection.execute(query.order_by(segments.c.sequence.desc()).limit(limit)).mappings().all()
+    return [_segment(row) for row in reversed(rows)]
+
+
+def segment_count(connection: Connection, transcript_id: int) -> int:
+    """How many segments a version has."""
+    query = select(func.count()).select_from(segments).where(segments.c.transcript_id == transcript_id)
+    return int(connection.execute(query).scalar_one())
+
+
+def searched() -> ColumnElement[bool]:
+    """The condition on `transcripts` for "search follows this one"."""
+    other = transcripts.alias()
+    rival = exists().where(
+        other.c.audio_file_id == transcripts.c.audio_file_id,
+        or_(other.c.active == true(), and_(other.c.outcome.is_(None), other.c.id > transcripts.c.id)),
+    )
+    return or_(transcripts.c.active == true(), and_(transcripts.c.outcome.is_(None), ~rival))
+
+
+def all_followed(connection: Connection) -> bool:
+    """Whether search follows every version that has passages: as long as nothing was transcribed twice."""
+    passed_over = exists().where(passages.c.transcript_id == transcripts.c.id)
+    query = select(transcripts.c.id).where(transcripts.c.active == false(), passed_over).limit(1)
+    return connection.execute(query).first() is None
+
+
+def languages(connection: Connection) -> set[str | None]:
+    """Every language that some version is in; `None` among them where one is unknown."""
+    return set(connection.execute(select(transcripts.c.language).distinct()).scalars())
+
+
+def _flags(connection: Connection, transcript_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
+    table = tables.annotations
+    query = select(table.c.transcript_id, table.c.label).where(
+        among(table.c.transcript_id, transcript_ids), table.c.kind == "flag", table.c.segment_id.is_(None)
+    )
+    found: dict[int, tuple[str, ...]] = {}
+    for transcript_id, label in connection.execute(query):
+        found[transcript_id] = (*found.get(transcript_id, ()), label)
+    return found
+
+
+def _transcript(row: RowMapping, flags: tuple[str, ...]) -> Transcript:
+    values = dict(row)
+    outcome = values.pop("outcome")
+    return Transcript(
+        audio_id=values.pop("audio_file_id"), outcome=Outcome(outcome) if outcome else None, flags=flags, **values
+    )
+
+
+def _segment(row: RowMapping) -> Segment:
+    return Segment(
+        start=row["start_seconds"],
+        end=row["end_seconds"],
+        text=row["text"],
+        words=tuple(Word(**word) for word in row["words"]),
+        speaker=row["speaker"],
+        confidence=row["confidence"],
+        avg_logprob=row["avg_logprob"],
+        no_speech_prob=row["no_speech_prob"],
+        compression_ratio=row["compression_ratio"],
+        id=row["id"],
+    )

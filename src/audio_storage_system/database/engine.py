@@ -1,0 +1,92 @@
+"""Opening a database, and its two kinds of transaction: read and write."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, StatementError, TimeoutError
+
+from audio_storage_system.clock import Deadline
+from audio_storage_system.database import sqlite
+from audio_storage_system.errors import ArchiveBusy, AudioStorageSystemError, InvalidInput
+
+NEVER = Deadline.after(None)
+
+
+class Database:
+    """One database. Safe to share between threads; after a fork the child opens connections of its own."""
+
+    def __init__(self, engine: Engine, place: str) -> None:
+        self.engine = engine
+        self.place = place
+        _reopen_after_fork(self.engine)
+
+    @classmethod
+    def open(cls, path: Path) -> Database:
+        """The SQLite database in this file, made when missing."""
+        return cls(sqlite.create(path), str(path))
+
+    @contextmanager
+    def read(self, deadline: Deadline = NEVER) -> Iterator[Connection]:
+        """A connection that sees one state of the database throughout; its queries end at `deadline`.
+
+        Raises `DeadlineExceeded`, or the `StorageFailed` that fits what the database says.
+        """
+        with self._translated(deadline), self._connect(deadline) as connection, sqlite.bounded(connection, deadline):
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that commits when the block ends and rolls back when it raises. Keep it short: on SQLite there
+        is one writer at a time."""
+        with self._translated(NEVER), self._connect(NEVER) as connection:
+            connection = connection.execution_options(writes=True)
+            with connection.begin():
+                yield connection
+
+    def _connect(self, deadline: Deadline) -> Connection:
+        """A connection, waited for until the deadline where all are in use, but no longer than for a lock.
+
+        Whoever holds one must not ask for a second: all could be held by others who do the same.
+        """
+        patience = Deadline.after(sqlite.BUSY_TIMEOUT_SECONDS)
+        while True:
+            try:
+                return self.engine.connect()
+            except TimeoutError as error:
+                deadline.check()
+                if patience.expired:
+                    raise ArchiveBusy(place=self.place) from error
+
+    @contextmanager
+    def _translated(self, deadline: Deadline) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise sqlite.translate(error, self.place, deadline) from error
+        except StatementError as error:  # what our own column types refuse
+            raise error.orig if isinstance(error.orig, AudioStorageSystemError) else error from error
+        except OverflowError as error:
+            raise InvalidInput(reason="a number is too large for the catalogue") from error
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+def _reopen_after_fork(engine: Engine) -> None:
+    """A connection must not be used on both sides of a fork: the child forgets the parent's without closing them."""
+    if not hasattr(os, "register_at_fork"):
+        return
+    reference = weakref.ref(engine)
+
+    def forget() -> None:
+        if (inherited := reference()) is not None:
+            inherited.dispose(close=False)
+
+    os.register_at_fork(after_in_child=forget)

@@ -1,0 +1,48 @@
+"""Bringing a database to the schema of this version, with Alembic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect, text
+
+from audio_storage_system.database.engine import Database
+from audio_storage_system.errors import NewerFormat
+
+HEAD = "0001"
+VERSIONS = [HEAD]
+
+
+def revision_of(connection: Connection) -> str | None:
+    """The revision a database is at; `None` for an empty one."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return revision
+
+
+def migrate(database: Database) -> bool:
+    """Bring `database` to `HEAD` in one transaction; whether there was anything to do.
+
+    Raises `NewerFormat` for a database made by a later version.
+    """
+    with database.read() as connection:
+        revision = revision_of(connection)
+    if revision == HEAD:
+        return False
+    if revision is not None and revision not in VERSIONS:
+        raise NewerFormat(place=database.place, found=revision, known=HEAD)
+    with database.write() as connection:  # several processes may come here at once: the lock lets one in, the rest find
+        if revision_of(connection) != HEAD:  # nothing left to do
+            _upgrade(connection)
+    return True
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command  # slow to import, and an archive is migrated once
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    config.attributes["connection"] = connection
+    command.upgrade(config, HEAD)

@@ -1,0 +1,95 @@
+"""What is special about SQLite: pragmas, transactions, deadlines and its error texts."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+
+from audio_storage_system.clock import Deadline
+from audio_storage_system.errors import (
+    ArchiveBusy,
+    ArchiveDamaged,
+    ArchiveReadOnly,
+    AudioStorageSystemError,
+    DeadlineExceeded,
+    StorageFailed,
+    StorageFull,
+)
+
+BUSY_TIMEOUT_SECONDS = 30
+# How long to wait for a connection in use before looking at the clock again.
+TURN_SECONDS = 0.1
+# How many instructions of SQLite's machine pass between two looks at the clock: about 0.1 ms.
+STEPS_BETWEEN_CHECKS = 10_000
+
+PRAGMAS = (
+    f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}",
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA cache_size = -16384",
+)
+
+
+def create(path: Path) -> Engine:
+    """An engine for this file. Reads begin lazily; writes take the write lock at once, so that they never fail half-way
+    with "database is locked"."""
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_SECONDS},
+        pool_size=8,
+        max_overflow=24,
+        pool_timeout=TURN_SECONDS,
+    )
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # the driver's own implicit transactions get in the way of BEGIN IMMEDIATE
+    for pragma in PRAGMAS:
+        connection.execute(pragma)
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def bounded(connection: Connection, deadline: Deadline) -> Iterator[None]:
+    """Interrupt whatever runs on this connection once the deadline has passed."""
+    if deadline.seconds == float("inf"):
+        yield
+        return
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - tells the type checker what the engine guarantees
+    driver.set_progress_handler(lambda: deadline.expired, STEPS_BETWEEN_CHECKS)
+    try:
+        yield
+    finally:
+        driver.set_progress_handler(None, 0)
+
+
+def translate(error: DBAPIError, place: str, deadline: Deadline) -> AudioStorageSystemError:
+    """The error of our own tree for what SQLite said."""
+    text = str(error.orig)
+    if "interrupted" in text:
+        return DeadlineExceeded(seconds=deadline.seconds)
+    if "locked" in text or "busy" in text:
+        return ArchiveBusy(place=place)
+    if "disk is full" in text or "disk I/O" in text:
+        return StorageFull(place=place)
+    if "readonly" in text or "unable to open" in text:
+        return ArchiveReadOnly(place=place, reason=text)
+    if "malformed" in text or "not a database" in text:
+        return ArchiveDamaged(place=place, reason=text)
+    return StorageFailed(reason=text)

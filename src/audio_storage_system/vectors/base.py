@@ -1,0 +1,82 @@
+"""What a vector index must do. An index is derived data: the catalogue holds the truth, the index follows it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from audio_storage_system.clock import Deadline
+from audio_storage_system.records import Space
+
+Ids: TypeAlias = npt.NDArray[np.int64]
+
+
+class Candidates(Protocol):
+    """Which embeddings a search may return: access, active transcript and the caller's filter, as one question.
+
+    It acts as if applied before the neighbours: an index never returns fewer than `limit` matches while more embeddings
+    pass.
+    """
+
+    def ids(self, limit: int) -> Ids | None:
+        """Every embedding id that passes, ascending, when there are at most `limit`; otherwise `None`."""
+
+    def admit(self, ids: Sequence[int]) -> set[int]:
+        """Those of `ids` that pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One neighbour: the embedding's id and its true cosine with the query."""
+
+    embedding_id: int
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an index can do, as data."""
+
+    exact: bool = False
+    persistent: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class IndexState:
+    """How far an index has followed the catalogue: `indexed` of `total` embeddings of the space."""
+
+    indexed: int
+    total: int
+
+
+class VectorIndex(ABC):
+    """Nearest neighbours by cosine over the embeddings of an archive, one space at a time."""
+
+    name: str
+    capabilities: Capabilities
+
+    @abstractmethod
+    def query(
+        self, space: Space, vector: npt.NDArray[np.float32], *, limit: int, within: Candidates, deadline: Deadline
+    ) -> list[Match]:
+        """Best first, ties by ascending id. Embeddings not indexed yet are searched exactly, so none is ever missed.
+
+        Raises `InvalidVector` for a vector of another dimension, `DeadlineExceeded`.
+        """
+
+    @abstractmethod
+    def catch_up(self, space: Space) -> IndexState:
+        """Follow the catalogue to its present state; safe to call from several processes at once."""
+
+    @abstractmethod
+    def rebuild(self, space: Space) -> IndexState:
+        """Drop what is derived for `space` and make it anew. Searches go on meanwhile."""
+
+    @abstractmethod
+    def state(self, space: Space) -> IndexState:
+        """How far the index is, without doing anything."""

@@ -1,0 +1,109 @@
+"""What a speech recogniser must do.
+
+The pipeline cuts a recording into speech windows and hands them over in batches, so an engine sees nothing but short
+pieces of 16 kHz mono sound, and a long recording never has to fit into memory.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from audio_storage_system.records import Segment
+
+SAMPLE_RATE = 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One piece of a recording, cut at silence, at most 30 s long.
+
+    `samples` is float32 mono at 16 kHz; `start` is where it begins in the recording, in seconds.
+    """
+
+    start: float
+    samples: npt.NDArray[np.float32]
+
+    @property
+    def end(self) -> float:
+        return self.start + len(self.samples) / SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class TranscribeOptions:
+    """What a caller may ask of any engine. `language` is an ISO 639-1 code; `None` lets the engine decide."""
+
+    language: str | None = None
+    prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do, as data. `languages` is `None` for an engine that knows (nearly) all."""
+
+    batch_size: int = 1
+    word_times: bool = True
+    detects_language: bool = False
+    languages: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WindowResult:
+    """What was said in one window; times count from the start of the recording. No segments: nothing was said."""
+
+    segments: tuple[Segment, ...]
+    language: str | None = None
+
+
+class Transcriber(ABC):
+    """One loaded engine with one model. Safe to call from several threads; a context manager that frees the model."""
+
+    engine: str
+    model: str
+    capabilities: Capabilities
+
+    @property
+    def spec(self) -> str:
+        return f"{self.engine}:{self.model}" if self.model else self.engine
+
+    @abstractmethod
+    def load(self) -> None:
+        """Make the model ready; calling it again does nothing.
+
+        Raises `EngineUnavailable` when weights, device or service are not to be had: decided here, within seconds,
+        before any window is tried.
+        """
+
+    @abstractmethod
+    def transcribe(self, windows: Sequence[Window], options: TranscribeOptions) -> list[WindowResult]:
+        """One result per window, in order; at most `capabilities.batch_size` windows at a time.
+
+        Windows are independent: the same window with the same options gives the same result in any batch. Raises
+        `ServiceFailed` for a remote engine, `MemoryError` when memory runs out, anything else for a decoding failure.
+        """
+
+    def detect_language(self, window: Window) -> str | None:
+        """The language spoken in `window`, where `capabilities.detects_language`; otherwise `None`."""
+        return None
+
+    def parameters(self, options: TranscribeOptions) -> Mapping[str, Any]:
+        """Everything that shaped the result, JSON-able, kept with the transcript as its provenance."""
+        return {"language": options.language, "prompt": options.prompt}
+
+    def close(self) -> None:
+        """Free the model."""
+
+    def __enter__(self) -> Self:
+        self.load()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

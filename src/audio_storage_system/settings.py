@@ -1,0 +1,116 @@
+"""Settings: the only place that reads the environment and the configuration file.
+
+What is given in code comes first, then the environment (`AUDIO_STORAGE_…`), then `audio-storage.toml` in the archive's
+folder, then the same file in the user's configuration folder, then the defaults below.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from audio_storage_system.errors import InvalidSetting
+
+PREFIX = "AUDIO_STORAGE_"
+FILE_NAME = "audio-storage.toml"
+DEFAULT_HOME = "audio_storage"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an archive can be told. Every field is a key of `audio-storage.toml` and, upper case, of the environment.
+
+    transcriber: engine for `add` and `generate_transcript` (`AUDIO_STORAGE_TRANSCRIBER`).
+    transcriber_fallback: engine used when the first one's weights are not to be had; empty for none.
+    language: ISO 639-1 code of what is spoken; empty lets the engine decide.
+    text_embedder, audio_embedder: fixed when the archive is made; read from here only then.
+    combined_weight: share of the words, 0…1, in combined embeddings.
+    sidecars: also write transcripts and embeddings as files.
+    compress: make a derived 16 kHz copy of each recording, `flac` or `pcm16`; empty for none.
+    max_file_bytes: larger files are refused.
+    """
+
+    transcriber: str = "base"
+    transcriber_fallback: str = "pocketsphinx"
+    language: str = ""
+    text_embedder: str = "auto"
+    audio_embedder: str = "auto"
+    combined_weight: float = 0.5
+    sidecars: bool = False
+    compress: str = ""
+    max_file_bytes: int = 64 * 1024**3
+
+
+def archive_home(place: str | os.PathLike[str] | None = None) -> Path:
+    """The archive's folder: as given, else `$AUDIO_STORAGE_HOME`, else `./audio_storage`; always absolute."""
+    return Path(place or os.environ.get(f"{PREFIX}HOME") or DEFAULT_HOME).expanduser().absolute()
+
+
+def database_url() -> str | None:
+    """`$AUDIO_STORAGE_DATABASE_URL`, when set."""
+    return os.environ.get(f"{PREFIX}DATABASE_URL") or None
+
+
+def debugging() -> bool:
+    """Whether `$AUDIO_STORAGE_DEBUG` asks for the origin of unexpected errors."""
+    return os.environ.get(f"{PREFIX}DEBUG", "0") not in ("", "0")
+
+
+def load_settings(home: Path, **given: Any) -> Settings:
+    """The settings in force for the archive in `home`. Raises `InvalidSetting`."""
+    settings = Settings()
+    for values in (_read_file(_user_config()), _read_file(home / FILE_NAME), _read_environment(), given):
+        settings = replace(settings, **_checked(values))
+    if settings.compress not in ("", "flac", "pcm16"):
+        raise InvalidSetting(name="compress", reason='it is "flac", "pcm16" or empty')
+    return settings
+
+
+def _user_config() -> Path:
+    from platformdirs import user_config_path  # only wanted here
+
+    return user_config_path("audio-storage") / FILE_NAME
+
+
+def _read_file(path: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidSetting(name=str(path), reason=str(error)) from error
+
+
+def _read_environment() -> Mapping[str, str]:
+    names = {f"{PREFIX}{field.name.upper()}": field.name for field in fields(Settings)}
+    return {names[key]: value for key, value in os.environ.items() if key in names}
+
+
+def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    known = {field.name: type(field.default) for field in fields(Settings)}
+    for name in values:
+        if name not in known:
+            raise InvalidSetting(name=name, reason=f"there is no such setting; there are: {', '.join(known)}")
+    return {name: _convert(name, value, known[name]) for name, value in values.items()}
+
+
+def _convert(name: str, value: Any, kind: type) -> Any:
+    if kind is str and value is None:
+        return ""
+    if kind is bool and isinstance(value, str):
+        return _boolean(name, value)
+    try:
+        return kind(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidSetting(name=name, reason=f"{value!r} is not a value of type {kind.__name__}") from error
+
+
+def _boolean(name: str, value: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if value.strip().lower() not in words:
+        raise InvalidSetting(name=name, reason=f"{value!r} is neither true nor false")
+    return words[value.strip().lower()]

@@ -1,0 +1,227 @@
+"""Which embedder serves each kind of embedding, and in which space its vectors live.
+
+An archive fixes its text and audio embedders when it is made. A user's own function opens a space of its own and is
+used from then on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection
+
+from audio_storage_system.catalogue import embeddings as stored
+from audio_storage_system.database import Database
+from audio_storage_system.embedders import (
+    BUNDLED_AUDIO,
+    BUNDLED_TEXT,
+    AudioEmbedder,
+    Matrix,
+    TextEmbedder,
+    open_audio_embedder,
+    open_text_embedder,
+    resolve,
+)
+from audio_storage_system.embedders.combined import combine
+from audio_storage_system.embedders.function import (
+    FunctionAudioEmbedder,
+    FunctionCombinedEmbedder,
+    FunctionTextEmbedder,
+)
+from audio_storage_system.errors import EmbedderMissing, NotFound, Unavailable
+from audio_storage_system.records import EmbeddingKind, Space
+
+Samples = npt.NDArray[np.float32]
+USER = "user:"
+WEIGHTED = "weighted"
+
+
+class CombinedEmbedder(Protocol):
+    """Makes one vector of a passage's words and its sound."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    def embed_batch(self, texts: Sequence[str], pieces: Sequence[Samples]) -> Matrix:
+        """Shape (len(texts), dimension), unit rows."""
+
+
+@dataclass(frozen=True)
+class WeightedEmbedder:
+    """The weighted concatenation of a text and an audio embedder's vectors: its cosine is the weighted sum."""
+
+    text: TextEmbedder
+    audio: AudioEmbedder
+    weight: float
+
+    @property
+    def model(self) -> str:
+        return f"{self.weight:g}*{self.text.model}+{1 - self.weight:g}*{self.audio.model}"
+
+    @property
+    def dimension(self) -> int:
+        return self.text.dimension + self.audio.dimension
+
+    def embed_batch(self, texts: Sequence[str], pieces: Sequence[Samples]) -> Matrix:
+        """As promised by `CombinedEmbedder`."""
+        return self.join(self.text.embed_batch(texts), self.audio.embed_batch(pieces))
+
+    def join(self, text_vectors: Matrix, audio_vectors: Matrix) -> Matrix:
+        """The combined rows of vectors that exist already."""
+        return combine(text_vectors, audio_vectors, self.weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedders:
+    """The embedders in use, each with its space; `None` where the archive's function was not given in this process."""
+
+    text: tuple[Space, TextEmbedder] | None
+    audio: tuple[Space, AudioEmbedder] | None
+    combined: tuple[Space, CombinedEmbedder] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Founding:
+    """The embedders that a new archive is founded with, known to work here, and how to open them again."""
+
+    text: TextEmbedder
+    text_spec: str
+    audio: AudioEmbedder
+    audio_spec: str
+
+
+def open_founding_embedders(text_spec: str, audio_spec: str) -> Founding:
+    """Open both. Raises `UnknownSpec`, `MissingExtra`, `EngineUnavailable`: before there is anything of an archive."""
+    text_spec, audio_spec = resolve(text_spec, BUNDLED_TEXT), resolve(audio_spec, BUNDLED_AUDIO)
+    founding = Founding(open_text_embedder(text_spec), text_spec, open_audio_embedder(audio_spec), audio_spec)
+    assert founding.text.dimension and founding.audio.dimension  # noqa: S101 - asking loads the models
+    return founding
+
+
+class Spaces:
+    """The embedders of one open archive. Models are loaded when they are first needed."""
+
+    def __init__(self, database: Database, weight: float) -> None:
+        self._database = database
+        self._weight = weight
+        self._lock = threading.RLock()
+        self._functions: dict[EmbeddingKind, Any] = {}
+        self._opened: dict[EmbeddingKind, tuple[Space, Any]] = {}
+
+    def found(self, founding: Founding) -> None:
+        """Fix the spaces of a new archive, all at once; one that another process has founded meanwhile stays."""
+        text, audio = founding.text, founding.audio
+        combined = WeightedEmbedder(text, audio, self._weight)
+        with self._database.write() as connection:
+            if stored.spaces(connection):
+                return
+            _open_space(connection, EmbeddingKind.TRANSCRIPT, text, founding.text_spec)
+            _open_space(connection, EmbeddingKind.AUDIO, audio, founding.audio_spec)
+            _open_space(connection, EmbeddingKind.COMBINED, combined, WEIGHTED)
+
+    def use_text(self, function: Callable[[str], npt.ArrayLike], name: str | None = None) -> None:
+        """Embed text with this function from now on."""
+        self._use(EmbeddingKind.TRANSCRIPT, FunctionTextEmbedder(function, name))
+
+    def use_audio(self, function: Callable[[Any], npt.ArrayLike], name: str | None = None) -> None:
+        """Embed sound with this function from now on."""
+        self._use(EmbeddingKind.AUDIO, FunctionAudioEmbedder(function, name))
+
+    def use_combined(self, function: Callable[[str, Any], npt.ArrayLike], name: str | None = None) -> None:
+        """Embed text and sound together with this function from now on."""
+        self._use(EmbeddingKind.COMBINED, FunctionCombinedEmbedder(function, name))
+
+    def text(self, model: str | None = None) -> tuple[Space, TextEmbedder]:
+        """The text embedder in use, or the one of another model that this archive has a space of, with its space.
+
+        Raises `EmbedderMissing`, `EngineUnavailable`, `NotFound` for a model that the archive has no space of.
+        """
+        found: tuple[Space, TextEmbedder] = self._find(EmbeddingKind.TRANSCRIPT, open_text_embedder, model)
+        return found
+
+    def audio(self, model: str | None = None) -> tuple[Space, AudioEmbedder]:
+        """The audio embedder in use, or that of another model, and its space. Raises as `text` does."""
+        found: tuple[Space, AudioEmbedder] = self._find(EmbeddingKind.AUDIO, open_audio_embedder, model)
+        return found
+
+    def combined(self, model: str | None = None) -> tuple[Space, CombinedEmbedder]:
+        """The combined embedder in use, or that of another model, and its space. Raises as `text` does, and
+        `Unavailable` for one whose parts are not in use."""
+        found: tuple[Space, CombinedEmbedder] = self._find(EmbeddingKind.COMBINED, lambda _: self._weighted(), model)
+        return found
+
+    def available(self) -> Embedders:
+        """Every embedder in use; those whose function is missing are left out."""
+        return Embedders(_or_none(self.text), _or_none(self.audio), _or_none(self.combined))
+
+    def _find(self, kind: EmbeddingKind, opener: Callable[[str], Any], model: str | None) -> tuple[Space, Any]:
+        given = self._functions.get(kind)
+        if model is None or (given and given.model == model):
+            return self._get(kind, opener)
+        with self._database.read() as connection:
+            spaces = [s for s in stored.spaces(connection) if s.kind is kind and s.model == model]
+        if not spaces:
+            raise NotFound(kind=f"{kind} embedding space", id=model)
+        if not given and any(space.active for space in spaces):
+            found = self._get(kind, opener)
+            if found[0].model == model:  # else its parts were replaced
+                return found
+        if spaces[0].spec.startswith(USER):
+            raise EmbedderMissing(space=model)
+        if spaces[0].spec == WEIGHTED:
+            raise Unavailable(reason=f"{model} was made with other embedders than those in use")
+        return spaces[0], opener(spaces[0].spec)
+
+    def _use(self, kind: EmbeddingKind, embedder: Any) -> None:
+        with self._lock:
+            self._functions[kind] = embedder
+            self._opened.pop(kind, None)
+            self._opened.pop(EmbeddingKind.COMBINED, None)  # it may be made of the one replaced
+
+    def _get(self, kind: EmbeddingKind, opener: Callable[[str], Any]) -> tuple[Space, Any]:
+        with self._lock:
+            if kind not in self._opened:
+                self._opened[kind] = self._open(kind, opener)
+            found: tuple[Space, Any] = self._opened[kind]
+            return found
+
+    def _open(self, kind: EmbeddingKind, opener: Callable[[str], Any]) -> tuple[Space, Any]:
+        if (function := self._functions.get(kind)) is not None:
+            return self._open_space(kind, function, function.model), function
+        with self._database.read() as connection:
+            space = stored.active_space(connection, kind)
+        if space.spec.startswith(USER):
+            raise EmbedderMissing(space=space.model)
+        embedder = opener(space.spec)
+        if embedder.model != space.model:  # a combination of other parts than before
+            space = self._open_space(kind, embedder, space.spec)
+        return space, embedder
+
+    def _weighted(self) -> WeightedEmbedder:
+        return WeightedEmbedder(self.text()[1], self.audio()[1], self._weight)
+
+    def _open_space(self, kind: EmbeddingKind, embedder: Any, spec: str) -> Space:
+        assert embedder.dimension  # noqa: S101 - asking may load a model, which must not happen while writing
+        with self._database.write() as connection:
+            return _open_space(connection, kind, embedder, spec)
+
+
+def _open_space(connection: Connection, kind: EmbeddingKind, embedder: Any, spec: str) -> Space:
+    return stored.open_space(
+        connection, kind, model=embedder.model, dimension=embedder.dimension, spec=spec, activate=True
+    )
+
+
+def _or_none(opener: Callable[[], Any]) -> Any:
+    try:
+        return opener()
+    except EmbedderMissing:
+        return None

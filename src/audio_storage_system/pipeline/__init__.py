@@ -1,0 +1,24 @@
+"""The steps: store → transcribe → embed. Functions over ids; each commits its result once and can be run again."""
+
+from audio_storage_system.pipeline.embedding import embed
+from audio_storage_system.pipeline.engines import Engines, check_spec
+from audio_storage_system.pipeline.sources import Source, as_model_input, as_waveform
+from audio_storage_system.pipeline.storing import BLOB_PREFIX, OnDuplicate, Stored, adopt_orphans, store
+from audio_storage_system.pipeline.transcription import Task, transcribe, transcribe_sample
+
+__all__ = [
+    "BLOB_PREFIX",
+    "Engines",
+    "OnDuplicate",
+    "Source",
+    "Stored",
+    "Task",
+    "adopt_orphans",
+    "as_model_input",
+    "as_waveform",
+    "check_spec",
+    "embed",
+    "store",
+    "transcribe",
+    "transcribe_sample",
+]

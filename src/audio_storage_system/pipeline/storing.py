@@ -1,0 +1,228 @@
+"""Storing: the bytes first, then the row."""
+
+from __future__ import annotations
+
+import logging
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Literal, get_args
+
+from sqlalchemy import Connection
+
+from audio_storage_system.audio import probe
+from audio_storage_system.blobs import BlobStore, StagedBlob
+from audio_storage_system.catalogue import metadata, recordings
+from audio_storage_system.clock import utc_now
+from audio_storage_system.database import Database
+from audio_storage_system.errors import DuplicateRecording, InvalidInput, NotAudio, TooLarge
+from audio_storage_system.records import AudioInfo, Metadata
+
+logger = logging.getLogger(__name__)
+
+OnDuplicate = Literal["keep", "update", "error"]
+BLOB_PREFIX = "audio_files"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where a file went. `duplicate`: these bytes were stored before, under this id."""
+
+    audio_id: int
+    duplicate: bool
+
+
+def store(
+    database: Database,
+    blobs: BlobStore,
+    path: Path,
+    *,
+    owner_id: int,
+    values: Metadata,
+    name: str | None = None,
+    recorded_at: datetime | None = None,
+    on_duplicate: OnDuplicate = "keep",
+    max_bytes: int,
+) -> Stored:
+    """Store a file's bytes unchanged and enter it in the catalogue; durable when it returns.
+
+    `name` is kept as the original name (default: the file's). The recording's time is the file's own tag, else
+    `recorded_at`, else now. Bytes that the owner has already stored are not stored again: missing metadata keys are
+    added, others left (`keep`), replaced (`update`), or the call refused (`error`).
+
+    Raises `NotAudio`, `TooLarge`, `InvalidMetadata`, `DuplicateRecording`, `StorageFailed`; after any of them nothing
+    is half-stored.
+    """
+    _check_request(values, recorded_at, on_duplicate)
+    name = _clean_name(name or path.name)
+    with _opened(path, max_bytes) as file:
+        new = _New(owner_id, name, probe(file, name=name), values, recorded_at)
+        while (stored := _store_once(database, blobs, file, new)) is None:
+            pass  # a deletion under way took the key just claimed for its own: again, under another
+    if stored.duplicate:
+        _merge(database, stored.audio_id, name, values, on_duplicate)
+    else:
+        for warning in new.info.warnings:
+            logger.warning("%s: %s", name, warning)
+    return stored
+
+
+def _check_request(values: Metadata, recorded_at: datetime | None, on_duplicate: OnDuplicate) -> None:
+    metadata.validate(values)
+    if recorded_at is not None and recorded_at.tzinfo is None:
+        raise InvalidInput(reason=f"recorded_at={recorded_at} has no time zone")
+    if on_duplicate not in get_args(OnDuplicate):
+        raise InvalidInput(reason=f"on_duplicate is one of {', '.join(get_args(OnDuplicate))}, not {on_duplicate!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class _New:
+    """A recording that is about to get its row."""
+
+    owner_id: int
+    name: str
+    info: AudioInfo
+    values: Metadata
+    recorded_at: datetime | None
+
+    @property
+    def moment(self) -> datetime:
+        return self.info.recorded_at or self.recorded_at or utc_now()
+
+    @property
+    def offset_minutes(self) -> int | None:
+        if self.info.recorded_at is not None or self.recorded_at is None:
+            return None
+        offset = self.recorded_at.utcoffset()
+        return round(offset.total_seconds() / 60) if offset is not None else None
+
+
+def _store_once(database: Database, blobs: BlobStore, file: BinaryIO, new: _New) -> Stored | None:
+    file.seek(0)
+    staged = blobs.stage(file)
+    with database.read() as connection:
+        known = recordings.find_by_hash(connection, new.owner_id, staged.sha256)
+    if known is not None:
+        blobs.discard(staged)
+        return Stored(known, duplicate=True)
+    key = blobs.publish(staged, blob_key(new.moment, new.name))
+    stored = None
+    try:
+        stored = _enter(database, blobs, staged, key, new)
+    finally:
+        if stored is None or stored.duplicate:
+            _withdraw_unless_used(database, blobs, key)
+    return stored
+
+
+def _enter(database: Database, blobs: BlobStore, staged: StagedBlob, key: str, new: _New) -> Stored | None:
+    """Write the row, unless another process has stored the same bytes since we looked: the write lock makes this look
+    final. `None` when the blob is gone."""
+    with database.write() as connection:
+        known = recordings.find_by_hash(connection, new.owner_id, staged.sha256)
+        if known is not None:
+            return Stored(known, duplicate=True)
+        if not blobs.has(key):
+            return None
+        return Stored(_insert(connection, staged, key, new), duplicate=False)
+
+
+def _withdraw_unless_used(database: Database, blobs: BlobStore, key: str) -> None:
+    """Leave no blob without a row, whatever happened; one that another process adopted has a row."""
+    with database.read() as connection:
+        in_use = recordings.find_by_path(connection, key) is not None
+    if not in_use:
+        blobs.delete(key)
+
+
+def _insert(connection: Connection, staged: StagedBlob, key: str, new: _New) -> int:
+    return recordings.add(
+        connection,
+        owner_id=new.owner_id,
+        file_hash=staged.sha256,
+        file_path=key,
+        file_size=staged.size,
+        original_name=new.name,
+        info=new.info,
+        recorded_at=new.moment,
+        offset_minutes=new.offset_minutes,
+        values=new.values,
+    )
+
+
+def blob_key(moment: datetime, name: str) -> str:
+    """The key for a recording made at `moment`: `audio_files/2026/11/audio_20261122_120000.wav`, in UTC."""
+    suffix = Path(name).suffix.lower()
+    suffix = suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else ".audio"
+    return f"{moment.astimezone(UTC):{BLOB_PREFIX}/%Y/%m/audio_%Y%m%d_%H%M%S}{suffix}"
+
+
+def _merge(database: Database, audio_id: int, name: str, values: Metadata, on_duplicate: OnDuplicate) -> None:
+    if on_duplicate == "error":
+        raise DuplicateRecording(name=name, audio_id=audio_id, reason="")
+    with database.read() as connection:
+        present = metadata.get(connection, audio_id)
+    wanted = dict(values) if on_duplicate == "update" else {k: v for k, v in values.items() if k not in present}
+    wanted = {key: value for key, value in wanted.items() if key not in present or present[key] != value}
+    if wanted:
+        with database.write() as connection:
+            metadata.put(connection, audio_id, wanted)
+            recordings.touch(connection, audio_id)
+
+
+@contextmanager
+def _opened(path: Path, max_bytes: int) -> Iterator[BinaryIO]:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise NotAudio(name=path.name, reason="it is not an ordinary file")  # opening a pipe would wait for ever
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise InvalidInput(reason=f"There is no file {path}") from error
+    except IsADirectoryError as error:
+        raise InvalidInput(reason=f"{path} is a folder, not a file") from error
+    except OSError as error:
+        raise InvalidInput(reason=f"{path} cannot be read: {error.strerror}") from error
+    with file:
+        if path.stat().st_size > max_bytes:
+            raise TooLarge(what=path.name, limit=f"{max_bytes:,} bytes")
+        yield file
+
+
+def _clean_name(name: str) -> str:
+    """A file name as text: bytes that are not UTF-8 are replaced, NUL is dropped."""
+    return name.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
+
+
+def adopt_orphans(database: Database, blobs: BlobStore, *, owner_id: int) -> list[int]:
+    """Give every blob without a row a row, so that nothing stored before a crash is lost; the ids of those adopted.
+
+    A blob whose bytes the owner has under another key was being stored a second time: it is removed.
+    """
+    with database.read() as connection:
+        known = recordings.paths(connection)
+    unknown = [key for key in blobs.keys(BLOB_PREFIX) if key not in known]
+    adopted = [_adopt(database, blobs, key, owner_id) for key in unknown]
+    return [audio_id for audio_id in adopted if audio_id is not None]
+
+
+def _adopt(database: Database, blobs: BlobStore, key: str, owner_id: int) -> int | None:
+    try:
+        with blobs.open(key) as file:
+            info = probe(file, name=key)
+    except NotAudio as error:
+        logger.warning("%s lies in the archive without a row and was left where it is: %s", key, error)
+        return None
+    staged = blobs.describe(key)
+    new = _New(owner_id, Path(key).name, info, {}, None)
+    with database.write() as connection:
+        if recordings.find_by_path(connection, key) is not None:
+            return None
+        known = recordings.find_by_hash(connection, owner_id, staged.sha256)
+        if known is None:
+            return _insert(connection, staged, key, new)
+    blobs.delete(key)
+    return None

@@ -1,0 +1,274 @@
+"""Transcription: window by window, each committed once, so that an interrupted one goes on where it stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection
+
+from audio_storage_system.audio import SpeechWindow, Waveform, speech_windows
+from audio_storage_system.catalogue import passages, recordings, transcripts
+from audio_storage_system.database import Database
+from audio_storage_system.errors import (
+    AudioStorageSystemError,
+    Conflict,
+    EngineUnavailable,
+    NotAudio,
+    ServiceFailed,
+    StorageFailed,
+    TranscriptionFailed,
+)
+from audio_storage_system.passages import Grouper
+from audio_storage_system.pipeline.batches import batches
+from audio_storage_system.pipeline.engines import Choice, Engines
+from audio_storage_system.pipeline.sources import Source
+from audio_storage_system.records import Outcome, Passage, Recording, Span
+from audio_storage_system.registry import split_spec
+from audio_storage_system.transcribers import (
+    TranscribeOptions,
+    Transcriber,
+    Window,
+    WindowResult,
+    resolve_transcriber,
+)
+
+Progress = Callable[[float, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What to transcribe with: a spec or Whisper size, a language or `None`, and the engine that may stand in.
+
+    `activate`: whether search follows the result; `None` follows it unless it is a stand-in's and the present version
+    is not. `progress` is called with the seconds of sound done so far, and all there are.
+    """
+
+    asked: str
+    language: str | None = None
+    fallback: str | None = None
+    prompt: str | None = None
+    activate: bool | None = None
+    progress: Progress = field(default=lambda seconds, total: None)
+
+    @property
+    def options(self) -> TranscribeOptions:
+        return TranscribeOptions(language=self.language or None, prompt=self.prompt)
+
+
+def transcribe(database: Database, engines: Engines, source: Source, audio_id: int, task: Task) -> int:
+    """Make a new version of what was said, or go on with one that was interrupted; its id.
+
+    Raises `TranscriptionFailed` when it ends in a failure, which is kept as the version's outcome, or `StorageFailed`.
+    The recording and its other versions are untouched by either.
+    """
+    with database.read() as connection:
+        recording = recordings.get(connection, audio_id)
+    try:
+        choice = engines.choose(task.asked, language=task.language, fallback=task.fallback)
+    except EngineUnavailable as error:
+        _note_unavailable(database, recording, task, error)
+        raise _failed(recording.id, error, Outcome.ENGINE_UNAVAILABLE) from error
+    while not (run := _Run.open(database, recording, task, choice)).to_its_end(source):
+        if run.succeeded():  # by another process, which was faster
+            break
+    return run.transcript_id
+
+
+def transcribe_sample(engines: Engines, waveform: Waveform, task: Task) -> str:
+    """What is said in a sample, which is not stored."""
+    transcriber = engines.choose(task.asked, language=task.language, fallback=task.fallback).transcriber
+    windows = (Window(item.start, item.samples) for item in speech_windows(iter([np.asarray(waveform)])))
+    texts = [
+        segment.text.strip()
+        for batch in batches(windows, transcriber.capabilities.batch_size)
+        for result in transcriber.transcribe(batch, task.options)
+        for segment in result.segments
+    ]
+    return " ".join(texts)
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """The kind of failure an error means."""
+    kinds: list[tuple[type[BaseException], Outcome]] = [
+        (MemoryError, Outcome.OUT_OF_MEMORY),
+        (ServiceFailed, Outcome.SERVICE_FAILED),
+        (EngineUnavailable, Outcome.ENGINE_UNAVAILABLE),
+        (NotAudio, Outcome.DECODE_FAILED),
+    ]
+    return next((outcome for kind, outcome in kinds if isinstance(error, kind)), Outcome.FAILED)
+
+
+def _failed(audio_id: int, error: BaseException, outcome: Outcome) -> AudioStorageSystemError:
+    failure = TranscriptionFailed(audio_id=audio_id, reason=str(error) or type(error).__name__)
+    failure.details["outcome"] = outcome
+    return failure
+
+
+def _note_unavailable(database: Database, recording: Recording, task: Task, error: EngineUnavailable) -> None:
+    """Keep that the engine asked for could not run: one version per engine, however often it is tried."""
+    engine = split_spec(resolve_transcriber(task.asked))[0]
+    parameters = {"language": task.language}
+    with database.write() as connection:
+        transcript_id = transcripts.find_unfinished(
+            connection, recording.id, asked=task.asked, engine=engine, parameters=parameters
+        ) or transcripts.start(
+            connection,
+            recording.id,
+            asked=task.asked,
+            engine=engine,
+            parameters=parameters,
+            language=task.language,
+        )
+        transcripts.finish(connection, transcript_id, outcome=Outcome.ENGINE_UNAVAILABLE, reason=str(error))
+
+
+@dataclass
+class _Run:
+    """One version being made."""
+
+    database: Database
+    recording: Recording
+    task: Task
+    transcriber: Transcriber
+    transcript_id: int
+    options: TranscribeOptions
+    done: set[int]
+    segments: int
+    grouper: Grouper
+    since: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def open(cls, database: Database, recording: Recording, task: Task, choice: Choice) -> _Run:
+        """A new version, or the one that the same work left unfinished, with what it has so far."""
+        transcriber = choice.transcriber
+        parameters = {"model": transcriber.model, **transcriber.parameters(task.options)}
+        work: dict[str, Any] = {"asked": task.asked, "engine": transcriber.engine, "parameters": parameters}
+        with database.write() as connection:
+            transcript_id = transcripts.find_unfinished(connection, recording.id, **work)
+            if transcript_id is None:
+                flags = [transcripts.FALLBACK] if choice.fallback else []
+                transcript_id = transcripts.start(connection, recording.id, **work, language=task.language, flags=flags)
+            else:
+                transcripts.reopen(connection, transcript_id)
+            count, last_segment = passages.last_of(connection, transcript_id)
+            loose = transcripts.segments_after(connection, transcript_id, last_segment)
+            grouper = Grouper(sequence=count)
+            grouper.push(loose)
+            return cls(
+                database,
+                recording,
+                task,
+                transcriber,
+                transcript_id,
+                replace(task.options, language=transcripts.get(connection, transcript_id).language),
+                transcripts.windows_done(connection, transcript_id),
+                transcripts.segment_count(connection, transcript_id),
+                grouper,
+            )
+
+    def to_its_end(self, source: Source) -> bool:
+        """Transcribe every window that is not done yet, batch by batch; false when another process was faster.
+
+        What the archive's storage refuses leaves the version unfinished, to be taken up again; so does whatever
+        `progress` raises. Any other error is the version's outcome, raised as `TranscriptionFailed`.
+        """
+        steps = self._steps(source)
+        total = self.recording.duration or 0.0
+        while True:
+            try:
+                done = next(steps, None)
+            except Conflict:
+                return False
+            except StorageFailed:
+                raise
+            except (Exception, MemoryError) as error:
+                outcome = outcome_of(error)
+                self.finish(outcome, str(error) or type(error).__name__)
+                raise _failed(self.recording.id, error, outcome) from error
+            if done is None:
+                break
+            self.task.progress(done, max(total, done))
+        self.finish(Outcome.OK if self.segments else Outcome.SILENCE, None, source.warnings)
+        return True
+
+    def _steps(self, source: Source) -> Iterator[float]:
+        """Batch after batch; how many seconds are done after each."""
+        size = self.transcriber.capabilities.batch_size
+        for batch in batches((w for w in speech_windows(source.blocks()) if w.sequence not in self.done), size):
+            self._batch(batch)
+            yield batch[-1].end
+
+    def _batch(self, batch: list[SpeechWindow]) -> None:
+        windows = [Window(item.start, item.samples) for item in batch]
+        language = self.options.language
+        if language is None and self.transcriber.capabilities.detects_language:
+            language = self.transcriber.detect_language(windows[0])
+            self.options = replace(self.options, language=language)
+        results = self.transcriber.transcribe(windows, self.options)
+        with self.database.write() as connection:
+            if transcripts.windows_done(connection, self.transcript_id) != self.done:
+                raise Conflict(reason=f"Transcript {self.transcript_id} is being made by another process too")
+            for item, window, result in zip(batch, windows, results, strict=True):
+                self._commit(connection, item.sequence, window, result)
+            transcripts.note_progress(connection, self.transcript_id, self.options.language, self._lap())
+
+    def _commit(self, connection: Connection, sequence: int, window: Window, result: WindowResult) -> None:
+        span = Span(window.start, window.end)
+        kept = transcripts.commit_window(connection, self.transcript_id, sequence, span, result.segments, self.segments)
+        self.done.add(sequence)
+        self.segments += len(kept)
+        self.options = replace(self.options, language=self.options.language or result.language)
+        self._keep(connection, self.grouper.push(kept))
+
+    def _keep(self, connection: Connection, closed: list[Passage]) -> None:
+        passages.add(
+            connection,
+            closed,
+            transcript_id=self.transcript_id,
+            audio_id=self.recording.id,
+            owner_id=self.recording.owner_id,
+            language=self.options.language,
+        )
+
+    def finish(self, outcome: Outcome, reason: str | None, warnings: Sequence[str] = ()) -> None:
+        """End the version, and have search follow it where that is wanted. A success stands against another process's
+        failure, and a failure is nothing while another process goes on.
+
+        The last passage is closed only when the version is complete: a failed one may be taken up again.
+        """
+        with self.database.write() as connection:
+            present = transcripts.get(connection, self.transcript_id).outcome
+            if present is not None and present.succeeded:
+                return
+            if not outcome.succeeded and transcripts.windows_done(connection, self.transcript_id) != self.done:
+                return
+            recordings.warn(connection, self.recording.id, warnings)
+            if outcome.succeeded:
+                self._keep(connection, self.grouper.finish())
+            transcripts.note_progress(connection, self.transcript_id, self.options.language, self._lap())
+            transcripts.finish(connection, self.transcript_id, outcome=outcome, reason=reason)
+            if outcome.succeeded and self._follow(connection):
+                transcripts.activate(connection, self.transcript_id)
+
+    def succeeded(self) -> bool:
+        """Whether the version is complete by now."""
+        with self.database.read() as connection:
+            outcome = transcripts.get(connection, self.transcript_id).outcome
+        return outcome is not None and outcome.succeeded
+
+    def _follow(self, connection: Connection) -> bool:
+        if self.task.activate is not None:
+            return self.task.activate
+        present = transcripts.active_of(connection, self.recording.id)
+        if present is None or not present.active:
+            return True
+        stands_in = transcripts.FALLBACK in transcripts.get(connection, self.transcript_id).flags
+        return transcripts.FALLBACK in present.flags or not stands_in
+
+    def _lap(self) -> float:
+        before, self.since = self.since, time.monotonic()
+        return self.since - before

@@ -1,0 +1,109 @@
+"""Capture: from the microphone into the archive, and the recovery of captures that were cut short."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from threading import Event
+from typing import Any
+from uuid import uuid4
+
+from audio_storage_system.archive import sidecars
+from audio_storage_system.archive.opening import Archive
+from audio_storage_system.audio import microphone
+from audio_storage_system.audio.spool import Spool, SpoolReport, find_abandoned
+from audio_storage_system.catalogue import metadata
+from audio_storage_system.errors import AudioStorageSystemError, MicrophoneUnavailable
+from audio_storage_system.pipeline import Stored, store
+from audio_storage_system.records import Metadata, jsonable
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A capture whose process had died, now stored. `missing_seconds`: what is known to be lost of it."""
+
+    audio_id: int
+    started_at: datetime
+    seconds: float
+    missing_seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"Recovered {self.seconds:.1f} s of a recording cut short that began at {self.started_at:%H:%M:%S %Z}; "
+            f"{self.missing_seconds:.2f} s missing; stored as recording {self.audio_id}, "
+            f"not transcribed yet (audio-storage retranscribe {self.audio_id})"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {name: jsonable(getattr(self, name)) for name in self.__slots__}
+
+
+def record(
+    archive: Archive,
+    *,
+    duration: float | None,
+    values: Metadata,
+    device: int | str | None = None,
+    on_level: Callable[[float], None] | None = None,
+    stop: Event | None = None,
+) -> Stored:
+    """Record from the microphone and store it. Raises `MicrophoneUnavailable`; what was captured until then is stored
+    by the next command."""
+    metadata.validate(values)
+    folder = archive.spool / uuid4().hex
+    typed = {key: list(metadata.encode(key, value)[:2]) for key, value in values.items()}
+    spool = microphone.record(folder, duration=duration, device=device, on_level=on_level, stop=stop, metadata=typed)
+    if spool.seconds == 0:
+        spool.discard()
+        raise MicrophoneUnavailable(reason="the microphone gave no sound")
+    stored, report = _keep(archive, spool)
+    if not report.complete:
+        logger.warning("%.2f s of this recording are missing: the device lost them", report.missing_seconds)
+    return stored
+
+
+def recover(archive: Archive) -> list[Recovered]:
+    """Store every capture whose process is gone; what they were."""
+    recovered = []
+    for spool in find_abandoned(archive.spool):
+        if spool.seconds == 0:
+            spool.discard()
+            continue
+        try:
+            stored, report = _keep(archive, spool)
+        except AudioStorageSystemError as error:  # it must not keep the archive from being opened
+            logger.warning("The capture in %s could not be recovered and stays there: %s", spool.folder, error)
+            spool.release()
+            continue
+        found = Recovered(stored.audio_id, spool.started_at, report.seconds, report.missing_seconds)
+        logger.warning("%s", found)
+        recovered.append(found)
+    return recovered
+
+
+def _keep(archive: Archive, spool: Spool) -> tuple[Stored, SpoolReport]:
+    """Join a spool, store the file, and only then let go of the spool."""
+    joined = spool.folder / "joined.wav"
+    joined.unlink(missing_ok=True)  # of a recovery that was cut short itself
+    report = spool.join(joined)
+    begun = spool.started_at.astimezone(timezone(timedelta(minutes=spool.utc_offset_minutes)))
+    stored = store(
+        archive.database,
+        archive.blobs,
+        joined,
+        owner_id=archive.owner_id,
+        values={key: metadata.decode(*typed) for key, typed in spool.metadata.items()},
+        name=f"recording_{begun:%Y%m%d_%H%M%S}.wav",
+        recorded_at=begun,
+        max_bytes=sys.maxsize,  # what was said is said
+    )
+    joined.unlink()
+    spool.discard()
+    sidecars.refresh(archive, stored.audio_id)
+    return stored, report

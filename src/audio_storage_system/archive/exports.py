@@ -1,0 +1,37 @@
+"""Transcripts as files."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from audio_storage_system import formats
+from audio_storage_system.archive.opening import Archive
+from audio_storage_system.catalogue import recordings, transcripts
+from audio_storage_system.errors import NotFound
+from audio_storage_system.formats import Document
+from audio_storage_system.records import Transcript
+
+
+def export(archive: Archive, audio_id: int, format_name: str, transcript_id: int | None = None) -> str:
+    """A version (default: the one that search follows) as `srt`, `vtt`, `txt`, `tsv` or `json`.
+
+    Raises `UnknownSpec` for another format, `NotFound`.
+    """
+    formats.find(format_name)
+    with archive.database.read() as connection:
+        recording = recordings.get(connection, audio_id)
+        said = _version(connection, audio_id, transcript_id)
+        pieces = transcripts.segments_of(connection, said.id)
+    document = Document(tuple(pieces), said.language, recording.duration, said.engine, said.flags)
+    return formats.write(format_name, document)
+
+
+def _version(connection: Connection, audio_id: int, transcript_id: int | None) -> Transcript:
+    """The version asked for, which must be one of this recording's."""
+    if transcript_id is None:
+        said = transcripts.active_of(connection, audio_id)
+    else:
+        said = transcripts.get(connection, transcript_id)
+    if said is None or said.audio_id != audio_id:
+        raise NotFound(kind=f"transcript of recording {audio_id}", id=transcript_id or "active")
+    return said

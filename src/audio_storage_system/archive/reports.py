@@ -1,0 +1,71 @@
+"""Numbers about an archive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Table, func, select, true
+
+from audio_storage_system.archive.opening import Archive
+from audio_storage_system.catalogue import embeddings, fulltext
+from audio_storage_system.database.tables import audio_files, passages, segments, transcripts
+from audio_storage_system.vectors import IndexState
+
+
+def stats(archive: Archive) -> dict[str, Any]:
+    """How much there is: recordings, hours, bytes, transcripts by outcome and language, vectors by space."""
+    with archive.database.read() as connection:
+        size, seconds = connection.execute(
+            select(
+                func.coalesce(func.sum(audio_files.c.file_size), 0), func.coalesce(func.sum(audio_files.c.duration), 0)
+            )
+        ).one()
+        return {
+            "archive_id": archive.marker.archive_id,
+            "home": str(archive.home),
+            "recordings": _count(connection, audio_files),
+            "hours": seconds / 3600,
+            "bytes": size,
+            "transcripts": _count(connection, transcripts),
+            "segments": _count(connection, segments),
+            "passages": _count(connection, passages),
+            "outcomes": _outcomes(connection),
+            "languages": _by(connection, transcripts.c.language),
+            "engines": _by(connection, transcripts.c.engine),
+            "spaces": [
+                {
+                    "kind": space.kind.value,
+                    "model": space.model,
+                    "dimension": space.dimension,
+                    "active": space.active,
+                    "embeddings": embeddings.count(connection, space),
+                }
+                for space in embeddings.spaces(connection)
+            ],
+        }
+
+
+def reindex(archive: Archive) -> dict[str, IndexState]:
+    """Make full text and vector indexes anew from the catalogue; the state of each space by `kind:model`."""
+    with archive.database.write() as connection:
+        fulltext.rebuild(connection)
+    with archive.database.read() as connection:
+        spaces = embeddings.spaces(connection)
+    return {f"{space.kind}:{space.model}": archive.index.rebuild(space) for space in spaces}
+
+
+def _count(connection: Connection, table: Table) -> int:
+    return int(connection.execute(select(func.count()).select_from(table)).scalar_one())
+
+
+def _by(connection: Connection, column: Any) -> dict[str, int]:
+    """How many of the active versions there are of each value."""
+    query = select(column, func.count()).where(transcripts.c.active == true()).group_by(column)
+    return {str(value or "unknown"): count for value, count in connection.execute(query)}
+
+
+def _outcomes(connection: Connection) -> dict[str, int]:
+    """How many versions ended in each way; unfinished ones count as `running`."""
+    column = func.coalesce(transcripts.c.outcome, "running")
+    rows = connection.execute(select(column, func.count()).group_by(column))
+    return {row[0]: row[1] for row in rows}

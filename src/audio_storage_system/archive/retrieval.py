@@ -1,0 +1,124 @@
+"""From what a caller asks to an answer: embeds the query, says what could not be searched, packs the hits."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from audio_storage_system.archive.opening import Archive
+from audio_storage_system.audio import Waveform, load_audio, resample
+from audio_storage_system.catalogue import embeddings
+from audio_storage_system.clock import Deadline
+from audio_storage_system.embedders import TextEmbedder, Vector
+from audio_storage_system.errors import InvalidInput, InvalidVector, Unavailable
+from audio_storage_system.pipeline import Task, transcribe_sample
+from audio_storage_system.pipeline.sources import MODEL_RATE
+from audio_storage_system.records import Space
+from audio_storage_system.search import ContextPack, Query, SearchResults, build_context_pack, run
+from audio_storage_system.search.context import CountTokens
+from audio_storage_system.search.query import MAX_QUERY_CHARACTERS
+
+logger = logging.getLogger(__name__)
+
+By = Literal["transcript", "audio", "combined"]
+BYS: tuple[By, ...] = get_args(By)
+# A context pack asks for more hits than it can hold: it stops when its budget is used up.
+PACK_DEPTH = 100
+
+
+def search_text(archive: Archive, query: Query, deadline: Deadline, space: str | None = None) -> SearchResults:
+    """Search by words and meaning, in the active space or the one named.
+
+    Without an embedder (the archive's own function was not given, a model or service is not there), the mode `semantic`
+    raises the `Unavailable` that says why, `hybrid` searches by words and warns, and `keyword` gives no similarities.
+    Raises `NotFound` for a space that the archive does not have.
+    """
+    warnings: tuple[str, ...] = ()
+    try:
+        found, embedder = archive.spaces.text(space)
+        query = replace(query, space=found, vector=_embed(embedder, query.text))
+        if query.mode != "keyword":
+            warnings = _missing_vectors(archive, found, query, deadline)
+    except Unavailable as error:
+        if query.mode == "semantic":
+            raise
+        if query.mode == "hybrid":
+            warnings = (f"{error} Searched by words only.",)
+    if len(query.text) > MAX_QUERY_CHARACTERS:
+        warnings = (*warnings, f"Only the first {MAX_QUERY_CHARACTERS:,} characters of the query were used.")
+    return _answer(archive, query, deadline, warnings)
+
+
+def search_example(
+    archive: Archive,
+    example: Waveform | Path,
+    by: By,
+    query: Query,
+    deadline: Deadline,
+    task: Task,
+    space: str | None = None,
+) -> SearchResults:
+    """Search for what sounds like an example (`audio`), says the like (`transcript`), or both (`combined`), in the
+    active space of that kind or the one named."""
+    waveform = resample(example, MODEL_RATE) if isinstance(example, Waveform) else _load(example)
+    if not len(waveform):
+        raise InvalidInput(reason="There is no sound in the example")
+    if by == "audio":
+        found, embedder = archive.spaces.audio(space)
+        return _answer(archive, replace(query, space=found, vector=embedder.embed(waveform)), deadline)
+    if by == "transcript":
+        said = transcribe_sample(archive.engines, waveform, task)
+        return search_text(archive, replace(query, text=said), deadline, space)
+    found, combined = archive.spaces.combined(space)
+    said = transcribe_sample(archive.engines, waveform, task)
+    vector = combined.embed_batch([said], [waveform])[0]
+    return _answer(archive, replace(query, text=said, space=found, vector=vector), deadline)
+
+
+def _load(path: Path) -> Waveform:
+    try:
+        return load_audio(path, MODEL_RATE)
+    except FileNotFoundError as error:
+        raise InvalidInput(reason=f"There is no file {path}") from error
+    except OSError as error:
+        raise InvalidInput(reason=f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def context_pack(
+    archive: Archive, query: Query, deadline: Deadline, max_tokens: int, count_tokens: CountTokens
+) -> ContextPack:
+    """The best passages for a question, within a token budget."""
+    if max_tokens < 1:
+        raise InvalidInput(reason="max_tokens is at least 1")
+    results = search_text(archive, replace(query, limit=PACK_DEPTH), deadline)
+    return build_context_pack(query.text, results.hits, max_tokens=max_tokens, count_tokens=count_tokens)
+
+
+def _answer(archive: Archive, query: Query, deadline: Deadline, warnings: tuple[str, ...] = ()) -> SearchResults:
+    results = run(archive.database, archive.index, query, deadline)
+    for warning in warnings:
+        logger.warning(warning)
+    return replace(results, warnings=(*results.warnings, *warnings))
+
+
+def _embed(embedder: TextEmbedder, text: str) -> Vector | None:
+    """The query's vector; none for a text without anything to embed."""
+    text = text[:MAX_QUERY_CHARACTERS].strip()
+    try:
+        return embedder.embed_query(text) if text else None
+    except InvalidVector:
+        if embedder.model.startswith("user:"):
+            raise  # the user's function is wrong, and only its author can mend that
+        return None
+
+
+def _missing_vectors(archive: Archive, space: Space, query: Query, deadline: Deadline) -> tuple[str, ...]:
+    """A warning when part of the archive has no vectors in this space."""
+    with archive.database.read(deadline) as connection:
+        missing = embeddings.missing_in(connection, space)
+    if not missing:
+        return ()
+    found = "not found" if query.mode == "semantic" else "found by their words only"
+    return (f"{missing} passage(s) have no vector in {space.model} and are {found}; generate_embeddings adds them",)

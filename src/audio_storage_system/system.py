@@ -1,0 +1,500 @@
+"""The archive as one object: it opens and composes the parts, and every method hands on to one of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from threading import Event
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from audio_storage_system import deletion, marker, pipeline
+from audio_storage_system.archive import Archive, captures, exports, open_archive, reports, retrieval, sidecars
+from audio_storage_system.audio import Waveform, load_audio
+from audio_storage_system.catalogue import metadata, recordings, transcripts
+from audio_storage_system.clock import Deadline, utc_now
+from audio_storage_system.database.tables import audio_files
+from audio_storage_system.database.tables import transcripts as transcript_table
+from audio_storage_system.deletion import Receipt
+from audio_storage_system.errors import InvalidInput, InvalidSetting, NotFound, Unavailable
+from audio_storage_system.pipeline import OnDuplicate
+from audio_storage_system.records import Metadata, Outcome, Recording, Segment, Transcript
+from audio_storage_system.search import ContextPack, Filter, Query, SearchResults
+from audio_storage_system.search.context import CountTokens, estimate_tokens
+from audio_storage_system.search.query import Mode
+from audio_storage_system.settings import archive_home, database_url
+from audio_storage_system.vectors import IndexState
+
+__all__ = ["Added", "AudioStorageSystem", "load_audio"]
+
+Place = str | os.PathLike[str]
+Progress = Callable[[float, float], None]
+# New embeddings after which the vector index is brought up to date.
+FOLLOW_AFTER = 2_000
+
+
+class Added(int):
+    """The id of a recording that was added; it also says what happened.
+
+    duplicate: these bytes were stored before. transcript_id, outcome: the version that search follows, if any.
+    """
+
+    duplicate: bool
+    transcript_id: int | None
+    outcome: Outcome | None
+
+    @classmethod
+    def of(cls, audio_id: int, *, duplicate: bool, said: Transcript | None) -> Added:
+        """The id with what happened to it."""
+        added = cls(audio_id)
+        added.duplicate = duplicate
+        added.transcript_id = said.id if said else None
+        added.outcome = said.outcome if said else None
+        return added
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        said = {"transcript_id": self.transcript_id, "outcome": self.outcome}
+        return {"audio_id": int(self), "duplicate": self.duplicate, **said}
+
+
+class AudioStorageSystem:
+    """An archive of audio with its transcripts, embeddings and metadata.
+
+    archive: its folder; default `$AUDIO_STORAGE_HOME`, else `./audio_storage`. It is made when it does not exist,
+    unless `create` is false. Further keywords are settings (see `Settings`), which win over environment and file.
+
+    Safe to use from several threads and processes at once; a context manager. Every method may raise the errors of
+    `audio_storage_system.errors`.
+    """
+
+    def __init__(
+        self, archive: Place | None = None, *, storage_backend: str = "sqlite", create: bool = True, **settings: Any
+    ) -> None:
+        _check_backend(archive, storage_backend)
+        self._archive: Archive = open_archive(archive_home(archive), create=create, **settings)
+        self._not_indexed = 0
+        self.recovered: list[captures.Recovered] = captures.recover(self._archive)
+
+    @staticmethod
+    def exists(archive: Place | None = None) -> bool:
+        """Whether there is an archive in this folder (default as above)."""
+        return marker.read(archive_home(archive)) is not None
+
+    # Putting in
+
+    def add(
+        self,
+        path: Place,
+        *,
+        metadata: Metadata | None = None,
+        whisper_model: str | None = None,
+        language: str | None = None,
+        generate_embeddings: bool = True,
+        recorded_at: datetime | None = None,
+        on_duplicate: OnDuplicate = "keep",
+        progress: Progress | None = None,
+    ) -> Added:
+        """Store, transcribe and embed a file: every step that has not been done for it yet.
+
+        Raises `TranscriptionFailed` when the sound was stored but could not be transcribed; adding the file again tries
+        that again. `progress` is called with the seconds of sound transcribed so far, and all there are.
+        """
+        task = self._task(whisper_model, language, progress)
+        stored = self._store(path, metadata, recorded_at, on_duplicate)
+        return self._process(stored, task, generate_embeddings)
+
+    def store_audio_file(
+        self,
+        path: Place,
+        audio_data: Waveform | None = None,
+        *,
+        metadata: Metadata | None = None,
+        recorded_at: datetime | None = None,
+        on_duplicate: OnDuplicate = "keep",
+    ) -> Added:
+        """Store a file's bytes unchanged; its id. `audio_data` is not needed: the file itself is what is kept."""
+        stored = self._store(path, metadata, recorded_at, on_duplicate)
+        said = self._said(stored.audio_id) if stored.duplicate else None  # of new bytes, nothing is known yet
+        return Added.of(stored.audio_id, duplicate=stored.duplicate, said=said)
+
+    def record_and_store_audio(
+        self,
+        duration: float | None = None,
+        whisper_model: str | None = None,
+        generate_embeddings: bool = True,
+        metadata: Metadata | None = None,
+        *,
+        language: str | None = None,
+        device: int | str | None = None,
+        on_level: Callable[[float], None] | None = None,
+        stop: Event | None = None,
+    ) -> Added:
+        """Record from the microphone for `duration` seconds (or until `stop` is set, or Ctrl-C), then store, transcribe
+        and embed it. What was said is on the disk within a second, whatever happens. Raises `MicrophoneUnavailable`.
+        """
+        task = self._task(whisper_model, language, None)
+        stored = captures.record(
+            self._archive, duration=duration, values=metadata or {}, device=device, on_level=on_level, stop=stop
+        )
+        return self._process(stored, task, generate_embeddings)
+
+    def generate_transcript(
+        self,
+        audio_id: int,
+        audio_data: Waveform | None = None,
+        *,
+        whisper_model: str | None = None,
+        language: str | None = None,
+        prompt: str | None = None,
+        activate: bool | None = None,
+        allow_fallback: bool = True,
+        progress: Progress | None = None,
+    ) -> int:
+        """Make a new version of what is said, or finish one that was interrupted; its id. Earlier versions stay.
+
+        activate: whether search follows it (default: unless it is a stand-in's and the present one is not).
+        allow_fallback: whether another engine may stand in when the weights of this one are not to be had.
+
+        Raises `TranscriptionFailed`, `UnknownSpec`, `NotFound`.
+        """
+        task = self._task(whisper_model, language, progress, prompt=prompt, activate=activate)
+        task = task if allow_fallback else replace(task, fallback=None)
+        source = self._source(audio_id, audio_data)
+        made = pipeline.transcribe(self._archive.database, self._archive.engines, source, int(audio_id), task)
+        self._refresh(audio_id)
+        return made
+
+    def generate_embeddings(
+        self, audio_id: int, transcript_id: int | None = None, audio_data: Waveform | None = None
+    ) -> int:
+        """Make every embedding that is missing, of all three kinds, for a version (default: the one that search
+        follows); how many were made."""
+        if transcript_id is None:
+            transcript_id = self._said_or_raise(audio_id).id
+        elif self.get_transcript(transcript_id).audio_id != int(audio_id):
+            raise NotFound(kind=f"transcript of recording {int(audio_id)}", id=transcript_id)
+        source = self._source(audio_id, audio_data)
+        embedders = self._archive.spaces.available()
+        made = pipeline.embed(self._archive.database, source, embedders, int(audio_id), transcript_id)
+        self._note_embedded(made)
+        self._refresh(audio_id)
+        return made
+
+    # Finding
+
+    def search_similar_audio(
+        self,
+        text: str | None = None,
+        limit: int = 10,
+        *,
+        audio: Waveform | Place | None = None,
+        by: retrieval.By = "transcript",
+        mode: Mode = "hybrid",
+        where: Mapping[str, Any] | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        language: str | None = None,
+        speaker: str | None = None,
+        context: int = 0,
+        offset: int = 0,
+        space: str | None = None,
+        deadline: float | None = None,
+        whisper_model: str | None = None,
+    ) -> SearchResults:
+        """Find passages by what `text` says (`mode`: hybrid, semantic or keyword), or by an example `audio` (`by`:
+        transcript, audio or combined).
+
+        where, since, until, language, speaker: see `Filter`; hits are the same as if the rest did not exist. context:
+        neighbouring segments with each hit. space: the model of another space than the active one. deadline: seconds
+        after which the search stops with `DeadlineExceeded`. whisper_model: what understands the example.
+
+        Raises `NotFound` for an unknown space, and `Unavailable` where the embedder is missing; hybrid and keyword then
+        search by words.
+        """
+        if by not in retrieval.BYS:
+            raise InvalidInput(reason=f'There is no search by "{by}"; there are: {", ".join(retrieval.BYS)}')
+        wanted = Filter(where or {}, since, until, language, speaker)
+        query = Query(text or "", None, None, mode, wanted, limit, offset, context)
+        until_then = Deadline.after(deadline)
+        if audio is None:
+            if text is None or by != "transcript":
+                raise InvalidInput(reason="Give a text to search for, or audio= to search by an example")
+            return retrieval.search_text(self._archive, query, until_then, space)
+        example = audio if isinstance(audio, Waveform) else Path(audio)
+        task = self._task(whisper_model, language, None)
+        return retrieval.search_example(self._archive, example, by, query, until_then, task, space)
+
+    def context_pack(
+        self,
+        text: str,
+        max_tokens: int = 2000,
+        *,
+        where: Mapping[str, Any] | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        language: str | None = None,
+        speaker: str | None = None,
+        count_tokens: CountTokens = estimate_tokens,
+        deadline: float | None = None,
+    ) -> ContextPack:
+        """The best passages for a question as text for a language model, each with a numbered citation, within a
+        budget of tokens as `count_tokens` counts them."""
+        query = Query(text, filter=Filter(where or {}, since, until, language, speaker))
+        return retrieval.context_pack(self._archive, query, Deadline.after(deadline), max_tokens, count_tokens)
+
+    def list_recordings(
+        self,
+        *,
+        where: Mapping[str, Any] | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        language: str | None = None,
+        speaker: str | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Recording]:
+        """Recordings that meet the filter, the latest recorded first."""
+        conditions = Filter(where or {}, since, until, language, speaker).on_listing()
+        with self._archive.database.read() as connection:
+            return recordings.select_where(connection, *conditions, limit=limit, offset=offset)
+
+    def get_recording(self, audio_id: int) -> Recording:
+        """One recording. Raises `NotFound`."""
+        with self._archive.database.read() as connection:
+            return recordings.get(connection, int(audio_id))
+
+    def get_user_audio(self, user_id: str, audio_id: int) -> Recording:
+        """The recording, when its metadata `user_id` is this user. Raises `NotFound` otherwise."""
+        if not isinstance(user_id, str | int | float):  # a list or an operator would let others pass
+            raise InvalidInput(reason="user_id is text or a number")
+        mine = Filter({"user_id": {"eq": user_id}, "audio_id": int(audio_id)}).on_recordings()
+        with self._archive.database.read() as connection:
+            found = recordings.select_where(connection, *mine)
+        if not found:
+            raise NotFound(kind="recording", id=audio_id)
+        return found[0]
+
+    def open_audio(self, audio_id: int) -> BinaryIO:
+        """The recording's bytes, exactly as they were given, as a seekable stream."""
+        return self._archive.blobs.open(self.get_recording(audio_id).file_path)
+
+    # Versions
+
+    def transcripts(self, audio_id: int) -> list[Transcript]:
+        """Every version of what is said in a recording, the oldest first."""
+        with self._archive.database.read() as connection:
+            recordings.get(connection, int(audio_id))
+            return transcripts.select_where(connection, transcript_table.c.audio_file_id == int(audio_id))
+
+    def activate_transcript(self, transcript_id: int) -> None:
+        """Have search follow this version from now on; nothing is lost, and it can be undone the same way."""
+        with self._archive.database.write() as connection:
+            transcripts.activate(connection, transcript_id)
+            audio_id = transcripts.get(connection, transcript_id).audio_id
+        self.generate_embeddings(audio_id, transcript_id)
+
+    def get_transcript(self, transcript_id: int) -> Transcript:
+        """One version. Raises `NotFound`."""
+        with self._archive.database.read() as connection:
+            return transcripts.get(connection, transcript_id)
+
+    def segments(self, transcript_id: int) -> list[Segment]:
+        """The timed pieces of a version, with their words."""
+        with self._archive.database.read() as connection:
+            transcripts.get(connection, transcript_id)
+            return transcripts.segments_of(connection, transcript_id)
+
+    def export(self, audio_id: int, format: str = "srt", transcript_id: int | None = None) -> str:
+        """A version as `srt`, `vtt`, `txt`, `tsv` or `json`."""
+        return exports.export(self._archive, int(audio_id), format, transcript_id)
+
+    # Changing and removing
+
+    def set_metadata(self, audio_id: int, values: Metadata) -> None:
+        """Set these keys, leaving the others."""
+        with self._archive.database.write() as connection:
+            recordings.get(connection, int(audio_id))
+            metadata.put(connection, int(audio_id), values)
+            recordings.touch(connection, int(audio_id))
+        self._refresh(audio_id)
+
+    def remove_metadata(self, audio_id: int, *keys: str) -> None:
+        """Take these keys away."""
+        with self._archive.database.write() as connection:
+            recordings.get(connection, int(audio_id))
+            metadata.remove(connection, int(audio_id), keys)
+            recordings.touch(connection, int(audio_id))
+        self._refresh(audio_id)
+
+    def delete(self, audio_id: int) -> Receipt:
+        """Remove a recording and everything made from it, for good; what was removed."""
+        archive = self._archive
+        return deletion.delete_recording(archive.database, archive.blobs, int(audio_id), sidecars.derived_keys)
+
+    def cleanup_old_files(self, days_old: float = 30) -> list[Receipt]:
+        """Delete every recording that was stored more than `days_old` days ago; what was removed."""
+        try:
+            before = utc_now() - timedelta(days=days_old)
+        except (OverflowError, ValueError) as error:
+            raise InvalidInput(reason=f"{days_old} days ago is no time") from error
+        if days_old < 0:
+            raise InvalidInput(reason="days_old is not negative")
+        old = audio_files.c.created_at < before
+        with self._archive.database.read() as connection:
+            found = recordings.select_where(connection, old)
+        return [self.delete(recording.id) for recording in found]
+
+    # Embedding functions
+
+    @property
+    def generate_text_embedding(self) -> Callable[[str], npt.NDArray[np.float32]]:
+        """Text to a unit vector, with the embedder in use. Assign a function to use that one instead."""
+        return lambda text: self._archive.spaces.text()[1].embed(text)
+
+    @generate_text_embedding.setter
+    def generate_text_embedding(self, function: Callable[[str], npt.ArrayLike]) -> None:
+        self.use_embedder(function)
+
+    @property
+    def generate_audio_embedding(self) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+        """Sound (float32 mono at 16 kHz, or a `Waveform` of any rate) to a unit vector. Assignable."""
+        return lambda audio: self._archive.spaces.audio()[1].embed(pipeline.as_model_input(audio))
+
+    @generate_audio_embedding.setter
+    def generate_audio_embedding(self, function: Callable[[Any], npt.ArrayLike]) -> None:
+        self._archive.spaces.use_audio(function)
+
+    @property
+    def generate_combined_embedding(self) -> Callable[[str, npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+        """Words and sound to one unit vector. Assignable."""
+
+        def combined(transcript: str, audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+            embedder = self._archive.spaces.combined()[1]
+            row: npt.NDArray[np.float32] = embedder.embed_batch([transcript], [pipeline.as_model_input(audio)])[0]
+            return row
+
+        return combined
+
+    @generate_combined_embedding.setter
+    def generate_combined_embedding(self, function: Callable[[str, Any], npt.ArrayLike]) -> None:
+        self._archive.spaces.use_combined(function)
+
+    def use_embedder(self, function: Callable[[str], npt.ArrayLike], name: str | None = None) -> None:
+        """Embed text with this function from now on, in a space called `user:<name>` (default: after the function)."""
+        self._archive.spaces.use_text(function, name)
+
+    # The archive itself
+
+    def stats(self) -> dict[str, Any]:
+        """How much there is of everything."""
+        return reports.stats(self._archive)
+
+    def reindex(self) -> dict[str, IndexState]:
+        """Make everything derived anew: full text, and the vector index of each space."""
+        return reports.reindex(self._archive)
+
+    @property
+    def home(self) -> Path:
+        """The archive's folder."""
+        return self._archive.home
+
+    def close(self) -> None:
+        """Free models and connections."""
+        if self._not_indexed:
+            self._archive.follow()
+            self._not_indexed = 0
+        self._archive.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _task(
+        self, whisper_model: str | None, language: str | None, progress: Progress | None, **further: Any
+    ) -> pipeline.Task:
+        settings = self._archive.settings
+        asked = whisper_model or settings.transcriber
+        pipeline.check_spec(asked)
+        return pipeline.Task(
+            asked=asked,
+            language=language or settings.language or None,
+            fallback=settings.transcriber_fallback or None,
+            progress=progress or (lambda seconds, total: None),
+            **further,
+        )
+
+    def _store(
+        self, path: Place, values: Metadata | None, recorded_at: datetime | None, on_duplicate: OnDuplicate
+    ) -> pipeline.Stored:
+        archive = self._archive
+        stored = pipeline.store(
+            archive.database,
+            archive.blobs,
+            Path(path),
+            owner_id=archive.owner_id,
+            values={} if values is None else values,
+            recorded_at=recorded_at,
+            on_duplicate=on_duplicate,
+            max_bytes=archive.settings.max_file_bytes,
+        )
+        self._refresh(stored.audio_id)
+        return stored
+
+    def _process(self, stored: pipeline.Stored, task: pipeline.Task, embed: bool) -> Added:
+        """Transcribe and embed what was stored, unless that was done before."""
+        archive, audio_id = self._archive, stored.audio_id
+        said = self._said(audio_id)
+        if said is None or not said.active:
+            pipeline.transcribe(archive.database, archive.engines, self._source(audio_id, None), audio_id, task)
+        said = self._said(audio_id)
+        if embed and said is not None:
+            self.generate_embeddings(audio_id, said.id)
+        return Added.of(audio_id, duplicate=stored.duplicate, said=said)
+
+    def _refresh(self, audio_id: int) -> None:
+        sidecars.refresh(self._archive, int(audio_id))
+
+    def _note_embedded(self, made: int) -> None:
+        """Let the index follow now and then: what it has not seen yet is searched all the same, but exactly."""
+        self._not_indexed += made
+        if self._not_indexed >= FOLLOW_AFTER:
+            self._not_indexed = 0
+            self._archive.follow()
+
+    def _source(self, audio_id: int, waveform: npt.NDArray[np.float32] | None) -> pipeline.Source:
+        key = self.get_recording(audio_id).file_path
+        return pipeline.Source(self._archive.blobs, key, None if waveform is None else pipeline.as_waveform(waveform))
+
+    def _said(self, audio_id: int) -> Transcript | None:
+        with self._archive.database.read() as connection:
+            return transcripts.active_of(connection, audio_id)
+
+    def _said_or_raise(self, audio_id: int) -> Transcript:
+        said = self._said(audio_id)
+        if said is None:
+            raise NotFound(kind="transcript of the recording", id=audio_id)
+        return said
+
+
+def _check_backend(archive: Place | None, storage_backend: str) -> None:
+    """Raise for a backend that this version does not have."""
+    postgres = storage_backend in ("postgres", "postgresql") or str(archive or "").startswith(
+        ("postgres:", "postgresql")
+    )
+    if postgres and not archive and not database_url():
+        raise InvalidSetting(name="storage_backend", reason="set AUDIO_STORAGE_DATABASE_URL to the database's address")
+    if postgres:
+        raise Unavailable(reason="This version keeps its catalogue on SQLite; PostgreSQL comes with a later one")
+    if storage_backend != "sqlite":
+        raise InvalidSetting(name="storage_backend", reason=f'"{storage_backend}" is not known; there is: sqlite')

@@ -1,0 +1,154 @@
+"""The program: its commands, and what becomes of errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from audio_storage_system import __version__
+from audio_storage_system.cli import (
+    add,
+    archive,
+    demo,
+    doctor,
+    export,
+    listing,
+    metadata,
+    record,
+    remove,
+    retranscribe,
+    search,
+    transcripts,
+)
+from audio_storage_system.cli.output import Output, forget_stdout, hear_warnings, prepare_streams
+from audio_storage_system.errors import AudioStorageSystemError
+from audio_storage_system.settings import debugging
+
+INTERRUPTED, PIPE_CLOSED, UNEXPECTED = 130, 141, 70
+
+
+class Interrupted(Exception):
+    """Ctrl-C in a command."""
+
+
+class Program(TyperGroup):
+    """Typer's group, which would turn Ctrl-C into an exit without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted from error
+
+
+app = typer.Typer(
+    name="audio-storage",
+    cls=Program,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="An archive for audio: store it, and find what was said, by whom and when.",
+    epilog="Each command takes --json (one JSON document on stdout, everything else on stderr) and --archive.",
+)
+app.command("init")(archive.init)
+app.command("add")(add.add)
+app.command("record")(record.record)
+app.command("search")(search.search)
+app.command("list")(listing.list_recordings)
+app.command("show")(listing.show)
+app.command("export")(export.export)
+app.add_typer(transcripts.app, name="transcripts")
+app.command("retranscribe")(retranscribe.retranscribe)
+app.add_typer(metadata.app, name="metadata")
+app.command("rm")(remove.remove)
+app.command("stats")(archive.stats)
+app.command("reindex")(archive.reindex)
+app.command("doctor")(doctor.doctor)
+app.command("models")(doctor.models)
+app.command("demo")(demo.demo)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where an unexpected error came from (also AUDIO_STORAGE_DEBUG=1).")
+    ] = False,
+) -> None:
+    """Options of the program itself; `main` reads `--debug`, wherever it stands."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code: 0 done, 1 part of it failed, 2 wrong usage, 130 stopped with Ctrl-C, 70 a defect
+    of this program, else the code of the error's class."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = given[: given.index("--")] if "--" in given else given
+    prepare_streams()
+    hear_warnings()
+    out = Output(as_json="--json" in options)
+    debug = "--debug" in options or debugging()
+    return _run([word for word in given if word != "--debug" or word not in options], out, debug)
+
+
+def _run(arguments: list[str], out: Output, debug: bool) -> int:
+    try:
+        code = _invoke(arguments)
+        sys.stdout.flush()
+    except AudioStorageSystemError as error:
+        if debug:
+            _trace()
+        out.error(error.as_dict())
+        return error.exit_code
+    except (Interrupted, KeyboardInterrupt, typer.Abort):
+        out.error({"code": "interrupted", "message": "Stopped.", "retryable": True})
+        return INTERRUPTED
+    except BrokenPipeError:
+        forget_stdout()
+        return PIPE_CLOSED
+    except Exception as error:
+        return _unexpected(error, out, debug)
+    return code
+
+
+def _invoke(arguments: list[str]) -> int:
+    command = typer.main.get_command(app)
+    try:
+        return command.main(arguments or ["--help"], prog_name="audio-storage", standalone_mode=False) or 0
+    except SystemExit as error:  # Typer leaves this way when whoever read our output is gone, and after completion
+        return error.code if isinstance(error.code, int) else 0
+
+
+def _unexpected(error: Exception, out: Output, debug: bool) -> int:
+    if callable(getattr(error, "format_message", None)):  # Typer's errors of usage; their class has moved over time
+        return _misused(error, out)
+    if debug:
+        _trace()
+    hint = "" if debug else " Run it again with --debug to see where."
+    message = f"This should not have happened: {type(error).__name__}: {error}.{hint}"
+    out.error({"code": "unexpected", "message": message, "retryable": False})
+    return UNEXPECTED
+
+
+def _misused(error: Exception, out: Output) -> int:
+    context = getattr(error, "ctx", None)
+    message = str(getattr(error, "format_message")())  # noqa: B009 - only Typer's errors have it
+    hint = f" See: {context.command_path} --help" if context is not None else ""
+    out.error({"code": "usage", "message": message + hint, "retryable": False})
+    return 2
+
+
+def _trace() -> None:
+    import traceback
+
+    traceback.print_exc(file=sys.stderr)

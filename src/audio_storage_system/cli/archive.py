@@ -1,0 +1,109 @@
+"""`init`, `stats`, `reindex`: the archive as a whole."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+import audio_storage_system
+from audio_storage_system.cli import options
+from audio_storage_system.cli.human import size
+from audio_storage_system.cli.output import Output
+from audio_storage_system.cli.session import opened
+from audio_storage_system.errors import Conflict
+from audio_storage_system.settings import FILE_NAME, archive_home
+
+
+def init(
+    text_embedder: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="What embeds texts, fixed from now on (see the command models); auto."),
+    ] = None,
+    audio_embedder: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="What embeds sounds, fixed from now on; auto.")
+    ] = None,
+    transcriber: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="What transcribes unless a command says otherwise.")
+    ] = None,
+    transcriber_fallback: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="What stands in when its weights are not to be had; '': nothing.")
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(metavar="CODE", help="What is spoken, when it is always the same.")
+    ] = None,
+    combined_weight: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of the words in combined embeddings.")
+    ] = None,
+    sidecars: Annotated[
+        bool | None, typer.Option("--sidecars/--no-sidecars", help="Also write transcripts and embeddings as files.")
+    ] = None,
+    compress: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Also keep a 16 kHz copy of each recording: flac or pcm16.")
+    ] = None,
+    max_file_bytes: Annotated[int | None, typer.Option(help="Refuse larger files.")] = None,
+    archive: options.ArchivePlace = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Make an archive. The settings given are kept in its audio-storage.toml.
+
+    Where there is an archive already nothing happens; its settings are changed in that file.
+    """
+    out, home = Output(as_json), archive_home(archive)
+    values = {
+        "text_embedder": text_embedder,
+        "audio_embedder": audio_embedder,
+        "transcriber": transcriber,
+        "transcriber_fallback": transcriber_fallback,
+        "language": language,
+        "combined_weight": combined_weight,
+        "sidecars": sidecars,
+        "compress": compress,
+        "max_file_bytes": max_file_bytes,
+    }
+    given = {name: value for name, value in values.items() if value is not None}
+    exists = audio_storage_system.AudioStorageSystem.exists(archive)
+    if given and (exists or (home / FILE_NAME).exists()):
+        raise Conflict(reason=f"There is an archive or its {FILE_NAME} at {home}; change its settings in that file")
+    with opened(archive, create=True, **given) as storage:
+        spaces = storage.stats()["spaces"]
+    if given:
+        (home / FILE_NAME).write_text(_toml(given), encoding="utf-8")
+    out.document({"home": str(home), "created": not exists, "settings": given, "spaces": spaces})
+    out.line(f"{'There is an archive at' if exists else 'Made an archive at'} {home}")
+
+
+def _toml(values: dict[str, Any]) -> str:
+    """Settings as TOML, whose strings, numbers and booleans are written as JSON's."""
+    return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items())
+
+
+def stats(archive: options.ArchivePlace = None, as_json: options.AsJson = False) -> None:
+    """Show how much there is of everything."""
+    out = Output(as_json)
+    with opened(archive) as storage:
+        numbers = storage.stats()
+    out.document(numbers)
+    spaces = numbers["spaces"]
+    facts = {**numbers, "hours": f"{numbers['hours']:.2f}", "bytes": size(numbers["bytes"])}
+    for name, value in facts.items():
+        if name != "spaces":
+            out.styled((f"{name:>12}  ", "dim"), (_joined(value), ""))
+    out.line()
+    columns = ("kind", "model", "dimension", "embeddings", "active")
+    out.table(columns, [[space[name] for name in columns] for space in spaces], right=("dimension", "embeddings"))
+
+
+def reindex(archive: options.ArchivePlace = None, as_json: options.AsJson = False) -> None:
+    """Make everything derived anew: full text and vector indexes. Nothing that was stored is touched."""
+    out = Output(as_json)
+    with opened(archive) as storage:
+        states = storage.reindex()
+    out.document({name: {"indexed": state.indexed, "total": state.total} for name, state in states.items()})
+    for name, state in states.items():
+        out.line(f"{name}: {state.indexed} of {state.total} embeddings indexed")
+
+
+def _joined(value: Any) -> str:
+    return ", ".join(f"{key} {number}" for key, number in value.items()) if isinstance(value, dict) else str(value)

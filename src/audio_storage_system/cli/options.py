@@ -1,0 +1,62 @@
+"""Options that many commands share, as types."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")]
+ArchivePlace = Annotated[
+    str | None,
+    typer.Option(
+        "--archive", metavar="FOLDER", help="The archive's folder (default: $AUDIO_STORAGE_HOME, else ./audio_storage)."
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--whisper-model",
+        "--model",
+        metavar="SPEC",
+        help="What transcribes: a Whisper size (base, small, large-v3 …), faster-whisper:FOLDER, openai:MODEL or "
+        "pocketsphinx; see the command models.",
+    ),
+]
+Language = Annotated[
+    str | None, typer.Option("--language", metavar="CODE", help="ISO 639-1 code of what is spoken (en, de, zh …).")
+]
+NoEmbeddings = Annotated[bool, typer.Option("--no-embeddings", help="Make no embeddings.")]
+MetadataValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metadata",
+        "-m",
+        metavar="KEY=VALUE",
+        help="Metadata, repeatable. Numbers, true, false and ISO dates are kept as such; "
+        'everything else, and what stands in double quotes ("1"), is text.',
+    ),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="CONDITION",
+        help="Only recordings that meet this, repeatable: key=value, key>5 (also >=, <, <=), 'key in a,b', "
+        "key (it is there), '!key' (it is not). Besides metadata, key is audio_id, original_name, media_type, "
+        "duration, created_at, recorded_at, engine, whisper_model, outcome or confidence.",
+    ),
+]
+Since = Annotated[
+    str | None, typer.Option("--since", metavar="TIME", help="Only what was recorded then or later (ISO 8601, UTC).")
+]
+Until = Annotated[
+    str | None, typer.Option("--until", metavar="TIME", help="Only what was recorded before then (ISO 8601, UTC).")
+]
+SpokenLanguage = Annotated[
+    str | None, typer.Option("--language", metavar="CODE", help="Only transcripts in this language (ISO 639-1).")
+]
+Speaker = Annotated[str | None, typer.Option("--speaker", metavar="NAME", help="Only passages where this one speaks.")]
+Jobs = Annotated[
+    int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Files worked on at the same time; 0: one per core.")
+]

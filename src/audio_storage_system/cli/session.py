@@ -1,0 +1,23 @@
+"""Opening the archive for a command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import audio_storage_system
+
+if TYPE_CHECKING:
+    from audio_storage_system import AudioStorageSystem
+
+
+@contextmanager
+def opened(place: str | None, *, create: bool = False, **settings: Any) -> Iterator[AudioStorageSystem]:
+    """The archive at `place`; made when it does not exist and `create` is set, else `ArchiveNotFound`.
+
+    Settings that are `None` are left to environment and file.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    with audio_storage_system.AudioStorageSystem(place, create=create, **given) as storage:
+        yield storage

@@ -1,0 +1,106 @@
+"""The program as a process of its own: streams, exit codes, signals, and what it loads."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = [sys.executable, "-m", "audio_storage_system.cli"]
+
+
+def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([*PROGRAM, *map(str, arguments)], **{**pipes, **options})
+
+
+def run(*arguments: object, **options: Any) -> tuple[int, str, str]:
+    process = start(*arguments, **options)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out.decode(), err.decode()
+
+
+def test_the_demo_finds_what_it_looks_for_and_can_be_run_again(tmp_path: Path) -> None:
+    code, out, err = run("demo", "--json", cwd=tmp_path)
+    assert code == 0, err
+    data = json.loads(out)
+    answers = [(search["hits"][0]["original_name"], search["hits"][0]["at"]) for search in data["searches"]]
+    assert answers[0][0] == "call.flac"
+    assert answers[1] == ("meeting.flac", pytest.approx(4.3, abs=1.5))
+    assert answers[2] == ("voice_note.flac", pytest.approx(9.1, abs=1.5))
+    assert answers[3] == ("meeting.flac", pytest.approx(11.5, abs=1.5))
+    assert answers[4][0] == "meeting.flac"
+    assert "building" in data["context_pack"]["text"]
+    assert (tmp_path / "audio_storage_demo" / "metadata.json").exists()
+    code, out, _ = run("demo", cwd=tmp_path)
+    assert code == 0
+    assert out.count("(stored before)") == 3
+
+
+def test_stdout_is_the_document_and_stderr_the_rest(tmp_path: Path, demo: Path) -> None:
+    code, out, err = run("add", demo / "call.flac", "--no-transcribe", "--archive", tmp_path / "a", "--json")
+    assert code == 0
+    assert json.loads(out)["added"][0]["original_name"] == "call.flac"
+    assert err == "[1/1] call.flac: stored\n"
+
+
+def test_the_exit_code_is_that_of_the_error(tmp_path: Path) -> None:
+    code, out, err = run("list", "--archive", tmp_path / "none", "--json")
+    assert code == 9
+    assert json.loads(out)["error"]["code"] == "archive_not_found"
+    assert err.startswith("Error: ")
+
+
+def test_texts_survive_a_terminal_without_unicode(tmp_path: Path, demo: Path) -> None:
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    place = tmp_path / "a"
+    run("add", demo / "call.flac", "--no-transcribe", "--archive", place, "-m", "ort=Köln 🎙")
+    code, out, err = run("list", "--archive", place, "--json", env=plain)
+    assert code == 0, err
+    assert json.loads(out)["recordings"][0]["metadata"] == {"ort": "Köln 🎙"}
+    assert run("list", "--archive", place, env=plain)[0] == 0
+
+
+def test_help_loads_nothing_heavy() -> None:
+    heavy = ("numpy", "sqlalchemy", "av", "rich.progress", "onnxruntime", "audio_storage_system.system")
+    check = (
+        "import sys; from audio_storage_system.cli import main; code = main(['--help']); "
+        f"loaded = [name for name in {heavy!r} if name in sys.modules]; sys.exit(str(loaded) if loaded else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end differently there")
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    process = start("models", "--json")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    process.wait(timeout=60)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent differently there")
+def test_ctrl_c_leaves_what_is_stored_and_the_next_run_finishes_it(tmp_path: Path, demo: Path) -> None:
+    words = ("--archive", tmp_path / "a", "--whisper-model", "pocketsphinx", "--jobs", 1, "--json")
+    process = start("add", demo, *words)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "a" / "audio_files").rglob("*.flac")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert len(json.loads(out)["added"]) < 3
+    assert b"Traceback" not in err
+    code, listed, _ = run("list", "--archive", tmp_path / "a", "--json")
+    assert code == 0
+    assert json.loads(listed)["recordings"]

@@ -1,0 +1,1 @@
+"""What tests of the system, and of extensions to it, are made of: contracts, small real models, local servers."""

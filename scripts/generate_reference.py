@@ -1,0 +1,230 @@
+"""Write the reference pages that follow from the code: commands, settings, errors, Python.
+
+    python scripts/generate_reference.py [FOLDER]
+
+`tests/test_docs.py` fails when the pages in `docs/reference` are not what this makes.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from enum import Enum
+from pathlib import Path
+from textwrap import dedent
+from typing import Any, get_args, get_type_hints
+
+import typer
+from typer.models import ArgumentInfo, OptionInfo
+
+import audio_storage_system
+from audio_storage_system import errors
+from audio_storage_system.archive.captures import Recovered
+from audio_storage_system.cli import app
+from audio_storage_system.deletion import Receipt
+from audio_storage_system.diagnosis import Check, Model
+from audio_storage_system.errors import AudioStorageSystemError
+from audio_storage_system.records import Outcome, Recording, Segment, Transcript, Word
+from audio_storage_system.search import Filter
+from audio_storage_system.search.context import Citation
+from audio_storage_system.settings import DEFAULT_HOME, FILE_NAME, PREFIX, Settings
+
+TARGET = Path(__file__).parents[1] / "docs" / "reference"
+# What methods take and return without its name being needed.
+VALUES = (Filter, Recording, Transcript, Outcome, Segment, Word, Citation, Receipt, Recovered, Check, Model)
+NOTE = "<!-- Made by scripts/generate_reference.py; do not edit. -->"
+
+
+def main() -> None:
+    """Write every page into the folder given, or into the documentation."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def pages() -> dict[str, str]:
+    """Every page by its file name."""
+    made = {"cli.md": cli_page(), "settings.md": settings_page(), "errors.md": error_page(), "python.md": python_page()}
+    return {name: "\n".join([NOTE, "", *lines]).rstrip() + "\n" for name, lines in made.items()}
+
+
+def cli_page() -> Iterator[str]:
+    """The commands with their arguments and options."""
+    yield from ("# Command line", "", str(app.info.help), "", str(app.info.epilog), "")
+    yield "Exit codes: 0 done · 1 part of it failed · 2 wrong usage · 130 stopped with Ctrl-C · 70 a defect of ours ·"
+    yield "every other as in [errors](errors.md). With `--json` an error is the one document on stdout:"
+    yield from ('`{"error": {"code", "message", "retryable"}}`.', "")
+    for path, callback in _commands("audio-storage", app):
+        yield from _command(path, callback)
+
+
+def _commands(path: str, program: typer.Typer) -> Iterator[tuple[str, Callable[..., Any]]]:
+    for command in program.registered_commands:
+        if command.callback is not None:
+            yield f"{path} {command.name}", command.callback
+    for group in program.registered_groups:
+        if group.typer_instance is not None:
+            yield from _commands(f"{path} {group.name}", group.typer_instance)
+
+
+def _command(path: str, callback: Callable[..., Any]) -> Iterator[str]:
+    parameters = list(_parameters(callback))
+    arguments = [_argument(p) for p in parameters if isinstance(p.info, ArgumentInfo)]
+    yield from (f"## {path}", "", f"    {' '.join([path, *arguments, '[OPTIONS]'])}", "")
+    yield from (inspect.cleandoc(callback.__doc__ or ""), "")
+    rows = [_option(p) for p in parameters if isinstance(p.info, OptionInfo) and p.name not in ("archive", "as_json")]
+    if rows:
+        yield from ("| option | meaning |", "|---|---|", *rows, "")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A command's parameter: its name and type in Python, and what Typer was told about it."""
+
+    name: str
+    kind: Any
+    default: Any
+    info: Any
+
+
+def _parameters(callback: Callable[..., Any]) -> Iterator[Parameter]:
+    hints = get_type_hints(callback, include_extras=True)
+    for name, parameter in inspect.signature(callback).parameters.items():
+        kind, info = get_args(hints[name])[:2]
+        yield Parameter(name, kind, parameter.default, info)
+
+
+def _argument(parameter: Parameter) -> str:
+    name = parameter.info.metavar or parameter.name.upper()
+    optional = parameter.default is not inspect.Parameter.empty and not name.startswith("[")
+    return f"[{name}]" if optional else str(name)
+
+
+def _option(parameter: Parameter) -> str:
+    first = parameter.info.default  # inside Annotated, Typer takes the first name for a default
+    names = [*([first] if isinstance(first, str) else []), *(parameter.info.param_decls or ())]
+    names = names or [f"--{parameter.name.replace('_', '-')}"]
+    shown = ", ".join(f"`{name}`" for name in names)
+    default = getattr(parameter.default, "value", parameter.default)
+    told = "" if default is None or default is False else f" (default: {default})"
+    return f"| {shown}{_cell(_value(parameter))} | {_cell(parameter.info.help or '')}{told} |"
+
+
+def _value(parameter: Parameter) -> str:
+    """What stands behind the option; nothing for a switch."""
+    kinds = [kind for kind in get_args(parameter.kind) or (parameter.kind,) if kind is not type(None)]
+    if bool in kinds:
+        return ""
+    if issubclass(kinds[0], Enum) if isinstance(kinds[0], type) else False:
+        return " " + "/".join(member.value for member in kinds[0])
+    return f" {parameter.info.metavar or kinds[0].__name__.upper()}"
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"([<>*|])", r"\\\1", text)
+
+
+def settings_page() -> Iterator[str]:
+    """The settings with their defaults."""
+    yield from ("# Settings", "")
+    yield f"Given in code (`AudioStorageSystem(sidecars=True)`), else in the environment (`{PREFIX}…`), else in"
+    yield from (f"`{FILE_NAME}` in the archive's folder, else in the same file in the user's configuration folder.", "")
+    yield from ("| setting | environment | default | meaning |", "|---|---|---|---|")
+    meanings = _meanings(inspect.getdoc(Settings) or "")
+    for one in fields(Settings):
+        default = repr(one.default).replace("'", '"')
+        yield f"| `{one.name}` | `{PREFIX}{one.name.upper()}` | `{default}` | {meanings[one.name]} |"
+    yield from ("", f"`{PREFIX}HOME` is the archive's folder where none is given (default `./{DEFAULT_HOME}`);")
+    yield f"`{PREFIX}DEBUG=1` shows where an unexpected error of a command came from."
+
+
+def _meanings(docstring: str) -> dict[str, str]:
+    """`a, b: what it means.` at the beginning of a line starts an entry; what follows belongs to it."""
+    found: dict[str, str] = {}
+    for entry in re.split(r"\n(?=[a-z_]+(?:, [a-z_]+)*: )", docstring.partition("\n\n")[2]):
+        names, _, text = entry.partition(": ")
+        for name in names.split(", "):
+            found[name.strip()] = _cell(" ".join(text.split()))
+    return found
+
+
+def error_page() -> Iterator[str]:
+    """The tree of errors."""
+    yield from ("# Errors", "", "All of them are in `audio_storage_system.errors`.", "")
+    tree = (inspect.getdoc(errors) or "").partition("\n\n")[2].partition("\n\nA class")[0]
+    yield from ("```", dedent(tree), "```", "")
+    yield from ("| error | code | exit code | HTTP | retryable | message |", "|---|---|---|---|---|---|")
+    for kind in _tree(AudioStorageSystemError):
+        message = _cell(" ".join((kind.__doc__ or "").split()))
+        code, retry = kind("").code, "yes" if kind.retryable else ""
+        yield f"| `{kind.__name__}` | `{code}` | {kind.exit_code} | {kind.http_status} | {retry} | {message} |"
+
+
+def _tree(kind: type[AudioStorageSystemError]) -> Iterator[type[AudioStorageSystemError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _tree(child)
+
+
+def python_page() -> Iterator[str]:
+    """What `audio_storage_system` offers, and the values it gives."""
+    yield from ("# Python", "", "`from audio_storage_system import …`; errors are on [their own page](errors.md).", "")
+    for name in audio_storage_system.__all__:
+        if callable(thing := getattr(audio_storage_system, name)):
+            yield from _described(name, thing)
+    yield from ("# Values", "", "What is given and taken above.", "")
+    for value in VALUES:
+        yield from (f"## {value.__name__}", "", _prose(value), "", *_attributes(value))
+
+
+def _described(name: str, thing: Any) -> Iterator[str]:
+    yield from (f"## {name}", "")
+    if thing is audio_storage_system.AudioStorageSystem:
+        yield from _header(thing.__init__)
+    if not inspect.isclass(thing):
+        yield from _header(thing)
+    yield from (_prose(thing), "")
+    if inspect.isclass(thing):
+        yield from _attributes(thing)
+        for member, value in vars(thing).items():
+            if not member.startswith("_"):
+                yield from _method(name, member, value)
+
+
+def _attributes(thing: type) -> Iterator[str]:
+    """The fields of a class with their types, or the members of an enumeration."""
+    fields_of = [f"`{name}: {kind}`" for name, kind in inspect.get_annotations(thing).items() if name[0] != "_"]
+    members = [f"`{member.value}`" for member in thing] if issubclass(thing, Enum) else []
+    yield from (f"- {item}" for item in fields_of + members)
+    yield ""
+
+
+def _method(owner: str, name: str, value: Any) -> Iterator[str]:
+    function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+    if inspect.isfunction(function) and function.__doc__:
+        yield from (f"### {owner}.{name}", "")
+        yield from _header(function)
+        yield from (_prose(function), "")
+
+
+def _header(function: Callable[..., Any]) -> Iterator[str]:
+    """The lines before the body, as they are formatted in the source."""
+    source = dedent(inspect.getsource(function))
+    node = ast.parse(source).body[0]
+    assert isinstance(node, ast.FunctionDef)  # noqa: S101 - tells the type checker what it is
+    lines = source.splitlines()[: node.body[0].lineno - 1]
+    yield from ("```python", *lines[:-1], lines[-1].removesuffix(":"), "```", "")
+
+
+def _prose(thing: Any) -> str:
+    """A docstring; its entries (`name: meaning`) as a list."""
+    return re.sub(r"(?m)^(?=[a-z_]+(?:, [a-z_]+)*: )", "- ", inspect.getdoc(thing) or "")
+
+
+if __name__ == "__main__":
+    main()

@@ -33,7 +33,9 @@ def schema_of(path: Path) -> dict[str, list[str]]:
 
 
 def _parts(sql: str) -> list[str]:
-    parts = re.split(r", (?![^()]*\))", re.sub(r"\s+", " ", sql).strip().removesuffix(" )"))
+    flat = re.sub(r"\s*,\s*", ", ", re.sub(r"\s+", " ", sql)).strip()
+    flat = flat.removesuffix(")").rstrip() if flat.startswith("CREATE TABLE") else flat
+    parts = re.split(r", (?![^()]*\))", flat)
     return [p for p in parts if not p.startswith("CONSTRAINT")] + sorted(p for p in parts if p.startswith("CONSTRAINT"))
 
 

@@ -28,7 +28,9 @@
         ├── ArchiveReadOnly
         ├── StorageFull
         ├── ArchiveBusy
-        └── ArchiveDamaged
+        ├── ArchiveDamaged
+        ├── DatabaseUnavailable
+        └── DatabaseRefused
 
 A class's docstring is its message, filled in with the keyword arguments it is raised with. Each class names its exit
 code for the command line, its HTTP status, and whether trying the same call again can help.
@@ -202,3 +204,15 @@ class ArchiveBusy(StorageFailed):
 
 class ArchiveDamaged(StorageFailed):
     """The archive at {place} is damaged: {reason}"""
+
+
+class DatabaseUnavailable(StorageFailed):
+    """The database at {place} does not answer: {reason}. Check that it runs, that host and port are right, and that it
+    accepts connections from here. Nothing was half-stored."""
+
+    http_status, retryable = 503, True
+
+
+class DatabaseRefused(StorageFailed):
+    """The database at {place} refused: {reason}. Check user and password (in the address, PGPASSWORD or .pgpass), the
+    database's name, and what the user may do."""

@@ -12,24 +12,34 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, StatementError, TimeoutError
 
 from audio_storage_system.clock import Deadline
-from audio_storage_system.database import sqlite
+from audio_storage_system.database.dialect import Dialect, Pool
+from audio_storage_system.database.postgresql import PostgreSQL
+from audio_storage_system.database.sqlite import SQLite
 from audio_storage_system.errors import ArchiveBusy, AudioStorageSystemError, InvalidInput
+from audio_storage_system.locations import redacted
 
 NEVER = Deadline.after(None)
+DEFAULT_POOL = Pool()
 
 
 class Database:
     """One database. Safe to share between threads; after a fork the child opens connections of its own."""
 
-    def __init__(self, engine: Engine, place: str) -> None:
-        self.engine = engine
+    def __init__(self, dialect: Dialect, place: str) -> None:
+        self.dialect = dialect
+        self.engine: Engine = dialect.create()
         self.place = place
         _reopen_after_fork(self.engine)
 
     @classmethod
     def open(cls, path: Path) -> Database:
         """The SQLite database in this file, made when missing."""
-        return cls(sqlite.create(path), str(path))
+        return cls(SQLite(path), str(path))
+
+    @classmethod
+    def connect(cls, url: str, pool: Pool = DEFAULT_POOL) -> Database:
+        """The PostgreSQL database at this address, which must exist. Raises `InvalidSetting`, `DatabaseUnavailable`."""
+        return cls(PostgreSQL(url, pool), redacted(url))
 
     @contextmanager
     def read(self, deadline: Deadline = NEVER) -> Iterator[Connection]:
@@ -37,24 +47,34 @@ class Database:
 
         Raises `DeadlineExceeded`, or the `StorageFailed` that fits what the database says.
         """
-        with self._translated(deadline), self._connect(deadline) as connection, sqlite.bounded(connection, deadline):
+        with (
+            self._translated(deadline),
+            self._connect(deadline) as connection,
+            self.dialect.reading(connection, deadline),
+        ):
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *names: str) -> Iterator[Connection]:
         """A transaction that commits when the block ends and rolls back when it raises. Keep it short: on SQLite there
-        is one writer at a time."""
-        with self._translated(NEVER), self._connect(NEVER) as connection:
-            connection = connection.execution_options(writes=True)
-            with connection.begin():
-                yield connection
+        is one writer at a time.
+
+        Where writers run side by side, those that give the same name wait for each other: what one has read stays true
+        until it has written. `names` are of the form `recording:17`.
+        """
+        with (
+            self._translated(NEVER),
+            self._connect(NEVER) as connection,
+            self.dialect.writing(connection, sorted(names)),
+        ):
+            yield connection
 
     def _connect(self, deadline: Deadline) -> Connection:
         """A connection, waited for until the deadline where all are in use, but no longer than for a lock.
 
         Whoever holds one must not ask for a second: all could be held by others who do the same.
         """
-        patience = Deadline.after(sqlite.BUSY_TIMEOUT_SECONDS)
+        patience = Deadline.after(self.dialect.patience_seconds)
         while True:
             try:
                 return self.engine.connect()
@@ -68,7 +88,7 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            raise sqlite.translate(error, self.place, deadline) from error
+            raise self.dialect.translate(error, self.place, deadline) from error
         except StatementError as error:  # what our own column types refuse
             raise error.orig if isinstance(error.orig, AudioStorageSystemError) else error from error
         except OverflowError as error:

@@ -1,4 +1,4 @@
-"""Parts of queries that every table needs."""
+"""Parts of queries that every table needs, the same on every database."""
 
 from __future__ import annotations
 
@@ -6,10 +6,40 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, func, literal, select
+from sqlalchemy import BindParameter, Column, ColumnElement, Select, cast, column, literal, select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from audio_storage_system.database.types import Id
+
+
+class json_items(FunctionElement[str]):
+    """The items of a JSON list as rows of one column, `value`."""
+
+    inherit_cache = True
+
+
+@compiles(json_items, "sqlite")
+def _on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
+    return f"json_each({compiler.process(element.clauses, **options)})"
+
+
+@compiles(json_items, "postgresql")
+def _on_postgresql(element: Any, compiler: Any, **options: Any) -> str:
+    return f"json_array_elements_text(CAST({compiler.process(element.clauses, **options)} AS json))"
+
+
+def listed(ids: BindParameter[str] | ColumnElement[str]) -> Select[int]:
+    """The ids of a JSON list, one row each: however many there are, they travel as one parameter."""
+    given = json_items(ids).table_valued(column("value", Id))
+    return select(cast(given.c.value, Id))
+
+
+def as_list(ids: Iterable[int | None]) -> str:
+    """The parameter for `listed`."""
+    return json.dumps([int(id_) for id_ in ids if id_ is not None])
 
 
 def among(column: Column[Any], ids: Iterable[int | None]) -> ColumnElement[bool]:
-    """`column` is one of `ids`, however many there are: they travel as one parameter."""
-    given = func.json_each(literal(json.dumps([int(id_) for id_ in ids if id_ is not None]))).table_valued("value")
-    return column.in_(select(given.c.value))
+    """`column` is one of `ids`, however many there are."""
+    return column.in_(listed(literal(as_list(ids))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from audio_storage_system.clock import Deadline
+from audio_storage_system.database.dialect import Dialect
 from audio_storage_system.errors import (
     ArchiveBusy,
     ArchiveDamaged,
@@ -38,19 +39,61 @@ PRAGMAS = (
 )
 
 
-def create(path: Path) -> Engine:
-    """An engine for this file. Reads begin lazily; writes take the write lock at once, so that they never fail half-way
-    with "database is locked"."""
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)),
-        connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_SECONDS},
-        pool_size=8,
-        max_overflow=24,
-        pool_timeout=TURN_SECONDS,
-    )
-    event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", _begin)
-    return engine
+class SQLite(Dialect):
+    """A file. Reads begin lazily; writes take the write lock at once, so that they never fail half-way with "database
+    is locked"."""
+
+    name = "sqlite"
+    patience_seconds = BUSY_TIMEOUT_SECONDS
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def create(self) -> Engine:
+        engine = create_engine(
+            URL.create("sqlite", database=str(self._path)),
+            connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_SECONDS},
+            pool_size=8,
+            max_overflow=24,
+            pool_timeout=TURN_SECONDS,
+        )
+        event.listen(engine, "connect", _prepare)
+        event.listen(engine, "begin", _begin)
+        return engine
+
+    @contextmanager
+    def reading(self, connection: Connection, deadline: Deadline) -> Iterator[None]:
+        """A read sees one state from its first statement on; nothing of it needs to be told to the database."""
+        if deadline.seconds == float("inf"):
+            yield
+            return
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - tells the type checker what the engine guarantees
+        driver.set_progress_handler(lambda: deadline.expired, STEPS_BETWEEN_CHECKS)
+        try:
+            yield
+        finally:
+            driver.set_progress_handler(None, 0)
+
+    @contextmanager
+    def writing(self, connection: Connection, names: Sequence[str]) -> Iterator[None]:
+        """There is one writer at a time, whatever its names."""
+        with connection.execution_options(writes=True).begin():
+            yield
+
+    def translate(self, error: DBAPIError, place: str, deadline: Deadline) -> AudioStorageSystemError:
+        text = str(error.orig)
+        if "interrupted" in text:
+            return DeadlineExceeded(seconds=deadline.seconds)
+        if "locked" in text or "busy" in text:
+            return ArchiveBusy(place=place)
+        if "disk is full" in text or "disk I/O" in text:
+            return StorageFull(place=place)
+        if "readonly" in text or "unable to open" in text:
+            return ArchiveReadOnly(place=place, reason=text)
+        if "malformed" in text or "not a database" in text:
+            return ArchiveDamaged(place=place, reason=text)
+        return StorageFailed(reason=text)
 
 
 def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
@@ -62,34 +105,3 @@ def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
 def _begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-@contextmanager
-def bounded(connection: Connection, deadline: Deadline) -> Iterator[None]:
-    """Interrupt whatever runs on this connection once the deadline has passed."""
-    if deadline.seconds == float("inf"):
-        yield
-        return
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - tells the type checker what the engine guarantees
-    driver.set_progress_handler(lambda: deadline.expired, STEPS_BETWEEN_CHECKS)
-    try:
-        yield
-    finally:
-        driver.set_progress_handler(None, 0)
-
-
-def translate(error: DBAPIError, place: str, deadline: Deadline) -> AudioStorageSystemError:
-    """The error of our own tree for what SQLite said."""
-    text = str(error.orig)
-    if "interrupted" in text:
-        return DeadlineExceeded(seconds=deadline.seconds)
-    if "locked" in text or "busy" in text:
-        return ArchiveBusy(place=place)
-    if "disk is full" in text or "disk I/O" in text:
-        return StorageFull(place=place)
-    if "readonly" in text or "unable to open" in text:
-        return ArchiveReadOnly(place=place, reason=text)
-    if "malformed" in text or "not a database" in text:
-        return ArchiveDamaged(place=place, reason=text)
-    return StorageFailed(reason=text)

@@ -24,7 +24,7 @@ from sqlalchemy import (
     true,
 )
 
-from audio_storage_system.database.types import Id, PlainText, UtcDateTime
+from audio_storage_system.database.types import Id, PlainText, TransactionId, UtcDateTime, this_transaction
 
 NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -284,6 +284,9 @@ change_log = _table(
     Column("table_name", String(32), nullable=False),
     Column("row_id", Id, nullable=False),
     Column("op", String(8), nullable=False),
+    # On a server a transaction may commit after others with higher ids: readers go by (xid, id), see vectors/log.py.
+    Column("xid", TransactionId, server_default=this_transaction()),
+    Index("idx_change_log_order", "xid", "id").ddl_if(dialect="postgresql"),
 )
 
 index_cursors = _table(
@@ -292,5 +295,6 @@ index_cursors = _table(
     Column("index_name", PlainText, nullable=False),
     _reference("space_id", "embedding_spaces"),
     Column("position", Id, nullable=False),
+    Column("xid", TransactionId),
     UniqueConstraint("index_name", "space_id"),
 )

@@ -2,14 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import BigInteger, DateTime, Dialect, Integer, Text
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator, UserDefinedType
 
 from audio_storage_system.errors import InvalidInput
 
 Id = BigInteger().with_variant(Integer, "sqlite")
+
+
+class _Xid8(UserDefinedType[int]):
+    """PostgreSQL's number of a transaction; the driver reads and writes it as text."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **options: Any) -> str:
+        return "xid8"
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[int | None], str | None]:
+        return lambda value: None if value is None else str(value)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], int | None]:
+        return lambda value: None if value is None else int(value)
+
+
+TransactionId = Integer().with_variant(_Xid8(), "postgresql")
+
+
+class this_transaction(FunctionElement[int]):
+    """The number of the transaction that writes, where the database has one, else NULL."""
+
+    type = TransactionId
+    inherit_cache = True
+
+
+@compiles(this_transaction, "sqlite")
+def _on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
+    return "NULL"
+
+
+@compiles(this_transaction, "postgresql")
+def _on_postgresql(element: Any, compiler: Any, **options: Any) -> str:
+    return "pg_current_xact_id()"
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -6,24 +6,38 @@ up). Left to itself, the planner of SQLite takes the wrong side by a factor of a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from sqlalchemy import Column, ColumnElement, Connection, Select, Table, and_, bindparam, exists, func, or_, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    String,
+    Table,
+    and_,
+    bindparam,
+    cast,
+    exists,
+    func,
+    or_,
+    select,
+)
 
 from audio_storage_system.catalogue.transcripts import all_followed, searched
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database
+from audio_storage_system.database.queries import as_list, listed
 from audio_storage_system.database.tables import audio_files, embeddings, passages, transcripts
 from audio_storage_system.records import Space
 from audio_storage_system.search.filters import Filter
 from audio_storage_system.vectors import Candidates, Ids
 
-GIVEN = func.json_each(bindparam("given")).table_valued("value")
+GIVEN = listed(bindparam("given", type_=String))
 
 
 class Everything:
@@ -56,12 +70,12 @@ class SQLCandidates:
 
     def admit(self, ids: Sequence[int]) -> set[int]:
         """Those of `ids` that pass."""
-        return set(self._read(self.probe, {"given": json.dumps([int(id_) for id_ in ids])}).tolist())
+        return set(self._read(self.probe, {"given": as_list(ids)}).tolist())
 
     def _read(self, query: Select[int], parameters: dict[str, str]) -> Ids:
         """The ids in one string: many small rows cost more to hand over than to find."""
         found = query.subquery()
-        joined = select(func.group_concat(found.c.id))
+        joined = select(func.aggregate_strings(cast(found.c.id, String), ","))
         with self.connect() as connection:
             text = connection.execute(joined, parameters).scalar()
         return np.array(text.split(","), dtype=np.int64) if text else np.zeros(0, dtype=np.int64)
@@ -116,7 +130,7 @@ def _all_followed(database: Database, deadline: Deadline) -> bool:
 
 def _given(table: Table) -> Select[int]:
     """The rows of `table` whose ids are given. Every other condition is a subquery, so the planner starts here."""
-    return select(table.c.id).where(table.c.id.in_(select(GIVEN.c.value)))
+    return select(table.c.id).where(table.c.id.in_(GIVEN))
 
 
 def _is(table: Table, reference: Column[int], conditions: Sequence[ColumnElement[bool]]) -> ColumnElement[bool]:

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, inspect, text
 from audio_storage_system.database.engine import Database
 from audio_storage_system.errors import NewerFormat
 
-HEAD = "0001"
-VERSIONS = [HEAD]
+VERSIONS = ["0001", "0002"]
+HEAD = VERSIONS[-1]
 
 
 def revision_of(connection: Connection) -> str | None:
@@ -32,8 +32,8 @@ def migrate(database: Database) -> bool:
         return False
     if revision is not None and revision not in VERSIONS:
         raise NewerFormat(place=database.place, found=revision, known=HEAD)
-    with database.write() as connection:  # several processes may come here at once: the lock lets one in, the rest find
-        if revision_of(connection) != HEAD:  # nothing left to do
+    with database.write("migration") as connection:  # several processes may come here at once: one is let in, the rest
+        if revision_of(connection) != HEAD:  # find nothing left to do
             _upgrade(connection)
     return True
 

@@ -64,7 +64,7 @@ def upgrade() -> None:
         ["kind"],
         unique=True,
         sqlite_where=sa.text("active = 1"),
-        postgresql_where=sa.text("active = 1"),
+        postgresql_where=sa.text("active = true"),
     )
     op.create_table(
         "principals",
@@ -205,7 +205,7 @@ def upgrade() -> None:
         ["audio_file_id"],
         unique=True,
         sqlite_where=sa.text("active = 1"),
-        postgresql_where=sa.text("active = 1"),
+        postgresql_where=sa.text("active = true"),
     )
     op.create_table(
         "transcription_windows",

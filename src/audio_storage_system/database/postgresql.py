@@ -1,0 +1,137 @@
+"""What is special about PostgreSQL: its pool, its kinds of transaction, and its error codes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from audio_storage_system.clock import Deadline
+from audio_storage_system.database.dialect import Dialect, Pool
+from audio_storage_system.errors import (
+    ArchiveBusy,
+    ArchiveDamaged,
+    ArchiveReadOnly,
+    AudioStorageSystemError,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    InvalidSetting,
+    MissingExtra,
+    StorageFailed,
+    StorageFull,
+)
+from audio_storage_system.locations import redacted
+
+CONNECT_TIMEOUT_SECONDS = 5
+LOCK_TIMEOUT = "30s"
+# How long to wait for a connection in use before looking at the clock again.
+TURN_SECONDS = 0.1
+SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+
+# Compiling a plan of these small queries takes longer than running it.
+_READING = text("SELECT set_config('jit', 'off', true), set_config('statement_timeout', :milliseconds, true)")
+_WRITING = text("SELECT set_config('lock_timeout', :lock_timeout, true)")
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+
+
+def is_address(place: object) -> bool:
+    """Whether `place` is the address of a PostgreSQL database."""
+    return str(place).partition("://")[0] in SCHEMES and "://" in str(place)
+
+
+class PostgreSQL(Dialect):
+    """A database on a server. Reads see one snapshot; writers run side by side unless they name the same thing."""
+
+    name = "postgresql"
+
+    def __init__(self, url: str, pool: Pool) -> None:
+        self._url = _parsed(url)
+        self._pool = pool
+        self.patience_seconds = pool.timeout
+
+    def create(self) -> Engine:
+        given = self._url.query
+        defaults = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "audio-storage"}
+        try:
+            return create_engine(
+                self._url,
+                connect_args={name: value for name, value in defaults.items() if name not in given},
+                pool_size=self._pool.size,
+                max_overflow=self._pool.overflow,
+                pool_timeout=TURN_SECONDS,
+                pool_recycle=int(self._pool.recycle),
+                pool_pre_ping=self._pool.pre_ping,
+            )
+        except ModuleNotFoundError as error:
+            raise MissingExtra(what="PostgreSQL", extra="postgres") from error
+
+    @contextmanager
+    def reading(self, connection: Connection, deadline: Deadline) -> Iterator[None]:
+        connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        with connection.begin():
+            connection.execute(_READING, {"milliseconds": _milliseconds(deadline)})
+            yield
+
+    @contextmanager
+    def writing(self, connection: Connection, names: Sequence[str]) -> Iterator[None]:
+        """Each statement sees what others have committed by then, so what is read under a name is true."""
+        with connection.begin():
+            connection.execute(_WRITING, {"lock_timeout": LOCK_TIMEOUT})
+            for name in names:  # in one order everywhere, so that no two wait for each other
+                connection.execute(_LOCK, {"name": name})
+            yield
+
+    def translate(self, error: DBAPIError, place: str, deadline: Deadline) -> AudioStorageSystemError:
+        reason, state = _reason(error), getattr(error.orig, "sqlstate", None) or ""
+        if state == "57014":
+            return DeadlineExceeded(seconds=deadline.seconds)
+        if state in ("40001", "40P01", "55P03", "53300"):
+            return ArchiveBusy(place=place)
+        if state == "53100":
+            return StorageFull(place=place)
+        if state == "25006":
+            return ArchiveReadOnly(place=place, reason=reason)
+        if state in ("XX001", "XX002"):
+            return ArchiveDamaged(place=place, reason=reason)
+        if state.startswith("28") or state in ("3D000", "42501") or _is_refusal(reason):
+            return DatabaseRefused(place=place, reason=reason)
+        if state.startswith(("08", "57P")) or error.connection_invalidated or _is_lost(error):
+            return DatabaseUnavailable(place=place, reason=reason)
+        return StorageFailed(reason=reason)
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise InvalidSetting(name="database_url", reason=f"{redacted(url)} is no address of a database") from error
+    if parsed.drivername not in SCHEMES:
+        raise InvalidSetting(name="database_url", reason=f"{redacted(url)} does not begin with postgresql://")
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _milliseconds(deadline: Deadline) -> str:
+    """What is left, for the server: at least 1, as 0 means for ever."""
+    if deadline.seconds == float("inf"):
+        return "0"
+    return str(max(1, round(1000 * (deadline.at - time.monotonic()))))
+
+
+def _reason(error: DBAPIError) -> str:
+    """The first line of what the server or the driver said."""
+    lines = [line.strip() for line in str(error.orig).splitlines() if line.strip()]
+    return (lines[-1] if "Multiple connection attempts" in str(error.orig) else lines[0]).lstrip("- ") if lines else ""
+
+
+def _is_refusal(reason: str) -> bool:
+    """While connecting the driver gives no code, only the server's words."""
+    words = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry", "not permitted")
+    return "FATAL" in reason and any(word in reason for word in words)
+
+
+def _is_lost(error: DBAPIError) -> bool:
+    return type(error.orig).__name__ == "OperationalError" and not getattr(error.orig, "sqlstate", None)

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
 from audio_storage_system.blobs import BlobStore
-from audio_storage_system.catalogue import changes, fulltext, recordings
+from audio_storage_system.catalogue import changes, fulltext, locks, recordings
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import Database, tables
 from audio_storage_system.database.tables import (
@@ -50,7 +50,7 @@ def delete_recording(
     The rows go first, in one transaction with a tombstone; then the files (`derived_keys` names those derived from a
     blob's key). What a crash leaves between the two, `complete_deletions` finishes. Raises `NotFound`.
     """
-    with database.write() as connection:
+    with database.write(locks.of_recording(audio_id)) as connection:
         recording = recordings.get(connection, audio_id)
         keys = [recording.file_path, *derived_keys(recording.file_path)]
         receipt = _receipt(recording, _delete_rows(connection, audio_id), keys)
@@ -71,10 +71,10 @@ def complete_deletions(database: Database, blobs: BlobStore) -> int:
 
 
 def _delete_files(database: Database, blobs: BlobStore, audio_id: int, keys: list[str]) -> None:
-    """Remove the files and note that it is done, under the write lock: a key that another recording was given since
+    """Remove the files and note that it is done, under the lock of each: a key that another recording was given since
     then is that recording's, and stays."""
     mine = tombstones.c.audio_id == audio_id
-    with database.write() as connection:
+    with database.write(*map(locks.of_blob, keys)) as connection:
         if not connection.execute(select(tombstones.c.id).where(mine, tombstones.c.completed.is_(False))).first():
             return
         for key in keys:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 HIDDEN = "***"
 # Parameters of an address that may hold a secret.
@@ -24,4 +24,4 @@ def redacted(url: str) -> str:
     name, colon, _ = user.partition(":")
     netloc = f"{name}{colon}{HIDDEN if colon else ''}{at}{host}"
     query = _SECRET.sub(lambda found: f"{found[1]}={HIDDEN}", parts.query)
-    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+    return f"{parts.scheme}://{netloc}{parts.path}{'?' if query else ''}{query}"

@@ -1,35 +1,41 @@
-"""The marker: `metadata.json` in an archive's folder says which archive it is and how it is laid out."""
+"""The marker: `metadata.json` beside the blobs says which archive they belong to and how it is laid out."""
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 
+from audio_storage_system.blobs import BlobStore
 from audio_storage_system.clock import utc_now
+from audio_storage_system.database import Database
+from audio_storage_system.database.sequences import advance
 from audio_storage_system.database.tables import archive, principals
-from audio_storage_system.errors import ArchiveDamaged, ArchiveMismatch, InvalidInput, NewerFormat
+from audio_storage_system.errors import ArchiveDamaged, ArchiveMismatch, NewerFormat, NotFound
+from audio_storage_system.locations import redacted
 from audio_storage_system.records import Space, jsonable
 
 FORMAT_VERSION = 1
 FILE_NAME = "metadata.json"
 OWNER_ID = 1
+MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """Which archive this is. `spaces` are the embedding spaces in use, for whoever looks at the folder."""
+    """Which archive this is. `spaces` are the embedding spaces in use, for whoever looks at the folder. `bound`: the
+    place of the blobs has been told."""
 
     archive_id: str
     format_version: int
     created_at: datetime
     spaces: tuple[Space, ...] = ()
+    bound: bool = False
 
 
 def create(connection: Connection) -> Marker:
@@ -38,6 +44,7 @@ def create(connection: Connection) -> Marker:
     row = {"id": 1, "archive_id": marker.archive_id, "format_version": FORMAT_VERSION, "created_at": marker.created_at}
     connection.execute(insert(archive), row)
     connection.execute(insert(principals), {"id": OWNER_ID, "name": "owner", "kind": "user"})
+    advance(connection, principals)
     return marker
 
 
@@ -47,39 +54,45 @@ def of_catalogue(connection: Connection) -> Marker | None:
     if row is None:
         return None
     _check_format(row["format_version"], "the catalogue")
-    return Marker(row["archive_id"], row["format_version"], row["created_at"])
+    return Marker(row["archive_id"], row["format_version"], row["created_at"], bound=row["bound"])
 
 
-def read(folder: Path) -> Marker | None:
-    """The marker in `folder`; `None` where there is none. Raises `NewerFormat`, `ArchiveDamaged`."""
-    path = folder / FILE_NAME
+def read(blobs: BlobStore) -> Marker | None:
+    """The marker among the blobs; `None` where there is none. Raises `NewerFormat`, `ArchiveDamaged`."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        _check_format(data["format_version"], str(folder))
+        with blobs.open(FILE_NAME) as file:
+            data = json.loads(file.read(MAX_BYTES))
+        _check_format(data["format_version"], redacted(blobs.url))
         return Marker(data["archive_id"], data["format_version"], datetime.fromisoformat(data["created_at"]))
-    except FileNotFoundError:
+    except NotFound:
         return None
-    except NotADirectoryError as error:
-        raise InvalidInput(reason=f"{folder} is a file, not the folder of an archive") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ArchiveDamaged(place=str(folder), reason=f"{FILE_NAME} cannot be read ({error})") from error
+        raise ArchiveDamaged(place=redacted(blobs.url), reason=f"{FILE_NAME} cannot be read ({error})") from error
 
 
-def write(folder: Path, marker: Marker) -> None:
-    """Put the marker into `folder`, replacing an older one in one step."""
-    temporary = folder / f".{FILE_NAME}.{os.getpid()}"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(_as_json(marker), file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / FILE_NAME)
+def write(blobs: BlobStore, marker: Marker) -> None:
+    """Put the marker among the blobs, replacing an older one in one step."""
+    data = json.dumps(_as_json(marker), indent=2).encode()
+    blobs.replace(blobs.stage(io.BytesIO(data)), FILE_NAME)
 
 
-def check(folder: Path, catalogue: Marker, found: Marker | None) -> None:
-    """Raise `ArchiveMismatch` unless the folder belongs to the catalogue."""
-    if found is not None and found.archive_id != catalogue.archive_id:
-        reason = f"its folder belongs to archive {found.archive_id}, its catalogue to {catalogue.archive_id}"
-        raise ArchiveMismatch(place=str(folder), reason=reason)
+def check(blobs: BlobStore, catalogue: Marker, found: Marker | None) -> None:
+    """Raise `ArchiveMismatch` unless the place of the blobs belongs to the catalogue: it says so, or nobody has told it
+    yet."""
+    if found is None and not catalogue.bound:
+        return
+    if found is None:
+        reason = f"archive {catalogue.archive_id} keeps its audio elsewhere; set AUDIO_STORAGE_BLOBS_URL to that place"
+        raise ArchiveMismatch(place=redacted(blobs.url), reason=reason)
+    if found.archive_id != catalogue.archive_id:
+        reason = f"its files belong to archive {found.archive_id}, its catalogue to {catalogue.archive_id}"
+        raise ArchiveMismatch(place=redacted(blobs.url), reason=reason)
+
+
+def bind(database: Database) -> None:
+    """Note that the place of the blobs has the marker: from now on one without it is refused."""
+    with database.write() as connection:
+        connection.execute(update(archive).values(bound=True))
 
 
 def _as_json(marker: Marker) -> dict[str, Any]:
@@ -87,6 +100,7 @@ def _as_json(marker: Marker) -> dict[str, Any]:
         {"kind": s.kind.value, "model": s.model, "dimension": s.dimension, "active": s.active} for s in marker.spaces
     ]
     data: dict[str, Any] = jsonable({**asdict(marker), "spaces": spaces})
+    del data["bound"]  # that it lies here says so
     return data
 
 

@@ -13,11 +13,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from audio_storage_system.errors import InvalidSetting
+from audio_storage_system.errors import InvalidInput, InvalidSetting
+from audio_storage_system.locations import is_url, redacted
 
 PREFIX = "AUDIO_STORAGE_"
 FILE_NAME = "audio-storage.toml"
 DEFAULT_HOME = "audio_storage"
+BACKENDS = {"sqlite": "sqlite", "postgres": "postgresql", "postgresql": "postgresql"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,11 @@ class Settings:
     sidecars: also write transcripts and embeddings as files.
     compress: make a derived 16 kHz copy of each recording, `flac` or `pcm16`; empty for none.
     max_file_bytes: larger files are refused.
+    database_url: the PostgreSQL database of the catalogue; empty for SQLite in the archive's folder.
+    replica_url: a copy of that database to search on; what this process has just written is found all the same.
+    pool_size, pool_overflow, pool_timeout, pool_recycle, pool_pre_ping: connections kept, connections beyond these,
+    seconds to wait for one, seconds until one is replaced, and whether each is asked for life before it is used.
+    partition: how the derived search table of PostgreSQL is cut, fixed when it is made: `year`, `month`, `owner:N`.
     """
 
     transcriber: str = "base"
@@ -43,6 +50,14 @@ class Settings:
     sidecars: bool = False
     compress: str = ""
     max_file_bytes: int = 64 * 1024**3
+    database_url: str = ""
+    replica_url: str = ""
+    pool_size: int = 8
+    pool_overflow: int = 24
+    pool_timeout: float = 30.0
+    pool_recycle: float = 1800.0
+    pool_pre_ping: bool = True
+    partition: str = ""
 
 
 def archive_home(place: str | os.PathLike[str] | None = None) -> Path:
@@ -50,9 +65,37 @@ def archive_home(place: str | os.PathLike[str] | None = None) -> Path:
     return Path(place or os.environ.get(f"{PREFIX}HOME") or DEFAULT_HOME).expanduser().absolute()
 
 
-def database_url() -> str | None:
-    """`$AUDIO_STORAGE_DATABASE_URL`, when set."""
-    return os.environ.get(f"{PREFIX}DATABASE_URL") or None
+def locate(place: str | os.PathLike[str] | None, storage_backend: str | None = None) -> tuple[Path, dict[str, Any]]:
+    """The folder of the archive at `place` (a folder, a database's address, its `audio-storage.toml`, or `None` for the
+    one that the environment names), and the settings that follow from how it was named.
+
+    A folder that is named keeps its catalogue itself, whatever the environment says. Raises `InvalidSetting`.
+    """
+    if storage_backend not in (None, *BACKENDS):
+        known = ", ".join(sorted(BACKENDS))
+        raise InvalidSetting(name="storage_backend", reason=f'"{storage_backend}" is not known; there are: {known}')
+    backend = BACKENDS[storage_backend] if storage_backend else None
+    if place is not None and is_url(place):
+        if backend == "sqlite":
+            raise InvalidSetting(name="storage_backend", reason=f"{redacted(str(place))} is no folder")
+        return archive_home(), {"database_url": str(place)}
+    home = archive_home(place)
+    if place is not None and home.name == FILE_NAME:
+        home = home.parent
+    if home.is_file():
+        raise InvalidInput(reason=f"{home} is a file, not the folder of an archive")
+    if backend == "sqlite":
+        return home, {"database_url": ""}
+    url = _database_url(home, from_environment=place is None or backend == "postgresql")
+    if backend == "postgresql" and not url:
+        reason = "set AUDIO_STORAGE_DATABASE_URL to the database's address: postgresql://user@host/database"
+        raise InvalidSetting(name="storage_backend", reason=reason)
+    return home, {"database_url": url}
+
+
+def _database_url(home: Path, *, from_environment: bool) -> str:
+    named = os.environ.get(f"{PREFIX}DATABASE_URL", "") if from_environment else ""
+    return named or str(_read_file(home / FILE_NAME).get("database_url", ""))
 
 
 def debugging() -> bool:

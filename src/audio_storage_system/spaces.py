@@ -16,6 +16,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection
 
 from audio_storage_system.catalogue import embeddings as stored
+from audio_storage_system.catalogue import locks
 from audio_storage_system.database import Database
 from audio_storage_system.embedders import (
     BUNDLED_AUDIO,
@@ -120,7 +121,7 @@ class Spaces:
         """Fix the spaces of a new archive, all at once; one that another process has founded meanwhile stays."""
         text, audio = founding.text, founding.audio
         combined = WeightedEmbedder(text, audio, self._weight)
-        with self._database.write() as connection:
+        with self._database.write(locks.SPACES) as connection:
             if stored.spaces(connection):
                 return
             _open_space(connection, EmbeddingKind.TRANSCRIPT, text, founding.text_spec)
@@ -210,7 +211,7 @@ class Spaces:
 
     def _open_space(self, kind: EmbeddingKind, embedder: Any, spec: str) -> Space:
         assert embedder.dimension  # noqa: S101 - asking may load a model, which must not happen while writing
-        with self._database.write() as connection:
+        with self._database.write(locks.SPACES) as connection:
             return _open_space(connection, kind, embedder, spec)
 
 

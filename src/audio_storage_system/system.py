@@ -14,21 +14,30 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 import numpy.typing as npt
 
-from audio_storage_system import deletion, marker, pipeline
-from audio_storage_system.archive import Archive, captures, exports, open_archive, reports, retrieval, sidecars
+from audio_storage_system import deletion, pipeline
+from audio_storage_system.archive import (
+    Archive,
+    archive_exists,
+    captures,
+    exports,
+    open_archive,
+    reports,
+    retrieval,
+    sidecars,
+)
 from audio_storage_system.audio import Waveform, load_audio
-from audio_storage_system.catalogue import metadata, recordings, transcripts
+from audio_storage_system.catalogue import locks, metadata, recordings, transcripts
 from audio_storage_system.clock import Deadline, utc_now
 from audio_storage_system.database.tables import audio_files
 from audio_storage_system.database.tables import transcripts as transcript_table
 from audio_storage_system.deletion import Receipt
-from audio_storage_system.errors import InvalidInput, InvalidSetting, NotFound, Unavailable
+from audio_storage_system.errors import InvalidInput, NotFound
 from audio_storage_system.pipeline import OnDuplicate
 from audio_storage_system.records import Metadata, Outcome, Recording, Segment, Transcript
 from audio_storage_system.search import ContextPack, Filter, Query, SearchResults
 from audio_storage_system.search.context import CountTokens, estimate_tokens
 from audio_storage_system.search.query import Mode
-from audio_storage_system.settings import archive_home, database_url
+from audio_storage_system.settings import locate
 from audio_storage_system.vectors import IndexState
 
 __all__ = ["Added", "AudioStorageSystem", "load_audio"]
@@ -67,25 +76,32 @@ class Added(int):
 class AudioStorageSystem:
     """An archive of audio with its transcripts, embeddings and metadata.
 
-    archive: its folder; default `$AUDIO_STORAGE_HOME`, else `./audio_storage`. It is made when it does not exist,
-    unless `create` is false. Further keywords are settings (see `Settings`), which win over environment and file.
+    archive: its folder, the address of its PostgreSQL database, or its `audio-storage.toml`; default
+    `$AUDIO_STORAGE_DATABASE_URL`, else the folder `$AUDIO_STORAGE_HOME`, else `./audio_storage`. It is made when it
+    does not exist, unless `create` is false. storage_backend: `sqlite` or `postgres`, to insist on one. Further keywords
+    are settings (see `Settings`), which win over environment and file.
 
     Safe to use from several threads and processes at once; a context manager. Every method may raise the errors of
     `audio_storage_system.errors`.
     """
 
     def __init__(
-        self, archive: Place | None = None, *, storage_backend: str = "sqlite", create: bool = True, **settings: Any
+        self,
+        archive: Place | None = None,
+        *,
+        storage_backend: str | None = None,
+        create: bool = True,
+        **settings: Any,
     ) -> None:
-        _check_backend(archive, storage_backend)
-        self._archive: Archive = open_archive(archive_home(archive), create=create, **settings)
+        home, named = locate(archive, storage_backend)
+        self._archive: Archive = open_archive(home, create=create, **{**named, **settings})
         self._not_indexed = 0
         self.recovered: list[captures.Recovered] = captures.recover(self._archive)
 
     @staticmethod
     def exists(archive: Place | None = None) -> bool:
-        """Whether there is an archive in this folder (default as above)."""
-        return marker.read(archive_home(archive)) is not None
+        """Whether there is an archive at this place (default as above)."""
+        return archive_exists(*locate(archive))
 
     # Putting in
 
@@ -295,9 +311,9 @@ class AudioStorageSystem:
 
     def activate_transcript(self, transcript_id: int) -> None:
         """Have search follow this version from now on; nothing is lost, and it can be undone the same way."""
-        with self._archive.database.write() as connection:
+        audio_id = self.get_transcript(transcript_id).audio_id
+        with self._archive.database.write(locks.of_recording(audio_id)) as connection:
             transcripts.activate(connection, transcript_id)
-            audio_id = transcripts.get(connection, transcript_id).audio_id
         self.generate_embeddings(audio_id, transcript_id)
 
     def get_transcript(self, transcript_id: int) -> Transcript:
@@ -319,7 +335,7 @@ class AudioStorageSystem:
 
     def set_metadata(self, audio_id: int, values: Metadata) -> None:
         """Set these keys, leaving the others."""
-        with self._archive.database.write() as connection:
+        with self._archive.database.write(locks.of_recording(int(audio_id))) as connection:
             recordings.get(connection, int(audio_id))
             metadata.put(connection, int(audio_id), values)
             recordings.touch(connection, int(audio_id))
@@ -327,7 +343,7 @@ class AudioStorageSystem:
 
     def remove_metadata(self, audio_id: int, *keys: str) -> None:
         """Take these keys away."""
-        with self._archive.database.write() as connection:
+        with self._archive.database.write(locks.of_recording(int(audio_id))) as connection:
             recordings.get(connection, int(audio_id))
             metadata.remove(connection, int(audio_id), keys)
             recordings.touch(connection, int(audio_id))
@@ -485,16 +501,3 @@ class AudioStorageSystem:
         if said is None:
             raise NotFound(kind="transcript of the recording", id=audio_id)
         return said
-
-
-def _check_backend(archive: Place | None, storage_backend: str) -> None:
-    """Raise for a backend that this version does not have."""
-    postgres = storage_backend in ("postgres", "postgresql") or str(archive or "").startswith(
-        ("postgres:", "postgresql")
-    )
-    if postgres and not archive and not database_url():
-        raise InvalidSetting(name="storage_backend", reason="set AUDIO_STORAGE_DATABASE_URL to the database's address")
-    if postgres:
-        raise Unavailable(reason="This version keeps its catalogue on SQLite; PostgreSQL comes with a later one")
-    if storage_backend != "sqlite":
-        raise InvalidSetting(name="storage_backend", reason=f'"{storage_backend}" is not known; there is: sqlite')

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from audio_storage_system import deletion, marker, pipeline
 from audio_storage_system.blobs import BlobStore, open_blob_store
-from audio_storage_system.catalogue import embeddings, fulltext
-from audio_storage_system.database import Database
-from audio_storage_system.database.migrations import migrate
+from audio_storage_system.catalogue import embeddings, fulltext, locks
+from audio_storage_system.database import Database, Pool
+from audio_storage_system.database.migrations import is_empty, migrate
 from audio_storage_system.durable import disk_errors
 from audio_storage_system.errors import ArchiveDamaged, ArchiveNotFound
 from audio_storage_system.marker import Marker
@@ -28,7 +30,10 @@ SPOOL = "spool"
 
 @dataclass(frozen=True)
 class Archive:
-    """The parts of an open archive. `close` frees models and connections."""
+    """The parts of an open archive. `close` frees models and connections.
+
+    home: the folder of what is kept on this machine: everything where the archive is local, else captures in progress.
+    """
 
     home: Path
     settings: Settings
@@ -49,11 +54,10 @@ class Archive:
         return self.home / SPOOL
 
     def mark(self) -> None:
-        """Write the marker file anew, with the spaces as they are now."""
+        """Write the marker anew, with the spaces as they are now."""
         with self.database.read() as connection:
             spaces = tuple(embeddings.spaces(connection))
-        with disk_errors(self.home):
-            marker.write(self.home, replace(self.marker, spaces=spaces))
+        marker.write(self.blobs, replace(self.marker, spaces=spaces))
 
     def follow(self) -> None:
         """Bring the vector index up to date and forget the changes that every index has seen."""
@@ -72,46 +76,82 @@ class Archive:
 
 
 def open_archive(home: Path, *, create: bool, **given: Any) -> Archive:
-    """Open the archive in `home`, making it first when it does not exist and `create` is set.
+    """Open the archive whose folder on this machine is `home`, making it first when it does not exist and `create` is
+    set. Where its catalogue and its blobs are is among the settings `given`.
 
     What a crash left half-done is brought in order: migrations, deletions, blobs without a row. Raises
-    `ArchiveNotFound`, `ArchiveMismatch`, `NewerFormat`, `ArchiveDamaged`, `ArchiveReadOnly`, `InvalidSetting`.
+    `ArchiveNotFound`, `ArchiveMismatch`, `NewerFormat`, `ArchiveDamaged`, `ArchiveReadOnly`, `InvalidSetting`,
+    `DatabaseUnavailable`, `DatabaseRefused`.
     """
-    found = marker.read(home)
-    _check_place(home, found, create)
     settings = load_settings(home, **given)
+    blobs = open_blob_store(home)
+    found = marker.read(blobs)
+    database = _reach(home, settings, found, create)
     founding = None if found else open_founding_embedders(settings.text_embedder, settings.audio_embedder)
-    with disk_errors(home):
-        home.mkdir(parents=True, exist_ok=True)
-    database = Database.open(home / CATALOGUE)
+    if not settings.database_url:
+        with disk_errors(home):
+            home.mkdir(parents=True, exist_ok=True)
     migrate(database)
-    spaces = Spaces(database, settings.combined_weight)
     identity = _identify(database)
-    marker.check(home, identity, found)
+    marker.check(blobs, identity, found)
     archive = Archive(
         home=home,
         settings=settings,
         marker=identity,
         database=database,
-        blobs=open_blob_store(home),
+        blobs=blobs,
         index=SQLiteIndex(database),
-        spaces=spaces,
+        spaces=Spaces(database, settings.combined_weight),
         engines=pipeline.Engines(),
     )
     if founding:
         archive.spaces.found(founding)
         archive.mark()
+    if not identity.bound:
+        marker.bind(database)
     _bring_in_order(archive)
     return archive
 
 
-def _check_place(home: Path, found: Marker | None, create: bool) -> None:
-    if (home / CATALOGUE).exists():
-        return
-    if found is not None or (home / pipeline.BLOB_PREFIX).exists():
-        raise ArchiveDamaged(place=str(home), reason=f"its catalogue {CATALOGUE} is missing; restore it from a backup")
+def archive_exists(home: Path, named: Mapping[str, Any]) -> bool:
+    """Whether there is an archive at this place, as `settings.locate` names it."""
+    settings = load_settings(home, **named)
+    if not settings.database_url:
+        return (home / CATALOGUE).exists() or marker.read(open_blob_store(home)) is not None
+    with closing(_connect(settings)) as database, database.read() as connection:
+        return not is_empty(connection, database.place)
+
+
+def _reach(home: Path, settings: Settings, found: Marker | None, create: bool) -> Database:
+    """The catalogue's database, which may be new. Raises `ArchiveNotFound`, `ArchiveDamaged` where it ought to hold an
+    archive and does not."""
+    database = _connect(settings) if settings.database_url else Database.open(home / CATALOGUE)
+    if not _is_new(database, home, settings):
+        return database
+    if found is not None or (not settings.database_url and (home / pipeline.BLOB_PREFIX).exists()):
+        lost = "its database is empty" if settings.database_url else f"its catalogue {CATALOGUE} is missing"
+        raise ArchiveDamaged(place=str(home), reason=f"{lost}; restore it from a backup")
     if not create:
-        raise ArchiveNotFound(place=str(home))
+        raise ArchiveNotFound(place=database.place if settings.database_url else str(home))
+    return database
+
+
+def _is_new(database: Database, home: Path, settings: Settings) -> bool:
+    if not settings.database_url:
+        return not (home / CATALOGUE).exists()
+    with database.read() as connection:
+        return is_empty(connection, database.place)
+
+
+def _connect(settings: Settings) -> Database:
+    pool = Pool(
+        settings.pool_size,
+        settings.pool_overflow,
+        settings.pool_timeout,
+        settings.pool_recycle,
+        settings.pool_pre_ping,
+    )
+    return Database.connect(settings.database_url, pool)
 
 
 def _identify(database: Database) -> Marker:
@@ -119,7 +159,7 @@ def _identify(database: Database) -> Marker:
     with database.read() as connection:
         identity = marker.of_catalogue(connection)
     if identity is None:
-        with database.write() as connection:  # another process may be founding the same archive
+        with database.write(locks.FOUNDING) as connection:  # another process may be founding the same archive
             identity = marker.of_catalogue(connection) or marker.create(connection)
             fulltext.create(connection)
     return identity

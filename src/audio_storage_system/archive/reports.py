@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, func, select, true
 
 from audio_storage_system.archive.opening import Archive
-from audio_storage_system.catalogue import embeddings, fulltext
+from audio_storage_system.catalogue import embeddings, fulltext, locks
 from audio_storage_system.database.tables import audio_files, passages, segments, transcripts
 from audio_storage_system.vectors import IndexState
 
@@ -47,7 +47,7 @@ def stats(archive: Archive) -> dict[str, Any]:
 
 def reindex(archive: Archive) -> dict[str, IndexState]:
     """Make full text and vector indexes anew from the catalogue; the state of each space by `kind:model`."""
-    with archive.database.write() as connection:
+    with archive.database.write(locks.FULL_TEXT) as connection:
         fulltext.rebuild(connection)
     with archive.database.read() as connection:
         spaces = embeddings.spaces(connection)

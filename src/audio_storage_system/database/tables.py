@@ -59,6 +59,8 @@ archive = _table(
     Column("archive_id", String(36), nullable=False),
     Column("format_version", Integer, nullable=False),
     _now(),
+    # Whether the place of the blobs was told which archive it belongs to: from then on it must know.
+    Column("bound", Boolean, nullable=False, server_default=false()),
     CheckConstraint("id = 1", name="one_row"),
 )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from audio_storage_system.catalogue import embeddings, recordings, transcripts
+from audio_storage_system.catalogue import embeddings, locks, recordings, transcripts
 from audio_storage_system.catalogue.embeddings import NewEmbedding
 from audio_storage_system.database import Database
 from audio_storage_system.embedders import AudioEmbedder, TextEmbedder
@@ -106,7 +106,7 @@ class _Work:
         return [span for span in non_speech_windows(speech, duration) if span.start not in known]
 
     def _keep(self, space: Space, rows: Sequence[NewEmbedding]) -> int:
-        with self.database.write() as connection:
+        with self.database.write(locks.of_recording(self.audio_id)) as connection:
             ids = embeddings.add(connection, space, rows, audio_id=self.audio_id, transcript_id=self.transcript_id)
         return len(ids)
 

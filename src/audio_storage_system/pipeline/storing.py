@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from audio_storage_system.audio import probe
 from audio_storage_system.blobs import BlobStore, StagedBlob
-from audio_storage_system.catalogue import metadata, recordings
+from audio_storage_system.catalogue import locks, metadata, recordings
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import Database
 from audio_storage_system.errors import DuplicateRecording, InvalidInput, NotAudio, TooLarge
@@ -120,9 +120,9 @@ def _store_once(database: Database, blobs: BlobStore, file: BinaryIO, new: _New)
 
 
 def _enter(database: Database, blobs: BlobStore, staged: StagedBlob, key: str, new: _New) -> Stored | None:
-    """Write the row, unless another process has stored the same bytes since we looked: the write lock makes this look
-    final. `None` when the blob is gone."""
-    with database.write() as connection:
+    """Write the row, unless another process has stored the same bytes since we looked: the locks make this look final.
+    `None` when the blob is gone."""
+    with database.write(locks.of_bytes(new.owner_id, staged.sha256), locks.of_blob(key)) as connection:
         known = recordings.find_by_hash(connection, new.owner_id, staged.sha256)
         if known is not None:
             return Stored(known, duplicate=True)
@@ -169,7 +169,7 @@ def _merge(database: Database, audio_id: int, name: str, values: Metadata, on_du
     wanted = dict(values) if on_duplicate == "update" else {k: v for k, v in values.items() if k not in present}
     wanted = {key: value for key, value in wanted.items() if key not in present or present[key] != value}
     if wanted:
-        with database.write() as connection:
+        with database.write(locks.of_recording(audio_id)) as connection:
             metadata.put(connection, audio_id, wanted)
             recordings.touch(connection, audio_id)
 
@@ -218,7 +218,7 @@ def _adopt(database: Database, blobs: BlobStore, key: str, owner_id: int) -> int
         return None
     staged = blobs.describe(key)
     new = _New(owner_id, Path(key).name, info, {}, None)
-    with database.write() as connection:
+    with database.write(locks.of_bytes(owner_id, staged.sha256), locks.of_blob(key)) as connection:
         if recordings.find_by_path(connection, key) is not None:
             return None
         known = recordings.find_by_hash(connection, owner_id, staged.sha256)

@@ -11,7 +11,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from audio_storage_system.audio import SpeechWindow, Waveform, speech_windows
-from audio_storage_system.catalogue import passages, recordings, transcripts
+from audio_storage_system.catalogue import locks, passages, recordings, transcripts
 from audio_storage_system.database import Database
 from audio_storage_system.errors import (
     AudioStorageSystemError,
@@ -112,7 +112,7 @@ def _note_unavailable(database: Database, recording: Recording, task: Task, erro
     """Keep that the engine asked for could not run: one version per engine, however often it is tried."""
     engine = split_spec(resolve_transcriber(task.asked))[0]
     parameters = {"language": task.language}
-    with database.write() as connection:
+    with database.write(locks.of_recording(recording.id)) as connection:
         transcript_id = transcripts.find_unfinished(
             connection, recording.id, asked=task.asked, engine=engine, parameters=parameters
         ) or transcripts.start(
@@ -147,7 +147,7 @@ class _Run:
         transcriber = choice.transcriber
         parameters = {"model": transcriber.model, **transcriber.parameters(task.options)}
         work: dict[str, Any] = {"asked": task.asked, "engine": transcriber.engine, "parameters": parameters}
-        with database.write() as connection:
+        with database.write(locks.of_recording(recording.id)) as connection:
             transcript_id = transcripts.find_unfinished(connection, recording.id, **work)
             if transcript_id is None:
                 flags = [transcripts.FALLBACK] if choice.fallback else []
@@ -209,7 +209,7 @@ class _Run:
             language = self.transcriber.detect_language(windows[0])
             self.options = replace(self.options, language=language)
         results = self.transcriber.transcribe(windows, self.options)
-        with self.database.write() as connection:
+        with self.database.write(locks.of_recording(self.recording.id)) as connection:
             if transcripts.windows_done(connection, self.transcript_id) != self.done:
                 raise Conflict(reason=f"Transcript {self.transcript_id} is being made by another process too")
             for item, window, result in zip(batch, windows, results, strict=True):
@@ -240,7 +240,7 @@ class _Run:
 
         The last passage is closed only when the version is complete: a failed one may be taken up again.
         """
-        with self.database.write() as connection:
+        with self.database.write(locks.of_recording(self.recording.id)) as connection:
             present = transcripts.get(connection, self.transcript_id).outcome
             if present is not None and present.succeeded:
                 return

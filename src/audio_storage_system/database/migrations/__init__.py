@@ -7,7 +7,8 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect, text
 
 from audio_storage_system.database.engine import Database
-from audio_storage_system.errors import NewerFormat
+from audio_storage_system.database.tables import metadata_of_schema
+from audio_storage_system.errors import ArchiveMismatch, NewerFormat
 
 VERSIONS = ["0001", "0002"]
 HEAD = VERSIONS[-1]
@@ -19,6 +20,22 @@ def revision_of(connection: Connection) -> str | None:
         return None
     revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     return revision
+
+
+def is_empty(connection: Connection, place: str) -> bool:
+    """Whether there is nothing of an archive in this database.
+
+    Raises `ArchiveMismatch` when it holds the tables of another program under the names that an archive needs.
+    """
+    present = set(inspect(connection).get_table_names())
+    ours = present & set(metadata_of_schema.tables)
+    if revision_of(connection) is None:
+        if ours:
+            raise ArchiveMismatch(place=place, reason=f"it has a table {min(ours)} of another program")
+        return True
+    if "archive" not in ours:
+        raise ArchiveMismatch(place=place, reason="its migrations are those of another program; give it a database")
+    return False
 
 
 def migrate(database: Database) -> bool:

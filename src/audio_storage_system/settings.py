@@ -32,6 +32,8 @@ class Settings:
     sidecars: also write transcripts and embeddings as files.
     compress: make a derived 16 kHz copy of each recording, `flac` or `pcm16`; empty for none.
     max_file_bytes: larger files are refused.
+    vectors_url: the vector database that searches ask, such as `qdrant+http://host:6333`; empty for the catalogue's own
+    index. Keys for it are never part of the address.
     """
 
     transcriber: str = "base"
@@ -43,6 +45,7 @@ class Settings:
     sidecars: bool = False
     compress: str = ""
     max_file_bytes: int = 64 * 1024**3
+    vectors_url: str = ""
 
 
 def archive_home(place: str | os.PathLike[str] | None = None) -> Path:

@@ -13,6 +13,7 @@
     ├── Conflict               what was given contradicts what is stored
     │   ├── DuplicateRecording
     │   ├── ArchiveMismatch
+    │   ├── VectorIndexMismatch
     │   └── NewerFormat
     ├── Unavailable            something outside the archive is missing
     │   ├── MissingExtra
@@ -20,6 +21,7 @@
     │   │   └── WeightsUnavailable
     │   ├── EmbedderMissing
     │   ├── MicrophoneUnavailable
+    │   ├── VectorIndexUnavailable
     │   └── ServiceFailed
     ├── TranscriptionFailed
     ├── DeadlineExceeded
@@ -120,6 +122,11 @@ class ArchiveMismatch(Conflict):
     """The archive at {place} is not the one expected: {reason}"""
 
 
+class VectorIndexMismatch(Conflict):
+    """The vector index at {place} holds {found}, and this archive would put {wanted} there. Give the archive an address
+    of its own, or remove what is there."""
+
+
 class NewerFormat(Conflict):
     """The archive at {place} has format {found}; this version reads up to {known}. Upgrade audio-storage-system."""
 
@@ -151,6 +158,12 @@ class EmbedderMissing(Unavailable):
 
 class MicrophoneUnavailable(Unavailable):
     """No sound can be recorded here: {reason}"""
+
+
+class VectorIndexUnavailable(Unavailable):
+    """The vector database at {place} cannot be used: {reason}"""
+
+    retryable = True
 
 
 class ServiceFailed(Unavailable):

@@ -39,6 +39,8 @@ class Settings:
     pool_size, pool_overflow, pool_timeout, pool_recycle, pool_pre_ping: connections kept, connections beyond these,
     seconds to wait for one, seconds until one is replaced, and whether each is asked for life before it is used.
     partition: how the derived search table of PostgreSQL is cut, fixed when it is made: `year`, `month`, `owner:N`.
+    vectors_url: the vector database that searches ask, such as `qdrant+http://host:6333`; empty for the catalogue's own
+    index. Keys for it are never part of the address.
     """
 
     transcriber: str = "base"
@@ -58,6 +60,7 @@ class Settings:
     pool_recycle: float = 1800.0
     pool_pre_ping: bool = True
     partition: str = ""
+    vectors_url: str = ""
 
 
 def archive_home(place: str | os.PathLike[str] | None = None) -> Path:

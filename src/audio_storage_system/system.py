@@ -78,8 +78,8 @@ class AudioStorageSystem:
 
     archive: its folder, the address of its PostgreSQL database, or its `audio-storage.toml`; default
     `$AUDIO_STORAGE_DATABASE_URL`, else the folder `$AUDIO_STORAGE_HOME`, else `./audio_storage`. It is made when it
-    does not exist, unless `create` is false. storage_backend: `sqlite` or `postgres`, to insist on one. Further keywords
-    are settings (see `Settings`), which win over environment and file.
+    does not exist, unless `create` is false. storage_backend: `sqlite` or `postgres`, to insist on one. Further
+    keywords are settings (see `Settings`), which win over environment and file.
 
     Safe to use from several threads and processes at once; a context manager. Every method may raise the errors of
     `audio_storage_system.errors`.

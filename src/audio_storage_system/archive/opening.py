@@ -19,8 +19,7 @@ from audio_storage_system.errors import ArchiveDamaged, ArchiveNotFound
 from audio_storage_system.marker import Marker
 from audio_storage_system.settings import Settings, load_settings
 from audio_storage_system.spaces import Spaces, open_founding_embedders
-from audio_storage_system.vectors import VectorIndex
-from audio_storage_system.vectors.sqlite import SQLiteIndex, prune_change_log
+from audio_storage_system.vectors import VectorIndex, log, open_vector_index
 
 logger = logging.getLogger(__name__)
 
@@ -66,11 +65,12 @@ class Archive:
         for space in spaces:
             self.index.catch_up(space)
         with self.database.write() as connection:
-            prune_change_log(connection)
+            log.prune(connection)
 
     def close(self) -> None:
         """Free models and connections."""
         self.engines.close()
+        self.index.close()
         self.blobs.close()
         self.database.close()
 
@@ -100,7 +100,7 @@ def open_archive(home: Path, *, create: bool, **given: Any) -> Archive:
         marker=identity,
         database=database,
         blobs=blobs,
-        index=SQLiteIndex(database),
+        index=open_vector_index(settings.vectors_url, database, identity.archive_id, home),
         spaces=Spaces(database, settings.combined_weight),
         engines=pipeline.Engines(),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 import numpy as np
@@ -35,8 +36,10 @@ from audio_storage_system.database.queries import as_list, listed
 from audio_storage_system.database.tables import audio_files, embeddings, passages, transcripts
 from audio_storage_system.records import Space
 from audio_storage_system.search.filters import Filter
-from audio_storage_system.vectors import Candidates, Ids
+from audio_storage_system.vectors import Candidates, Ids, Scope
 
+# So few recordings are named one by one to a vector database that filters by itself.
+FEW_RECORDINGS = 1_000
 GIVEN = listed(bindparam("given", type_=String))
 
 
@@ -51,17 +54,24 @@ class Everything:
         """All of them."""
         return set(ids)
 
+    def scope(self) -> Scope:
+        """No limit."""
+        return Scope()
+
 
 @dataclass(frozen=True)
 class SQLCandidates:
     """Implements `vectors.Candidates`: `listing` selects all ids that pass, `probe` those of the bound `given`.
 
-    `connect` gives the connection to ask on: who holds one already must not wait for a second.
+    `connect` gives the connection to ask on: who holds one already must not wait for a second. `recordings`, the ones
+    that pass, and `period`, when these were recorded, are what `scope` is made of.
     """
 
     connect: Callable[[], AbstractContextManager[Connection]]
     listing: Select[int]
     probe: Select[int]
+    recordings: Select[int] | None = None
+    period: tuple[datetime | None, datetime | None] = (None, None)
 
     def ids(self, limit: int) -> Ids | None:
         """All that pass, if they are no more than `limit`."""
@@ -71,6 +81,13 @@ class SQLCandidates:
     def admit(self, ids: Sequence[int]) -> set[int]:
         """Those of `ids` that pass."""
         return set(self._read(self.probe, {"given": as_list(ids)}).tolist())
+
+    def scope(self) -> Scope:
+        """The recordings that pass, if they are few; else when they were recorded."""
+        since, until = self.period
+        found = None if self.recordings is None else self._read(self.recordings.limit(FEW_RECORDINGS + 1), {})
+        few = None if found is None or len(found) > FEW_RECORDINGS else tuple(found.tolist())
+        return Scope(audio_ids=few, since=since, until=until)
 
     def _read(self, query: Select[int], parameters: dict[str, str]) -> Ids:
         """The ids in one string: many small rows cost more to hand over than to find."""
@@ -120,7 +137,8 @@ def of_embeddings(database: Database, space: Space, wanted: Filter, deadline: De
         _is(audio_files, embeddings.c.audio_file_id, wanted.on_recordings(probing=True)),
         _is(passages, embeddings.c.passage_id, spoken),
     )
-    return SQLCandidates(partial(database.read, deadline), listing, probe)
+    recordings = select(audio_files.c.id).where(*wanted.on_recordings()) if wanted.limits else None
+    return SQLCandidates(partial(database.read, deadline), listing, probe, recordings, wanted.period)
 
 
 def _all_followed(database: Database, deadline: Deadline) -> bool:

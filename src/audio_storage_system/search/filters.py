@@ -57,6 +57,12 @@ class Filter:
         """Whether there is anything to limit to."""
         return bool(self.where or self.since or self.until or self.language or self.speaker)
 
+    @property
+    def period(self) -> tuple[datetime | None, datetime | None]:
+        """`since` and `until` as instants. Raises `InvalidFilter`."""
+        since = None if self.since is None else _instant("since", self.since)
+        return since, None if self.until is None else _instant("until", self.until)
+
     def on_recordings(self, *, probing: bool = False) -> list[ColumnElement[bool]]:
         """Conditions on `audio_files`. `probing`: written for asking whether given recordings pass, rather than which
         ones pass. Raises `InvalidFilter`."""

@@ -22,7 +22,7 @@ from audio_storage_system.database.migrations import migrate
 from audio_storage_system.database.tables import audio_files, embedding_spaces, embeddings, principals
 from audio_storage_system.errors import ArchiveDamaged, DeadlineExceeded, InvalidVector
 from audio_storage_system.records import EmbeddingKind, Space
-from audio_storage_system.vectors import Candidates, Ids, IndexState, Match, VectorIndex
+from audio_storage_system.vectors import Candidates, Ids, IndexState, Match, Scope, VectorIndex
 
 Vectors = npt.NDArray[np.float32]
 NEVER = Deadline.after(None)
@@ -43,6 +43,9 @@ class Only:
         self.asked += len(ids)
         return self.passing.intersection(ids)
 
+    def scope(self) -> Scope:
+        return Scope()
+
 
 class Everything:
     """Candidates that let every id pass and list none."""
@@ -52,6 +55,9 @@ class Everything:
 
     def admit(self, ids: Sequence[int]) -> set[int]:
         return set(ids)
+
+    def scope(self) -> Scope:
+        return Scope()
 
 
 class VectorArchive:

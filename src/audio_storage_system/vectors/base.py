@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -14,6 +15,25 @@ from audio_storage_system.clock import Deadline
 from audio_storage_system.records import Space
 
 Ids: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What must hold for an embedding to pass, as far as it depends on what an embedding never changes: whose recording
+    it belongs to, which one, and when that was recorded (`since` ≤ recorded_at < `until`). `None` sets no limit.
+
+    Necessary, not sufficient: whatever lies inside must still be asked of `Candidates.admit`.
+    """
+
+    owner_ids: tuple[int, ...] | None = None
+    audio_ids: tuple[int, ...] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def limits(self) -> bool:
+        """Whether there is anything to limit to."""
+        return any(part is not None for part in (self.owner_ids, self.audio_ids, self.since, self.until))
 
 
 class Candidates(Protocol):
@@ -29,6 +49,9 @@ class Candidates(Protocol):
     def admit(self, ids: Sequence[int]) -> set[int]:
         """Those of `ids` that pass."""
 
+    def scope(self) -> Scope:
+        """What an index can leave out by itself, for certain."""
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
@@ -40,10 +63,21 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an index can do, as data."""
+    """What an index can do, as data.
+
+    exact: it compares everything. persistent: it outlives the process. filters: the database it asks leaves out by
+    itself what is outside a `Scope`. max_batch: vectors in one request. max_results: neighbours in one answer.
+    max_dimension: longer vectors are compared exactly. counts: it knows at once how many vectors it holds.
+    """
 
     exact: bool = False
     persistent: bool = True
+    filters: bool = False
+    max_batch: int = 1_000
+    max_results: int = 1_000_000
+    max_dimension: int = 1_000_000
+    counts: bool = True
+    metrics: tuple[str, ...] = ("cosine",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +114,11 @@ class VectorIndex(ABC):
     @abstractmethod
     def state(self, space: Space) -> IndexState:
         """How far the index is, without doing anything."""
+
+    def lag(self, space: Space) -> IndexState | None:
+        """`state`, where searches have to make up for what is not indexed yet; `None`, at next to no cost, where they
+        need not."""
+        return None
+
+    def close(self) -> None:
+        """Let go of connections and files."""

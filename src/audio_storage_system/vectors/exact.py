@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,6 +15,43 @@ from audio_storage_system.vectors import stored
 from audio_storage_system.vectors.base import Candidates, Capabilities, IndexState, Match, VectorIndex
 
 BATCH_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Compares embeddings of one space with a unit vector, reading them from the catalogue."""
+
+    database: Database
+    space: Space
+    vector: stored.Vectors
+    limit: int
+    within: Candidates
+    deadline: Deadline
+
+    def best_of(self, ids: Sequence[int]) -> list[Match]:
+        """The best of these that pass and exist: highest similarity first, ties by id."""
+        best: list[Match] = []
+        for start in range(0, len(ids), BATCH_ROWS):
+            self.deadline.check()
+            best = self.merged(best, self.of_passing(self.within.admit(ids[start : start + BATCH_ROWS])))
+        return best
+
+    def best_of_all(self) -> list[Match]:
+        """The best of the whole space."""
+        with self.database.read(self.deadline) as connection:
+            every = stored.ids_of(connection, self.space).tolist()
+        return self.best_of(every)
+
+    def of_passing(self, ids: Iterable[int]) -> list[Match]:
+        """The best of these, which are known to pass."""
+        with self.database.read(self.deadline) as connection:
+            found, vectors = stored.read(connection, self.space, sorted(ids))
+        return stored.nearest(found, stored.cosines(vectors, self.vector), self.limit)
+
+    def merged(self, *parts: list[Match]) -> list[Match]:
+        """The best of several such lists, each embedding once."""
+        every = {match.embedding_id: match for part in parts for match in part}
+        return sorted(every.values(), key=lambda match: (-match.similarity, match.embedding_id))[: self.limit]
 
 
 class ExactIndex(VectorIndex):
@@ -27,17 +67,7 @@ class ExactIndex(VectorIndex):
         self, space: Space, vector: npt.NDArray[np.float32], *, limit: int, within: Candidates, deadline: Deadline
     ) -> list[Match]:
         vector = stored.checked(space, vector)
-        best: list[Match] = []
-        with self._database.read(deadline) as connection:
-            every = stored.ids_of(connection, space).tolist()
-        for start in range(0, len(every), BATCH_ROWS):
-            deadline.check()
-            passing = sorted(within.admit(every[start : start + BATCH_ROWS]))
-            with self._database.read(deadline) as connection:
-                ids, vectors = stored.read(connection, space, passing)
-            best += stored.nearest(ids, stored.cosines(vectors, vector), limit)
-            best = sorted(best, key=lambda match: (-match.similarity, match.embedding_id))[:limit]
-        return best
+        return Comparison(self._database, space, vector, limit, within, deadline).best_of_all()
 
     def catch_up(self, space: Space) -> IndexState:
         return self.state(space)

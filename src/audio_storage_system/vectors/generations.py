@@ -17,7 +17,7 @@ import numpy as np
 from sqlalchemy import Connection, Row, text
 
 from audio_storage_system.records import Space
-from audio_storage_system.vectors import stored
+from audio_storage_system.vectors import log, stored
 from audio_storage_system.vectors.base import Ids
 from audio_storage_system.vectors.codes import Block, Codes, Coding
 from audio_storage_system.vectors.stored import Vectors
@@ -74,7 +74,6 @@ LOG_END = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'change
 DELETED = (
     "SELECT row_id FROM change_log WHERE id > :after AND id <= :upto AND table_name = 'embeddings' AND op = 'delete'"
 )
-PRUNE = "DELETE FROM change_log WHERE id <= (SELECT min(position) FROM index_cursors)"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -215,8 +214,7 @@ def deleted(connection: Connection, after: int, upto: int) -> Ids:
 
 def prune_change_log(connection: Connection) -> int:
     """Delete what every index has read; how many rows. Nothing is deleted while no index follows the log."""
-    pruned: int = _run(connection, PRUNE).rowcount
-    return pruned
+    return log.prune(connection)
 
 
 def _run(connection: Connection, statement: str, **parameters: Any) -> Any:

@@ -1,0 +1,218 @@
+"""The index that any vector database can be: it proposes neighbours, and the catalogue decides.
+
+A search asks the database for more than it wants, takes those that pass, compares their true vectors, and goes deeper
+until enough have passed. What the database does not hold yet is compared exactly, so nothing is ever missed; and while
+it cannot be reached, everything is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Late
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from audio_storage_system.clock import Deadline
+from audio_storage_system.database import Database
+from audio_storage_system.errors import (
+    AudioStorageSystemError,
+    DeadlineExceeded,
+    NotFound,
+    VectorIndexMismatch,
+    VectorIndexUnavailable,
+)
+from audio_storage_system.records import Space
+from audio_storage_system.vectors import standing, stored
+from audio_storage_system.vectors.base import Candidates, IndexState, Match, Scope, VectorIndex
+from audio_storage_system.vectors.engines import Collection, Found, VectorEngine
+from audio_storage_system.vectors.exact import Comparison
+from audio_storage_system.vectors.filling import STEP_ROWS, Filler
+
+logger = logging.getLogger(__name__)
+
+# When so few embeddings pass that they can be listed, they are compared exactly: no database is as quick.
+FEW = 2_000
+# How many more than wanted are asked for at once, and how much deeper each further question goes.
+MARGIN = 16
+DEEPER = 4
+# Similarities from databases are right to about this much; nearer ones might be in another order.
+TOLERANCE = 1e-4
+# Beyond this, equally near vectors are no longer all looked at to order them by id.
+TIES = 2_000
+# For how long a database that failed is not asked again.
+PAUSE_SECONDS = 5.0
+
+
+class EngineIndex(VectorIndex):
+    """A vector database as the index of an archive. Safe to share between threads."""
+
+    def __init__(
+        self, database: Database, engine: VectorEngine, archive_id: str, *, few: int = FEW, step_rows: int = STEP_ROWS
+    ) -> None:
+        self.name = engine.address
+        self.capabilities = engine.capabilities
+        self.engine = engine
+        self._database = database
+        self._filler = Filler(database, engine, archive_id, step_rows)
+        self._few = few
+        self._failure: AudioStorageSystemError | None = None
+        self._failed_at = -PAUSE_SECONDS
+        self._following = threading.Lock()
+        _renew_lock_after_fork(self)
+
+    def query(
+        self, space: Space, vector: npt.NDArray[np.float32], *, limit: int, within: Candidates, deadline: Deadline
+    ) -> list[Match]:
+        unit = stored.checked(space, vector)
+        deadline.check()
+        if limit < 1:
+            return []
+        comparison = Comparison(self._database, space, unit, limit, within, deadline)
+        if (listed := within.ids(self._few)) is not None:
+            return comparison.of_passing(listed.tolist())
+        if not self._fits(space):
+            return comparison.best_of_all()
+        try:
+            return self._asking(comparison)
+        except (VectorIndexUnavailable, VectorIndexMismatch, NotFound) as error:
+            self._note_failure(error)
+            return self._by_itself(comparison, error)
+
+    def catch_up(self, space: Space) -> IndexState:
+        """As promised; while the database cannot be reached it says so in the log, and leaves it at that."""
+        with self._following:
+            try:
+                if self._fits(space):
+                    self._filler.follow(space)
+                self._failure = None
+            except (VectorIndexUnavailable, NotFound) as error:  # not found: another process makes it anew
+                self._note_failure(error)
+        return self.state(space)
+
+    def rebuild(self, space: Space) -> IndexState:
+        """As promised. Raises `VectorIndexUnavailable`."""
+        with self._following:
+            if self._fits(space):
+                self._filler.start_over(space)
+                self._filler.follow(space)
+            self._failure = None
+        return self.state(space)
+
+    def state(self, space: Space) -> IndexState:
+        with self._database.read() as connection:
+            total = stored.count(connection, space)
+            found = standing.searched(standing.find(connection, space, self.engine.address))
+            missing = total if found is None else len(standing.newer(connection, space, found))
+        return IndexState(total - missing, total)
+
+    def lag(self, space: Space) -> IndexState | None:
+        with self._database.read() as connection:
+            found = standing.searched(standing.find(connection, space, self.engine.address))
+            behind = found is None or standing.newer(connection, space, found)
+        state = self.state(space) if behind else None
+        return state if state and state.indexed < state.total else None
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def _asking(self, comparison: Comparison) -> list[Match]:
+        """The answer with the database's help; asked again when a collection was replaced in the meantime."""
+        if self._failure and time.monotonic() < self._failed_at + PAUSE_SECONDS:
+            raise self._failure
+        try:
+            return self._once(comparison)
+        except NotFound:
+            return self._once(comparison)
+
+    def _once(self, comparison: Comparison) -> list[Match]:
+        space = comparison.space
+        with self._database.read(comparison.deadline) as connection:
+            found = standing.searched(standing.find(connection, space, self.engine.address))
+            newer = standing.newer(connection, space, found) if found else stored.ids_of(connection, space).tolist()
+        best = comparison.best_of(newer)
+        if found is None or found.loaded == 0:
+            return best
+        return self._deeper(self._filler.collection(space, found.number), comparison, best)
+
+    def _deeper(self, collection: Collection, comparison: Comparison, best: list[Match]) -> list[Match]:
+        """The best of `best` and of what the database finds, asking for more until enough of it passes."""
+        scope = comparison.within.scope() if self.capabilities.filters else Scope()
+        depth, most = 2 * comparison.limit + MARGIN, self.capabilities.max_results
+        seen: set[int] = set()
+        while depth <= most:
+            search = partial(self.engine.search, collection, comparison.vector, depth, scope)
+            found = _by_deadline(search, comparison.deadline)
+            fresh = [id_ for id_ in found.ids.tolist() if id_ not in seen]
+            best = comparison.merged(best, comparison.of_passing(comparison.within.admit(fresh)))
+            seen.update(fresh)
+            if len(found.ids) < depth or _enough(best, found, comparison.limit):
+                return best
+            depth = most if depth < most < DEEPER * depth else DEEPER * depth
+        return comparison.best_of_all()
+
+    def _by_itself(self, comparison: Comparison, error: AudioStorageSystemError) -> list[Match]:
+        """The answer without the database."""
+        try:
+            return comparison.best_of_all()
+        except DeadlineExceeded as late:
+            reason = (
+                "So every vector had to be compared, and the deadline passed. Check the database, or allow more time"
+            )
+            raise DeadlineExceeded(f"{error} {reason}.", seconds=comparison.deadline.seconds) from late
+
+    def _note_failure(self, error: AudioStorageSystemError) -> None:
+        """Say it once, until the database has answered again."""
+        if self._failure is None:
+            logger.warning("%s Until it answers, searches compare every vector.", error)
+        if error is not self._failure:
+            self._failure, self._failed_at = error, time.monotonic()
+
+    def _fits(self, space: Space) -> bool:
+        """Whether the database takes vectors as long as these; others are compared exactly."""
+        return space.dimension <= self.capabilities.max_dimension
+
+
+def _enough(best: list[Match], found: Found, limit: int) -> bool:
+    """Whether nothing that the database has not shown yet can belong to the `limit` best."""
+    full = len(best) == limit
+    return full and (found.similarities[-1] < best[-1].similarity - TOLERANCE or len(found.ids) >= TIES + 2 * limit)
+
+
+def _by_deadline(call: Callable[[], Found], deadline: Deadline) -> Found:
+    """What `call` returns, or `DeadlineExceeded` when it takes too long: a request cannot be broken off, but left."""
+    if deadline.seconds == float("inf"):
+        return call()
+    answer: Future[Found] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return answer.result(timeout=max(0, deadline.at - time.monotonic()))
+    except Late as late:
+        raise DeadlineExceeded(seconds=deadline.seconds) from late
+
+
+def _renew_lock_after_fork(index: EngineIndex) -> None:
+    """Another thread of the parent may hold the lock at the moment of the fork; in the child nobody would let it go."""
+    if not hasattr(os, "register_at_fork"):
+        return
+    reference = weakref.ref(index)
+
+    def renew() -> None:
+        if (inherited := reference()) is not None:
+            inherited._following = threading.Lock()
+
+    os.register_at_fork(after_in_child=renew)

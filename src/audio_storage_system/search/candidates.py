@@ -1,28 +1,53 @@
-"""Which passages and embeddings a search may return, asked of the catalogue in SQL.
+"""Which passages and embeddings a search may return.
 
-The same question in two forms: which ids pass (found from the filter's side), and which of these ids pass (each looked
-up). Left to itself, the planner of SQLite takes the wrong side by a factor of a hundred.
+Conditions on recordings and transcripts are asked of the catalogue once: which ones pass. To which of them a candidate
+belongs is known in memory (`placement`). Conditions on passages are asked in SQL, in two forms: which ids pass (found
+from the filter's side), and which of these ids pass (each looked up). Left to itself, the planner of SQLite takes the
+wrong side by a factor of a hundred.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
-from sqlalchemy import Column, ColumnElement, Connection, Select, Table, and_, bindparam, exists, func, or_, select
+import numpy.typing as npt
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    String,
+    Table,
+    and_,
+    bindparam,
+    cast,
+    exists,
+    func,
+    select,
+)
 
-from audio_storage_system.catalogue.transcripts import all_followed, searched
+from audio_storage_system.catalogue import placement
+from audio_storage_system.catalogue.placement import Placement
+from audio_storage_system.catalogue.transcripts import passed_over, searched
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database
+from audio_storage_system.database.remembering import remembered
 from audio_storage_system.database.tables import audio_files, embeddings, passages, transcripts
 from audio_storage_system.records import Space
 from audio_storage_system.search.filters import Filter
 from audio_storage_system.vectors import Candidates, Ids
 
+T = TypeVar("T")
+
+# What a longer filter means is not remembered.
+LONGEST_KEY = 10_000
 GIVEN = func.json_each(bindparam("given")).table_valued("value")
 
 
@@ -51,26 +76,102 @@ class SQLCandidates:
 
     def ids(self, limit: int) -> Ids | None:
         """All that pass, if they are no more than `limit`."""
-        found = self._read(self.listing.limit(limit + 1), {})
-        return None if len(found) > limit else np.sort(found)
+        with self.connect() as connection:
+            found = _ids(connection, self.listing.limit(limit + 1))
+        return None if len(found) > limit else found
 
     def admit(self, ids: Sequence[int]) -> set[int]:
         """Those of `ids` that pass."""
-        return set(self._read(self.probe, {"given": json.dumps([int(id_) for id_ in ids])}).tolist())
-
-    def _read(self, query: Select[int], parameters: dict[str, str]) -> Ids:
-        """The ids in one string: many small rows cost more to hand over than to find."""
-        found = query.subquery()
-        joined = select(func.group_concat(found.c.id))
         with self.connect() as connection:
-            text = connection.execute(joined, parameters).scalar()
-        return np.array(text.split(","), dtype=np.int64) if text else np.zeros(0, dtype=np.int64)
+            given = json.dumps([int(id_) for id_ in ids])
+            return set(_ids(connection, self.probe, {"given": given}).tolist())
+
+
+@dataclass(frozen=True)
+class PlacedCandidates:
+    """Implements `vectors.Candidates` by what each id belongs to: `passing` says which runs of the placement pass."""
+
+    placement: Placement
+    passing: npt.NDArray[np.bool_]
+
+    def ids(self, limit: int) -> Ids | None:
+        """All that pass, if they are no more than `limit`."""
+        return self.placement.listed(self.passing, limit)
+
+    def admit(self, ids: Sequence[int]) -> set[int]:
+        """Those of `ids` that pass."""
+        given = np.asarray(ids, dtype=np.int64)
+        return set(given[self.placement.members(self.passing, given)].tolist())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Allowed:
+    """What a filter lets pass, `None` where it is anything: recordings and transcripts; and of these not the
+    transcripts that search passes over. Ids ascending."""
+
+    recordings: Ids | None
+    transcripts: Ids | None
+    passed_over: Ids
+
+    @property
+    def everything(self) -> bool:
+        return self.recordings is None and self.transcripts is None and not len(self.passed_over)
+
+    def of(self, placement: Placement) -> PlacedCandidates:
+        """The ids of `placement` that pass."""
+        return PlacedCandidates(placement, placement.runs(self.recordings, self.transcripts, self.passed_over))
 
 
 def of_passages(connection: Connection, wanted: Filter) -> Candidates:
     """Passages of the transcripts that search follows, where the filter holds, as this connection sees them."""
-    if not wanted.limits and all_followed(connection):
+    if wanted.on_passages():
+        return _spoken_passages(connection, wanted)
+    allowed = _allowed(connection, wanted)
+    if allowed.everything:
         return Everything()
+    return _kept(connection, ("passages", wanted), lambda: allowed.of(placement.of_passages(connection)))
+
+
+def of_embeddings(database: Database, space: Space, wanted: Filter, deadline: Deadline) -> Candidates:
+    """Embeddings of one space where the filter holds. A window of non-speech has no transcript: only conditions on its
+    recording can hold for it."""
+    if wanted.on_passages():
+        return _spoken_embeddings(database, space, wanted, deadline)
+    with database.read(deadline) as connection:
+        allowed = _allowed(connection, wanted)
+        if allowed.everything:
+            return Everything()
+        return _kept(connection, (space.id, wanted), lambda: allowed.of(placement.of_embeddings(connection, space)))
+
+
+def _allowed(connection: Connection, wanted: Filter) -> Allowed:
+    return _kept(connection, ("allowed", wanted), lambda: _resolved(connection, wanted))
+
+
+def _kept(connection: Connection, key: tuple[Hashable, Filter], find: Callable[[], T]) -> T:
+    """What a filter means for the database as it is; the filter goes by how it is written, types and all."""
+    written = repr(key)
+    return remembered(connection, written, find) if len(written) <= LONGEST_KEY else find()
+
+
+def _resolved(connection: Connection, wanted: Filter) -> Allowed:
+    said, recorded = wanted.on_transcripts(), wanted.on_recordings()
+    return Allowed(
+        _ids(connection, select(audio_files.c.id).where(*recorded)) if recorded else None,
+        _ids(connection, select(transcripts.c.id).where(*said)) if said else None,
+        _ids(connection, passed_over()),
+    )
+
+
+def _ids(connection: Connection, query: Select[int], parameters: Mapping[str, str] = MappingProxyType({})) -> Ids:
+    """The ids, ascending. They come in one string: many small rows cost more to hand over than to find."""
+    found = query.subquery()
+    joined = select(func.aggregate_strings(cast(found.c.id, String), ","))
+    text = connection.execute(joined, parameters).scalar()
+    return np.sort(np.fromstring(text, dtype=np.int64, sep=",")) if text else np.zeros(0, dtype=np.int64)
+
+
+def _spoken_passages(connection: Connection, wanted: Filter) -> Candidates:
     said = [searched(), *wanted.on_transcripts()]
     listing = (
         select(passages.c.id)
@@ -86,32 +187,21 @@ def of_passages(connection: Connection, wanted: Filter) -> Candidates:
     return SQLCandidates(lambda: nullcontext(connection), listing, probe)
 
 
-def of_embeddings(database: Database, space: Space, wanted: Filter, deadline: Deadline) -> Candidates:
-    """Embeddings of one space where the filter holds. A window of non-speech has no transcript: only conditions on its
-    recording can hold for it."""
-    if not wanted.limits and _all_followed(database, deadline):
-        return Everything()
-    said, spoken = wanted.on_transcripts(), wanted.on_passages()
+def _spoken_embeddings(database: Database, space: Space, wanted: Filter, deadline: Deadline) -> Candidates:
+    said, spoken = [searched(), *wanted.on_transcripts()], wanted.on_passages()
     listing = (
         select(embeddings.c.id)
         .join(audio_files, audio_files.c.id == embeddings.c.audio_file_id)
-        .outerjoin(transcripts, transcripts.c.id == embeddings.c.transcript_id)
-        .outerjoin(passages, passages.c.id == embeddings.c.passage_id)
+        .join(transcripts, transcripts.c.id == embeddings.c.transcript_id)
+        .join(passages, passages.c.id == embeddings.c.passage_id)
         .where(embeddings.c.space_id == space.id, *said, *spoken, *wanted.on_recordings())
-        .where(or_(embeddings.c.transcript_id.is_(None), searched()))
     )
-    followed = _is(transcripts, embeddings.c.transcript_id, [searched(), *said])
     probe = _given(embeddings).where(
-        followed if said or spoken else or_(embeddings.c.transcript_id.is_(None), followed),
+        _is(transcripts, embeddings.c.transcript_id, said),
         _is(audio_files, embeddings.c.audio_file_id, wanted.on_recordings(probing=True)),
         _is(passages, embeddings.c.passage_id, spoken),
     )
     return SQLCandidates(partial(database.read, deadline), listing, probe)
-
-
-def _all_followed(database: Database, deadline: Deadline) -> bool:
-    with database.read(deadline) as connection:
-        return all_followed(connection)
 
 
 def _given(table: Table) -> Select[int]:

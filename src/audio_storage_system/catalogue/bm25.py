@@ -15,24 +15,42 @@ import numpy.typing as npt
 
 Ids: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
+Positions: TypeAlias = npt.NDArray[np.intp]
 
 K1, B = 1.2, 0.75
 # The length that counts as neither short nor long, in characters: about `passages.TARGET_WORDS` words.
 TYPICAL_LENGTH = 550.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Postings:
-    """Where something is said: passage ids, ascending, each once, and how often in each."""
+    """Where something is said: passage ids, ascending, each once, and how often in each; `found` is in how many
+    passages of the whole archive, however few of them are kept here."""
 
     ids: Ids
     counts: Floats
+    found: int
 
     @classmethod
     def of(cls, occurrences: Ids) -> Postings:
         """From ids in any order, one for each occurrence."""
-        ids, counts = np.unique(occurrences, return_counts=True)
-        return cls(ids, counts.astype(np.float64))
+        if np.any(occurrences[1:] < occurrences[:-1]):
+            occurrences = np.sort(occurrences)
+        starts = np.flatnonzero(np.diff(occurrences, prepend=-1))
+        counts = np.diff(starts, append=len(occurrences)).astype(np.float64)
+        return cls(occurrences[starts], counts, len(starts))
+
+    @classmethod
+    def of_any(cls, forms: Sequence[Postings]) -> Postings:
+        """Where any of these is said; a passage that says several counts with the most frequent."""
+        ids = Postings.of(np.concatenate([form.ids for form in forms])).ids
+        return cls(ids, np.max([form.counts_in(ids) for form in forms], axis=0), len(ids))
+
+    def within(self, ids: Ids) -> Postings:
+        """The part in these passages, given in ascending order."""
+        few, many = (self.ids, ids) if len(self.ids) < len(ids) else (ids, self.ids)
+        common = few[contains(many, few)]
+        return Postings(common, self.counts_in(common), self.found)
 
     def counts_in(self, ids: Ids) -> Floats:
         """How often in each of these passages."""
@@ -42,9 +60,18 @@ class Postings:
         return np.where(self.ids[places] == ids, self.counts[places], 0.0)
 
 
+def contains(ascending: Ids, ids: Ids) -> npt.NDArray[np.bool_]:
+    """Which of `ids` are among the `ascending` ones."""
+    if not len(ascending):
+        return np.zeros(len(ids), np.bool_)
+    places = np.minimum(np.searchsorted(ascending, ids), len(ascending) - 1)
+    found: npt.NDArray[np.bool_] = ascending[places] == ids
+    return found
+
+
 def rarity(postings: Postings, total: int) -> float:
     """The weight of one list: its inverse document frequency among `total` passages, always above 0."""
-    found = len(postings.ids)
+    found = postings.found
     return math.log1p((max(total, found) - found + 0.5) / (found + 0.5))
 
 
@@ -56,6 +83,15 @@ def outline(lists: Sequence[Postings], total: int) -> tuple[Ids, Floats]:
     ids, parts = ids[order], parts[order]
     starts = np.flatnonzero(np.diff(ids, prepend=-1))
     return ids[starts], np.add.reduceat(parts, starts) if len(starts) else parts
+
+
+def best(scores: Floats, count: int) -> Positions:
+    """The positions of the `count` highest scores, highest first, ties by position; sorts only those."""
+    if 4 * count >= len(scores):
+        return np.argsort(-scores, kind="stable")[:count]
+    least = np.partition(scores, len(scores) - count)[len(scores) - count]
+    high = np.flatnonzero(scores >= least)
+    return high[np.argsort(-scores[high], kind="stable")][:count]
 
 
 def score(lists: Sequence[Postings], total: int, ids: Ids, lengths: Floats) -> Floats:

@@ -1,25 +1,25 @@
-"""Full text of the passages: SQLite FTS5 over the terms of `analysis`, a derived table that can be dropped and rebuilt.
+"""Full text of the passages: which words of a query are looked up, which passages they find, in which order.
 
-The column `words` holds every word in order, which phrases and prefixes need; `stems` only those stems that are not the
-word itself, which costs a third more index instead of doubling it. FTS5's `ascii` tokenizer takes the terms as they
-are. FTS5 is asked for posting lists; `bm25` ranks them.
+Where something is said is asked of the database's own engine (`fts5` on SQLite); `bm25` ranks what it answers.
 """
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, select
 
+from audio_storage_system.catalogue import bm25, fts5
 from audio_storage_system.catalogue.analysis import stems, words
-from audio_storage_system.catalogue.bm25 import TYPICAL_LENGTH, Floats, Ids, Postings, outline, score
+from audio_storage_system.catalogue.bm25 import TYPICAL_LENGTH, Floats, Ids, Postings
+from audio_storage_system.catalogue.posting_cache import PostingCache, cache_of
 from audio_storage_system.catalogue.query_text import Expression, Word, parse
+from audio_storage_system.database.remembering import remembered
 from audio_storage_system.database.tables import passages, transcripts
 
 Admit: TypeAlias = Callable[[Sequence[int]], set[int]]
@@ -33,51 +33,30 @@ RAREST_KEPT = 3
 RESCORED, RESCORED_AT_LEAST = 4, 400
 LARGEST_BATCH = 10_000
 REBUILD_CHUNK = 5_000
-COUNTS_KEPT, COUNTS_LIVE_SECONDS = 10_000, 600.0
-_counts: WeakKeyDictionary[Engine, dict[tuple[str, ...], tuple[int, float]]] = WeakKeyDictionary()
-
-_CREATE = (
-    "CREATE VIRTUAL TABLE IF NOT EXISTS passages_fts USING fts5(words, stems, tokenize = 'ascii')",
-    "CREATE VIRTUAL TABLE IF NOT EXISTS passages_fts_instances USING fts5vocab(passages_fts, instance)",
-)
-_DROP = ("DROP TABLE IF EXISTS passages_fts_instances", "DROP TABLE IF EXISTS passages_fts")
-_OPTIMIZE = "INSERT INTO passages_fts (passages_fts) VALUES ('optimize')"
-_INSERT = "INSERT OR REPLACE INTO passages_fts (rowid, words, stems) VALUES (?, ?, ?)"
-_DELETE = "DELETE FROM passages_fts WHERE rowid = ?"
-_TOTAL = "SELECT count(*) FROM passages"
-_COUNT = "SELECT count(*) FROM passages_fts WHERE passages_fts MATCH ?"
-_IDS = "SELECT group_concat(rowid) FROM passages_fts WHERE passages_fts MATCH ?"
-_OCCURRENCES = "SELECT group_concat(doc) FROM passages_fts_instances WHERE term = ?"
-_LENGTHS = "SELECT id, length(text) FROM passages WHERE id IN (SELECT value FROM json_each(?))"
 
 
 def create(connection: Connection) -> None:
     """Make the table where there is none."""
-    for statement in _CREATE:
-        connection.exec_driver_sql(statement)
+    fts5.create(connection)
 
 
 def add(connection: Connection, rows: Iterable[tuple[int, str, str | None]]) -> None:
     """Index passages: (passage id, text, language). A passage indexed before is replaced."""
-    entries = [(id_, " ".join(words(text)), " ".join(stems(text, language))) for id_, text, language in rows]
-    if entries:
-        connection.exec_driver_sql(_INSERT, entries)
+    fts5.put(connection, ((id_, " ".join(words(text)), " ".join(stems(text, lang))) for id_, text, lang in rows))
 
 
 def remove(connection: Connection, passage_ids: Iterable[int]) -> None:
     """Forget passages; ids that are not indexed are no error."""
-    if rows := [(int(id_),) for id_ in passage_ids]:
-        connection.exec_driver_sql(_DELETE, rows)
+    fts5.remove(connection, passage_ids)
 
 
 def rebuild(connection: Connection) -> None:
-    """Make the table anew from the catalogue, in one segment: the fastest to search."""
-    for statement in _DROP:
-        connection.exec_driver_sql(statement)
-    create(connection)
+    """Make the table anew from the catalogue, as it is the fastest to search."""
+    fts5.drop(connection)
+    fts5.create(connection)
     for rows in _stored_passages(connection):
         add(connection, rows)
-    connection.exec_driver_sql(_OPTIMIZE)
+    fts5.optimize(connection)
 
 
 def _stored_passages(connection: Connection) -> Iterator[list[tuple[int, str, str | None]]]:
@@ -101,102 +80,101 @@ def search(
     """The passages that `query` (see `query_text`) finds and `admit` lets pass: (id, BM25 > 0), best first, ties by id.
 
     The result equals filtering first: candidates are tested in growing batches until enough pass or none is left.
-    `within_ids`, where the ids that can pass are few and known, spares the rest that test. `languages` are those of the
-    stored transcripts, `None` among them where one is unknown: a word is looked up as its stem in each.
+    `within_ids`, ascending, where the ids that can pass are few and known, spares the rest that test. `languages` are
+    those of the stored transcripts, `None` among them where one is unknown: a word is looked up as its stem in each.
     Any text is a valid query; one without a usable word finds nothing.
     """
-    parsed = parse(query, languages)
-    required = [_where(connection, expression) for expression in parsed.required]
-    lists = [_of_word(connection, word) for word in _informative(connection, parsed.words)] + required
+    parsed, reader = parse(query, languages), _Reader(connection, cache_of(connection.engine))
+    required = [reader.saying(expression) for expression in parsed.required]
+    lists = [reader.of_word(word) for word in reader.informative(parsed.words)] + required
     if not lists or limit <= 0:
         return []
-    total = _count(connection, _TOTAL)
-    ids, scores = outline(lists, total)
-    excluded = [_where(connection, expression) for expression in parsed.excluded]
-    possible = _possible(ids, required, excluded, within_ids)
-    candidates = ids[possible][np.argsort(-scores[possible], kind="stable")]
-    admitted = _admitted(candidates, max(RESCORED * limit, RESCORED_AT_LEAST), admit)
-    return _best(admitted, score(lists, total, admitted, _lengths(connection, admitted)), limit)
+    total = reader.total()
+    ids, scores = bm25.outline(_narrowed(lists, required, within_ids), total)
+    if parsed.excluded:
+        possible = ~_in_any(ids, [reader.saying(expression) for expression in parsed.excluded])
+        ids, scores = ids[possible], scores[possible]
+    admitted = _admitted(ids, scores, max(RESCORED * limit, RESCORED_AT_LEAST), admit)
+    return _best(admitted, bm25.score(lists, total, admitted, reader.lengths(admitted)), limit)
 
 
-def _of_word(connection: Connection, word: Word) -> Postings:
-    """Where any form is said. A passage that says several forms counts with the most frequent, because one word of a
-    passage in another language can be two of them: itself and its stem."""
-    if word.is_prefix or _count(connection, _COUNT, word.expression) > MAX_POSTINGS:
-        return _where(connection, word.expression)
-    forms = [Postings.of(_numbers(connection, _OCCURRENCES, form)) for form in word.forms]
-    if len(forms) == 1:
-        return forms[0]
-    ids = np.unique(np.concatenate([form.ids for form in forms]))
-    return Postings(ids, np.max([form.counts_in(ids) for form in forms], axis=0))
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Posting lists as one connection sees them, from memory where they are known."""
+
+    connection: Connection
+    cache: PostingCache
+
+    def of_word(self, word: Word) -> Postings:
+        """Where any form is said. A passage that says several forms counts with the most frequent, because one word of
+        a passage in another language can be two of them: itself and its stem."""
+        if word.is_prefix or self.count(word) > MAX_POSTINGS:
+            return self.saying(word)
+        forms = [self._list(("occurrences", form), partial(fts5.occurrences, form=form)) for form in word.forms]
+        return forms[0] if len(forms) == 1 else Postings.of_any(forms)
+
+    def saying(self, expression: Expression) -> Postings:
+        """Where this is said, however often."""
+        return self._list(("saying", expression), partial(fts5.saying, expression=expression))
+
+    def _list(self, key: tuple[str, str | Expression], read: Callable[[Connection], Postings]) -> Postings:
+        version = remembered(self.connection, "fulltext", lambda: fts5.version(self.connection))
+        return self.cache.postings(version, key, lambda: read(self.connection))
+
+    def informative(self, asked: Sequence[Word]) -> list[Word]:
+        """The rarest of the words that together stay under `MAX_POSTINGS`, and `RAREST_KEPT` of them in any case."""
+        counts = {word: self.count(word) for word in asked}
+        kept, postings = [], 0
+        for number, word in enumerate(sorted(filter(counts.__getitem__, asked), key=counts.__getitem__)):
+            postings += counts[word]
+            if number >= RAREST_KEPT and postings > MAX_POSTINGS:
+                break
+            kept.append(word)
+        return kept
+
+    def count(self, word: Word) -> int:
+        """How many passages say it. Old numbers only shift which frequent words are left out."""
+        return self.cache.count(word, lambda: fts5.count(self.connection, word))
+
+    def total(self) -> int:
+        """How many passages there are. An old number only shifts how much a word weighs."""
+        return self.cache.count("total", lambda: fts5.total(self.connection))
+
+    def lengths(self, ids: Ids) -> Floats:
+        """How long these passages are, in characters."""
+        known = self.cache.lengths(ids, lambda missing: fts5.lengths(self.connection, missing))
+        return np.array([known.get(id_, TYPICAL_LENGTH) for id_ in ids.tolist()], np.float64)
 
 
-def _where(connection: Connection, expression: Expression) -> Postings:
-    return Postings.of(_numbers(connection, _IDS, expression))
+def _narrowed(lists: Sequence[Postings], required: Sequence[Postings], within_ids: Ids | None) -> Sequence[Postings]:
+    """What of these lists is within the known ids and on every list required."""
+    for only in [*([] if within_ids is None else [within_ids]), *(postings.ids for postings in required)]:
+        lists = [postings.within(only) for postings in lists]
+    return lists
 
 
-def _numbers(connection: Connection, sql: str, parameter: str) -> Ids:
-    """Ids by the ten thousand: as one text they come out of SQLite five times faster than as rows."""
-    text = connection.exec_driver_sql(sql, (parameter,)).scalar_one()
-    return np.fromstring(text, dtype=np.int64, sep=",") if text else np.empty(0, np.int64)
+def _in_any(ids: Ids, lists: Sequence[Postings]) -> npt.NDArray[np.bool_]:
+    found = np.zeros(len(ids), np.bool_)
+    for postings in lists:
+        found |= bm25.contains(postings.ids, ids)
+    return found
 
 
-def _possible(
-    ids: Ids, required: Sequence[Postings], excluded: Sequence[Postings], within_ids: Ids | None
-) -> npt.NDArray[np.bool_]:
-    """Which candidates say all that is required, nothing excluded, and are within the known ids."""
-    possible = np.ones(len(ids), np.bool_) if within_ids is None else np.isin(ids, within_ids)
-    for postings in required:
-        possible &= np.isin(ids, postings.ids)
-    for postings in excluded:
-        possible &= ~np.isin(ids, postings.ids)
-    return possible
-
-
-def _admitted(candidates: Ids, wanted: int, admit: Admit) -> Ids:
-    """The first `wanted` candidates that pass."""
+def _admitted(ids: Ids, scores: Floats, wanted: int, admit: Admit) -> Ids:
+    """The best `wanted` candidates that pass, asked about in growing batches."""
     found: list[int] = []
+    order = bm25.best(scores, wanted)
     start, size = 0, min(wanted, LARGEST_BATCH)
-    while len(found) < wanted and start < len(candidates):
-        batch = candidates[start : start + size].tolist()
+    while len(found) < wanted and start < len(ids):
+        if start + size > len(order):
+            order = bm25.best(scores, 4 * (start + size))
+        batch = ids[order[start : start + size]].tolist()
         passing = admit(batch)
         found += [id_ for id_ in batch if id_ in passing]
         start, size = start + size, min(2 * size, LARGEST_BATCH)
     return np.array(found[:wanted], np.int64)
 
 
-def _lengths(connection: Connection, ids: Ids) -> Floats:
-    rows = connection.exec_driver_sql(_LENGTHS, (json.dumps(ids.tolist()),))
-    known = {row[0]: row[1] for row in rows}
-    return np.array([known.get(id_, TYPICAL_LENGTH) for id_ in ids.tolist()], np.float64)
-
-
 def _best(ids: Ids, scores: Floats, limit: int) -> list[Match]:
     order = np.lexsort((ids, -scores))[:limit]
     return list(zip(ids[order].tolist(), scores[order].tolist(), strict=True))
-
-
-def _informative(connection: Connection, asked: Sequence[Word]) -> list[Word]:
-    """The rarest of the words that together stay under `MAX_POSTINGS`, and `RAREST_KEPT` of them in any case."""
-    counts = {word: _count(connection, _COUNT, word.expression) for word in asked}
-    kept, postings = [], 0
-    for number, word in enumerate(sorted(filter(counts.__getitem__, asked), key=counts.__getitem__)):
-        postings += counts[word]
-        if number >= RAREST_KEPT and postings > MAX_POSTINGS:
-            break
-        kept.append(word)
-    return kept
-
-
-def _count(connection: Connection, sql: str, *parameters: str) -> int:
-    """A number of passages, remembered for some minutes. Old numbers only shift which frequent words are left out and
-    how much a word weighs; zero is not remembered."""
-    known = _counts.setdefault(connection.engine, {})
-    count, expires = known.get((sql, *parameters), (0, 0.0))
-    if expires < time.monotonic():
-        count = int(connection.exec_driver_sql(sql, parameters).scalar_one())
-        if len(known) >= COUNTS_KEPT:
-            known.clear()
-        if count:
-            known[sql, *parameters] = count, time.monotonic() + COUNTS_LIVE_SECONDS
-    return count

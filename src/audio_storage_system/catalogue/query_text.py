@@ -1,4 +1,4 @@
-"""What a person types into the search box, as terms and full-text expressions. Pure.
+"""What a person types into the search box, as terms that any full-text engine can look up. Pure.
 
     budget meeting     passages with any of the words, the rarer and the more of them the better; any form of a word
     "ask not"          the passage must say exactly this (case and diacritics aside)
@@ -11,7 +11,7 @@ Everything else is words: no character is an error, and nothing of the database'
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeAlias, TypeVar
@@ -25,7 +25,6 @@ MAX_PARTS = 64
 MIN_PREFIX_LENGTH = 2
 
 _T = TypeVar("_T")
-Expression: TypeAlias = str
 
 _QUOTES = str.maketrans(dict.fromkeys("“”„‟«»「」『』＂", '"'))
 _PART = re.compile(r'(?P<no>-?)"(?P<phrase>[^"]*)"|(?P<chunk>[^\s"]+)')
@@ -33,33 +32,36 @@ _PART = re.compile(r'(?P<no>-?)"(?P<phrase>[^"]*)"|(?P<chunk>[^\s"]+)')
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One loose word by its forms, any of which will do; or the beginning of words."""
+    """One loose word by its forms, any of which will do; or, with one form, the beginning of words."""
 
     forms: tuple[str, ...]
     is_prefix: bool = False
 
-    @property
-    def expression(self) -> Expression:
-        """In FTS5's language."""
-        if self.is_prefix:
-            return f"words : {_quoted(self.forms[0])} *"
-        return f"({' OR '.join(map(_quoted, self.forms))})"
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """Words just as said, one after the other; with `is_prefix` the last is the beginning of a word."""
+
+    terms: tuple[str, ...]
+    is_prefix: bool = False
+
+
+Expression: TypeAlias = Word | Phrase
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Any of `words`, all of `required`, none of `excluded`; expressions in FTS5's language over the columns `words`
-    and `stems`, each safe by itself."""
+    """Any of `words`, all of `required`, none of `excluded`."""
 
     words: tuple[Word, ...] = ()
-    required: tuple[Expression, ...] = ()
+    required: tuple[Phrase, ...] = ()
     excluded: tuple[Expression, ...] = ()
 
 
 def parse(text: str, languages: Collection[str | None] = ()) -> Query:
     """`text` as a query; a loose word stands for its stem in each of `languages`."""
     words: list[Word] = []
-    required: list[Expression] = []
+    required: list[Phrase] = []
     excluded: list[Expression] = []
     for part in _PART.finditer(text[:MAX_CHARACTERS].translate(_QUOTES)):
         chunk = part["chunk"] or ""
@@ -90,14 +92,14 @@ def _any_form(word: str, languages: Collection[str | None]) -> Word:
     return Word(tuple(sorted({stem(word, language) for language in languages or [None]})))
 
 
-def _exclusion(words: list[str], languages: Collection[str | None]) -> list[Expression]:
+def _exclusion(words: list[str], languages: Collection[str | None]) -> Sequence[Expression]:
     """Every form of one word, but only the very phrase of several: `-don't` must not exclude all that says `t`."""
     if len(words) == 1 and not is_unspaced(words[0]):
-        return [_any_form(words[0], languages).expression]
+        return [_any_form(words[0], languages)]
     return _phrase(words)
 
 
-def _phrase(words: list[str]) -> list[Expression]:
+def _phrase(words: list[str]) -> list[Phrase]:
     """At most one expression. A run of unspaced writing goes on to its last character only if a word follows, because
     in the passage it may be longer; so a run of one character is a prefix."""
     terms: list[str] = []
@@ -108,8 +110,4 @@ def _phrase(words: list[str]) -> list[Expression]:
         else:
             terms += pairs(word) + ([] if is_last and pairs(word) else characters(word)[-1:])
     ends_in_prefix = bool(words) and is_unspaced(words[-1]) and not pairs(words[-1])
-    return [f"words : {_quoted(' '.join(terms))}{' *' if ends_in_prefix else ''}"] if terms else []
-
-
-def _quoted(terms: str) -> str:
-    return f'"{terms}"'
+    return [Phrase(tuple(terms), ends_in_prefix)] if terms else []

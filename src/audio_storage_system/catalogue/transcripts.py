@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     RowMapping,
+    Select,
     and_,
     exists,
     false,
@@ -265,11 +266,10 @@ def searched() -> ColumnElement[bool]:
     return or_(transcripts.c.active == true(), and_(transcripts.c.outcome.is_(None), ~rival))
 
 
-def all_followed(connection: Connection) -> bool:
-    """Whether search follows every version that has passages: as long as nothing was transcribed twice."""
-    passed_over = exists().where(passages.c.transcript_id == transcripts.c.id)
-    query = select(transcripts.c.id).where(transcripts.c.active == false(), passed_over).limit(1)
-    return connection.execute(query).first() is None
+def passed_over() -> Select[Any]:
+    """The ids of the versions with passages that search does not follow; none while nothing was transcribed twice."""
+    said = exists().where(passages.c.transcript_id == transcripts.c.id)
+    return select(transcripts.c.id).where(transcripts.c.active == false(), ~searched(), said)
 
 
 def languages(connection: Connection) -> set[str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
@@ -35,6 +35,7 @@ SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 # Compiling a plan of these small queries takes longer than running it.
 _READING = text("SELECT set_config('jit', 'off', true), set_config('statement_timeout', :milliseconds, true)")
 _WRITING = text("SELECT set_config('lock_timeout', :lock_timeout, true)")
+_SNAPSHOT = text("SELECT CAST(pg_current_snapshot() AS text)")
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
 
 
@@ -79,6 +80,7 @@ class PostgreSQL(Dialect):
     @contextmanager
     def writing(self, connection: Connection, names: Sequence[str]) -> Iterator[None]:
         """Each statement sees what others have committed by then, so what is read under a name is true."""
+        connection.execution_options(writes=True)
         with connection.begin():
             connection.execute(_WRITING, {"lock_timeout": LOCK_TIMEOUT})
             for name in names:  # in one order everywhere, so that no two wait for each other
@@ -135,3 +137,8 @@ def _is_refusal(reason: str) -> bool:
 
 def _is_lost(error: DBAPIError) -> bool:
     return type(error.orig).__name__ == "OperationalError" and not getattr(error.orig, "sqlstate", None)
+
+
+def version(connection: Connection) -> Hashable:
+    """Equal for two moments only if no transaction that writes has begun or ended in between."""
+    return str(connection.execute(_SNAPSHOT).scalar_one())

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import BindParameter, Column, ColumnElement, Select, cast, column, literal, select
+from sqlalchemy import BindParameter, Column, ColumnElement, Connection, Select, cast, column, literal, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -43,3 +43,9 @@ def as_list(ids: Iterable[int | None]) -> str:
 def among(column: Column[Any], ids: Iterable[int | None]) -> ColumnElement[bool]:
     """`column` is one of `ids`, however many there are."""
     return column.in_(listed(literal(as_list(ids))))
+
+
+def ids_in_order(connection: Connection) -> bool:
+    """Whether rows become visible in the order of their ids: true where there is one writer at a time. On a server a
+    lower id may be committed after a higher one."""
+    return connection.dialect.name == "sqlite"

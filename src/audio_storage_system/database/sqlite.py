@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class SQLite(Dialect):
             pool_size=8,
             max_overflow=24,
             pool_timeout=TURN_SECONDS,
+            pool_use_lifo=True,  # the connection used last has its pages in memory
         )
         event.listen(engine, "connect", _prepare)
         event.listen(engine, "begin", _begin)
@@ -67,8 +68,7 @@ class SQLite(Dialect):
         if deadline.seconds == float("inf"):
             yield
             return
-        driver = connection.connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - tells the type checker what the engine guarantees
+        driver = _driver(connection)
         driver.set_progress_handler(lambda: deadline.expired, STEPS_BETWEEN_CHECKS)
         try:
             yield
@@ -105,3 +105,16 @@ def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
 def _begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def version(connection: Connection) -> Hashable:
+    """Equal for two moments on one connection only if nothing that it sees has changed in between: SQLite counts the
+    commits of others, the driver what this connection wrote itself."""
+    driver = _driver(connection)
+    return driver.execute("PRAGMA data_version").fetchone()[0], driver.total_changes
+
+
+def _driver(connection: Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - tells the type checker what the engine guarantees
+    return driver

@@ -1,18 +1,23 @@
-"""Which passages and embeddings a search may return, asked of the catalogue in SQL.
+"""Which passages and embeddings a search may return.
 
-The same question in two forms: which ids pass (found from the filter's side), and which of these ids pass (each looked
-up). Left to itself, the planner of SQLite takes the wrong side by a factor of a hundred.
+Conditions on recordings and transcripts are asked of the catalogue once: which ones pass. To which of them a candidate
+belongs is known in memory (`placement`). Conditions on passages are asked in SQL, in two forms: which ids pass (found
+from the filter's side), and which of these ids pass (each looked up). Left to itself, the planner of SQLite takes the
+wrong side by a factor of a hundred.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import (
     Column,
     ColumnElement,
@@ -29,15 +34,22 @@ from sqlalchemy import (
     select,
 )
 
-from audio_storage_system.catalogue.transcripts import all_followed, searched
+from audio_storage_system.catalogue import placement
+from audio_storage_system.catalogue.placement import Placement
+from audio_storage_system.catalogue.transcripts import passed_over, searched
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database
-from audio_storage_system.database.queries import as_list, listed
+from audio_storage_system.database.queries import as_list, ids_in_order, listed
+from audio_storage_system.database.remembering import remembered
 from audio_storage_system.database.tables import audio_files, embeddings, passages, transcripts
 from audio_storage_system.records import Space
 from audio_storage_system.search.filters import Filter
 from audio_storage_system.vectors import Candidates, Ids, Scope
 
+T = TypeVar("T")
+
+# What a longer filter means is not remembered.
+LONGEST_KEY = 10_000
 # So few recordings are named one by one to a vector database that filters by itself.
 FEW_RECORDINGS = 1_000
 GIVEN = listed(bindparam("given", type_=String))
@@ -75,33 +87,126 @@ class SQLCandidates:
 
     def ids(self, limit: int) -> Ids | None:
         """All that pass, if they are no more than `limit`."""
-        found = self._read(self.listing.limit(limit + 1), {})
-        return None if len(found) > limit else np.sort(found)
+        with self.connect() as connection:
+            found = _ids(connection, self.listing.limit(limit + 1))
+        return None if len(found) > limit else found
 
     def admit(self, ids: Sequence[int]) -> set[int]:
         """Those of `ids` that pass."""
-        return set(self._read(self.probe, {"given": as_list(ids)}).tolist())
+        with self.connect() as connection:
+            return set(_ids(connection, self.probe, {"given": as_list(ids)}).tolist())
 
     def scope(self) -> Scope:
         """The recordings that pass, if they are few; else when they were recorded."""
-        since, until = self.period
-        found = None if self.recordings is None else self._read(self.recordings.limit(FEW_RECORDINGS + 1), {})
-        few = None if found is None or len(found) > FEW_RECORDINGS else tuple(found.tolist())
-        return Scope(audio_ids=few, since=since, until=until)
-
-    def _read(self, query: Select[int], parameters: dict[str, str]) -> Ids:
-        """The ids in one string: many small rows cost more to hand over than to find."""
-        found = query.subquery()
-        joined = select(func.aggregate_strings(cast(found.c.id, String), ","))
+        if self.recordings is None:
+            return Scope()
         with self.connect() as connection:
-            text = connection.execute(joined, parameters).scalar()
-        return np.array(text.split(","), dtype=np.int64) if text else np.zeros(0, dtype=np.int64)
+            return _scope(_ids(connection, self.recordings.limit(FEW_RECORDINGS + 1)), self.period)
+
+
+@dataclass(frozen=True)
+class PlacedCandidates:
+    """Implements `vectors.Candidates` by what each id belongs to: `passing` says which runs of the placement pass."""
+
+    placement: Placement
+    passing: npt.NDArray[np.bool_]
+    limits: Scope
+
+    def ids(self, limit: int) -> Ids | None:
+        """All that pass, if they are no more than `limit`."""
+        return self.placement.listed(self.passing, limit)
+
+    def admit(self, ids: Sequence[int]) -> set[int]:
+        """Those of `ids` that pass."""
+        given = np.asarray(ids, dtype=np.int64)
+        return set(given[self.placement.members(self.passing, given)].tolist())
+
+    def scope(self) -> Scope:
+        """The recordings that pass, if they are few; else when they were recorded."""
+        return self.limits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Allowed:
+    """What a filter lets pass, `None` where it is anything: recordings and transcripts; and of these not the
+    transcripts that search passes over. Ids ascending."""
+
+    recordings: Ids | None
+    transcripts: Ids | None
+    passed_over: Ids
+    period: tuple[datetime | None, datetime | None]
+
+    @property
+    def everything(self) -> bool:
+        return self.recordings is None and self.transcripts is None and not len(self.passed_over)
+
+    def of(self, placement: Placement) -> PlacedCandidates:
+        """The ids of `placement` that pass."""
+        passing = placement.runs(self.recordings, self.transcripts, self.passed_over)
+        return PlacedCandidates(placement, passing, _scope(self.recordings, self.period))
+
+
+def _scope(recordings: Ids | None, period: tuple[datetime | None, datetime | None]) -> Scope:
+    few = recordings is not None and len(recordings) <= FEW_RECORDINGS
+    audio_ids = tuple(recordings.tolist()) if few and recordings is not None else None
+    return Scope(audio_ids=audio_ids, since=period[0], until=period[1])
 
 
 def of_passages(connection: Connection, wanted: Filter) -> Candidates:
     """Passages of the transcripts that search follows, where the filter holds, as this connection sees them."""
-    if not wanted.limits and all_followed(connection):
+    if wanted.on_passages():
+        return _asked_passages(connection, wanted)
+    allowed = _allowed(connection, wanted)
+    if allowed.everything:
         return Everything()
+    if not ids_in_order(connection):  # a placement would miss what is committed late
+        return _asked_passages(connection, wanted)
+    return _kept(connection, ("passages", wanted), lambda: allowed.of(placement.of_passages(connection)))
+
+
+def of_embeddings(database: Database, space: Space, wanted: Filter, deadline: Deadline) -> Candidates:
+    """Embeddings of one space where the filter holds. A window of non-speech has no transcript: only conditions on its
+    recording can hold for it."""
+    if wanted.on_passages():
+        return _asked_embeddings(database, space, wanted, deadline)
+    with database.read(deadline) as connection:
+        allowed = _allowed(connection, wanted)
+        if allowed.everything:
+            return Everything()
+        if not ids_in_order(connection):
+            return _asked_embeddings(database, space, wanted, deadline)
+        return _kept(connection, (space.id, wanted), lambda: allowed.of(placement.of_embeddings(connection, space)))
+
+
+def _allowed(connection: Connection, wanted: Filter) -> Allowed:
+    return _kept(connection, ("allowed", wanted), lambda: _resolved(connection, wanted))
+
+
+def _kept(connection: Connection, key: tuple[Hashable, Filter], find: Callable[[], T]) -> T:
+    """What a filter means for the database as it is; the filter goes by how it is written, types and all."""
+    written = repr(key)
+    return remembered(connection, written, find) if len(written) <= LONGEST_KEY else find()
+
+
+def _resolved(connection: Connection, wanted: Filter) -> Allowed:
+    said, recorded = wanted.on_transcripts(), wanted.on_recordings()
+    return Allowed(
+        _ids(connection, select(audio_files.c.id).where(*recorded)) if recorded else None,
+        _ids(connection, select(transcripts.c.id).where(*said)) if said else None,
+        _ids(connection, passed_over()),
+        wanted.period,
+    )
+
+
+def _ids(connection: Connection, query: Select[int], parameters: Mapping[str, str] = MappingProxyType({})) -> Ids:
+    """The ids, ascending. They come in one string: many small rows cost more to hand over than to find."""
+    found = query.subquery()
+    joined = select(func.aggregate_strings(cast(found.c.id, String), ","))
+    text = connection.execute(joined, parameters).scalar()
+    return np.sort(np.fromstring(text, dtype=np.int64, sep=",")) if text else np.zeros(0, dtype=np.int64)
+
+
+def _asked_passages(connection: Connection, wanted: Filter) -> Candidates:
     said = [searched(), *wanted.on_transcripts()]
     listing = (
         select(passages.c.id)
@@ -117,11 +222,7 @@ def of_passages(connection: Connection, wanted: Filter) -> Candidates:
     return SQLCandidates(lambda: nullcontext(connection), listing, probe)
 
 
-def of_embeddings(database: Database, space: Space, wanted: Filter, deadline: Deadline) -> Candidates:
-    """Embeddings of one space where the filter holds. A window of non-speech has no transcript: only conditions on its
-    recording can hold for it."""
-    if not wanted.limits and _all_followed(database, deadline):
-        return Everything()
+def _asked_embeddings(database: Database, space: Space, wanted: Filter, deadline: Deadline) -> Candidates:
     said, spoken = wanted.on_transcripts(), wanted.on_passages()
     listing = (
         select(embeddings.c.id)
@@ -137,13 +238,9 @@ def of_embeddings(database: Database, space: Space, wanted: Filter, deadline: De
         _is(audio_files, embeddings.c.audio_file_id, wanted.on_recordings(probing=True)),
         _is(passages, embeddings.c.passage_id, spoken),
     )
-    recordings = select(audio_files.c.id).where(*wanted.on_recordings()) if wanted.limits else None
+    recorded = wanted.on_recordings()
+    recordings = select(audio_files.c.id).where(*recorded) if recorded else None
     return SQLCandidates(partial(database.read, deadline), listing, probe, recordings, wanted.period)
-
-
-def _all_followed(database: Database, deadline: Deadline) -> bool:
-    with database.read(deadline) as connection:
-        return all_followed(connection)
 
 
 def _given(table: Table) -> Select[int]:

@@ -12,6 +12,8 @@ import audio_storage_system
 from audio_storage_system.testing import scripted
 from audio_storage_system.transcribers import TRANSCRIBERS
 
+pytest_plugins = ["postgres_server"]
+
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -17,6 +17,7 @@
     │   └── NewerFormat
     ├── Unavailable            something outside the archive is missing
     │   ├── MissingExtra
+    │   ├── MissingExtension
     │   ├── EngineUnavailable
     │   │   └── WeightsUnavailable
     │   ├── EmbedderMissing
@@ -139,6 +140,11 @@ class Unavailable(AudioStorageSystemError):
 
 class MissingExtra(Unavailable):
     """{what} needs a package that is not installed: pip install "audio-storage-system[{extra}]"."""
+
+
+class MissingExtension(Unavailable):
+    """The database at {place} lacks the extension pgvector ({reason}). Where it is installed, a superuser makes it
+    with: CREATE EXTENSION vector. Or choose another vector index, see the setting vectors_url."""
 
 
 class EngineUnavailable(Unavailable):

@@ -8,6 +8,7 @@ nothing heavy is imported before it is asked for. Other packages add members thr
 from __future__ import annotations
 
 import importlib
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -51,7 +52,7 @@ class Registry:
     def _find(self, scheme: str, spec: str) -> Any:
         if scheme in self.builtin:
             module, _, attribute = self.builtin[scheme].partition(":")
-            return getattr(importlib.import_module(module), attribute)
+            return operator.attrgetter(attribute)(importlib.import_module(module))
         for point in self._entry_points():
             if point.name == scheme:
                 return point.load()

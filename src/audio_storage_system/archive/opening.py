@@ -92,7 +92,7 @@ def open_archive(home: Path, *, create: bool, **given: Any) -> Archive:
         with disk_errors(home):
             home.mkdir(parents=True, exist_ok=True)
     migrate(database)
-    identity = _identify(database)
+    identity = _identify(database, settings.partition)
     marker.check(blobs, identity, found)
     archive = Archive(
         home=home,
@@ -154,14 +154,14 @@ def _connect(settings: Settings) -> Database:
     return Database.connect(settings.database_url, pool)
 
 
-def _identify(database: Database) -> Marker:
+def _identify(database: Database, partition: str) -> Marker:
     """What the catalogue is; a new one gets its identity here."""
     with database.read() as connection:
         identity = marker.of_catalogue(connection)
     if identity is None:
         with database.write(locks.FOUNDING) as connection:  # another process may be founding the same archive
             identity = marker.of_catalogue(connection) or marker.create(connection)
-            fulltext.create(connection)
+            fulltext.create(connection, partition)
     return identity
 
 

@@ -25,7 +25,7 @@ def stats(archive: Archive) -> dict[str, Any]:
             "home": str(archive.home),
             "recordings": _count(connection, audio_files),
             "hours": seconds / 3600,
-            "bytes": size,
+            "bytes": int(size),
             "transcripts": _count(connection, transcripts),
             "segments": _count(connection, segments),
             "passages": _count(connection, passages),

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 from audio_storage_system.catalogue.bm25 import Ids, Postings
 from audio_storage_system.catalogue.query_text import Expression, Phrase, Word
+from audio_storage_system.errors import InvalidSetting
 
 _CREATE = (
     "CREATE VIRTUAL TABLE IF NOT EXISTS passages_fts USING fts5(words, stems, tokenize = 'ascii')",
@@ -36,16 +37,19 @@ _LENGTHS = "SELECT id, length(text) FROM passages WHERE id IN (SELECT value FROM
 _SCHEMA, _SEGMENTS = "PRAGMA schema_version", "SELECT block FROM passages_fts_data WHERE id = 10"
 
 
-def create(connection: Connection) -> None:
-    """Make the table where there is none."""
+def create(connection: Connection, partition: str = "") -> None:
+    """Make the table where there is none; it cannot be partitioned."""
+    if partition:
+        raise InvalidSetting(name="partition", reason="the catalogue has to be on PostgreSQL for that")
     for statement in _CREATE:
         connection.exec_driver_sql(statement)
 
 
-def drop(connection: Connection) -> None:
-    """Remove the table where there is one."""
+def clear(connection: Connection) -> None:
+    """Make the table anew, with nothing in it."""
     for statement in _DROP:
         connection.exec_driver_sql(statement)
+    create(connection)
 
 
 def put(connection: Connection, rows: Iterable[tuple[int, str, str]]) -> None:

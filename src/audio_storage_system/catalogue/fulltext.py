@@ -1,20 +1,21 @@
 """Full text of the passages: which words of a query are looked up, which passages they find, in which order.
 
-Where something is said is asked of the database's own engine (`fts5` on SQLite); `bm25` ranks what it answers.
+Where something is said is asked of the database's own engine (`fts5` on SQLite, `tsvector` on PostgreSQL); `bm25` ranks
+what it answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, select
 
-from audio_storage_system.catalogue import bm25, fts5
+from audio_storage_system.catalogue import bm25, fts5, tsvector
 from audio_storage_system.catalogue.analysis import stems, words
 from audio_storage_system.catalogue.bm25 import TYPICAL_LENGTH, Floats, Ids, Postings
 from audio_storage_system.catalogue.posting_cache import PostingCache, cache_of
@@ -35,28 +36,54 @@ LARGEST_BATCH = 10_000
 REBUILD_CHUNK = 5_000
 
 
-def create(connection: Connection) -> None:
-    """Make the table where there is none."""
-    fts5.create(connection)
+class Engine(Protocol):
+    """Where something is said, as one kind of database tells: `fts5` and `tsvector` are modules of this shape."""
+
+    def create(self, connection: Connection, partition: str = "") -> None: ...
+    def clear(self, connection: Connection) -> None: ...
+    def put(self, connection: Connection, rows: Iterable[tuple[int, str, str]]) -> None: ...
+    def remove(self, connection: Connection, passage_ids: Iterable[int]) -> None: ...
+    def optimize(self, connection: Connection) -> None: ...
+    def version(self, connection: Connection) -> Hashable: ...
+    def total(self, connection: Connection) -> int: ...
+    def count(self, connection: Connection, word: Word) -> int: ...
+    def saying(self, connection: Connection, expression: Expression) -> Postings: ...
+    def occurrences(self, connection: Connection, form: str) -> Postings: ...
+    def lengths(self, connection: Connection, passage_ids: Sequence[int]) -> dict[int, int]: ...
+
+
+ENGINES: dict[str, Engine] = {"sqlite": fts5, "postgresql": tsvector}
+
+
+def engine_of(connection: Connection) -> Engine:
+    """The full-text engine of the database that this connection is to."""
+    return ENGINES[connection.dialect.name]
+
+
+def create(connection: Connection, partition: str = "") -> None:
+    """Make the table where there is none. `partition`: how a server cuts it, see `Settings`."""
+    engine_of(connection).create(connection, partition)
 
 
 def add(connection: Connection, rows: Iterable[tuple[int, str, str | None]]) -> None:
     """Index passages: (passage id, text, language). A passage indexed before is replaced."""
-    fts5.put(connection, ((id_, " ".join(words(text)), " ".join(stems(text, lang))) for id_, text, lang in rows))
+    terms = ((id_, " ".join(words(text)), " ".join(stems(text, language))) for id_, text, language in rows)
+    engine_of(connection).put(connection, terms)
 
 
 def remove(connection: Connection, passage_ids: Iterable[int]) -> None:
     """Forget passages; ids that are not indexed are no error."""
-    fts5.remove(connection, passage_ids)
+    engine_of(connection).remove(connection, passage_ids)
 
 
 def rebuild(connection: Connection) -> None:
     """Make the table anew from the catalogue, as it is the fastest to search."""
-    fts5.drop(connection)
-    fts5.create(connection)
+    engine = engine_of(connection)
+    engine.create(connection)
+    engine.clear(connection)
     for rows in _stored_passages(connection):
         add(connection, rows)
-    fts5.optimize(connection)
+    engine.optimize(connection)
 
 
 def _stored_passages(connection: Connection) -> Iterator[list[tuple[int, str, str | None]]]:
@@ -84,7 +111,7 @@ def search(
     those of the stored transcripts, `None` among them where one is unknown: a word is looked up as its stem in each.
     Any text is a valid query; one without a usable word finds nothing.
     """
-    parsed, reader = parse(query, languages), _Reader(connection, cache_of(connection.engine))
+    parsed, reader = parse(query, languages), _Reader(connection, engine_of(connection), cache_of(connection.engine))
     required = [reader.saying(expression) for expression in parsed.required]
     lists = [reader.of_word(word) for word in reader.informative(parsed.words)] + required
     if not lists or limit <= 0:
@@ -103,6 +130,7 @@ class _Reader:
     """Posting lists as one connection sees them, from memory where they are known."""
 
     connection: Connection
+    engine: Engine
     cache: PostingCache
 
     def of_word(self, word: Word) -> Postings:
@@ -110,15 +138,15 @@ class _Reader:
         a passage in another language can be two of them: itself and its stem."""
         if word.is_prefix or self.count(word) > MAX_POSTINGS:
             return self.saying(word)
-        forms = [self._list(("occurrences", form), partial(fts5.occurrences, form=form)) for form in word.forms]
+        forms = [self._list(("occurrences", form), partial(self.engine.occurrences, form=form)) for form in word.forms]
         return forms[0] if len(forms) == 1 else Postings.of_any(forms)
 
     def saying(self, expression: Expression) -> Postings:
         """Where this is said, however often."""
-        return self._list(("saying", expression), partial(fts5.saying, expression=expression))
+        return self._list(("saying", expression), partial(self.engine.saying, expression=expression))
 
     def _list(self, key: tuple[str, str | Expression], read: Callable[[Connection], Postings]) -> Postings:
-        version = remembered(self.connection, "fulltext", lambda: fts5.version(self.connection))
+        version = remembered(self.connection, "fulltext", lambda: self.engine.version(self.connection))
         return self.cache.postings(version, key, lambda: read(self.connection))
 
     def informative(self, asked: Sequence[Word]) -> list[Word]:
@@ -134,15 +162,15 @@ class _Reader:
 
     def count(self, word: Word) -> int:
         """How many passages say it. Old numbers only shift which frequent words are left out."""
-        return self.cache.count(word, lambda: fts5.count(self.connection, word))
+        return self.cache.count(word, lambda: self.engine.count(self.connection, word))
 
     def total(self) -> int:
         """How many passages there are. An old number only shifts how much a word weighs."""
-        return self.cache.count("total", lambda: fts5.total(self.connection))
+        return self.cache.count("total", lambda: self.engine.total(self.connection))
 
     def lengths(self, ids: Ids) -> Floats:
         """How long these passages are, in characters."""
-        known = self.cache.lengths(ids, lambda missing: fts5.lengths(self.connection, missing))
+        known = self.cache.lengths(ids, lambda missing: self.engine.lengths(self.connection, missing))
         return np.array([known.get(id_, TYPICAL_LENGTH) for id_ in ids.tolist()], np.float64)
 
 

@@ -11,6 +11,7 @@ from audio_storage_system.registry import Registry
 from audio_storage_system.vectors.base import Candidates, Capabilities, Ids, IndexState, Match, Scope, VectorIndex
 from audio_storage_system.vectors.engine_index import EngineIndex
 from audio_storage_system.vectors.engines import Collection, Found, Points, VectorEngine
+from audio_storage_system.vectors.pgvector import PgvectorEngine
 from audio_storage_system.vectors.sqlite import SQLiteIndex
 
 _HERE = "audio_storage_system.vectors"
@@ -23,6 +24,8 @@ VECTOR_INDEXES = Registry(
         "chroma+http": f"{_HERE}.chroma:ChromaEngine",
         "chroma+https": f"{_HERE}.chroma:ChromaEngine",
         "lancedb": f"{_HERE}.lancedb:LanceDBEngine",
+        "postgres": f"{_HERE}.pgvector:PgvectorEngine.at",
+        "postgresql": f"{_HERE}.pgvector:PgvectorEngine.at",
         "pinecone": f"{_HERE}.pinecone:PineconeEngine",
         "qdrant": f"{_HERE}.qdrant:QdrantEngine",
         "qdrant+http": f"{_HERE}.qdrant:QdrantEngine",
@@ -46,8 +49,12 @@ def open_vector_index(url: str, database: Database, archive_id: str, home: Path)
 
     Raises `UnknownSpec`, `MissingExtra`, and `InvalidSetting` for an address that cannot be used.
     """
-    if not url:
+    if not url and database.dialect.name == "sqlite":
         return SQLiteIndex(database)
+    if not url:
+        own = PgvectorEngine(database)
+        own.prepare()
+        return EngineIndex(database, own, archive_id)
     engine: VectorEngine = VECTOR_INDEXES.load(url)(url, home)
     return EngineIndex(database, engine, archive_id)
 

@@ -11,9 +11,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, ColumnElement, Connection, delete, func, insert, literal, select, text, tuple_, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    tuple_,
+    update,
+)
 
 from audio_storage_system.database.tables import change_log, embeddings, index_cursors
+from audio_storage_system.database.types import Id, TransactionId
 from audio_storage_system.records import Space
 
 SQLITE_END = text("SELECT 0, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'change_log'), 0)")
@@ -62,7 +76,8 @@ class _Reading(NamedTuple):
         return Cursor(*([0, *row] if self.gapless else row))
 
     def _place(self, cursor: Cursor) -> list[ColumnElement[int]]:
-        return [literal(cursor.id)] if self.gapless else [literal(cursor.xid), literal(cursor.id)]
+        id_ = literal(cursor.id, Id)
+        return [id_] if self.gapless else [cast(literal(cursor.xid, TransactionId), TransactionId), id_]
 
 
 def _reading(connection: Connection) -> _Reading:
@@ -122,7 +137,7 @@ def cursors(connection: Connection, space: Space, prefix: str) -> dict[str, Curs
     """The cursors of this space whose index name begins with `prefix`, by the rest of their names."""
     rows = connection.execute(select(index_cursors).where(index_cursors.c.space_id == space.id)).mappings()
     return {
-        row["index_name"].removeprefix(prefix): Cursor(row.get("xid") or 0, row["position"])
+        row["index_name"].removeprefix(prefix): Cursor(row["xid"] or 0, row["position"])
         for row in rows
         if row["index_name"].startswith(prefix)
     }
@@ -163,7 +178,7 @@ def prune(connection: Connection) -> int:
 
 def _slowest(connection: Connection) -> Cursor | None:
     rows: Sequence[Any] = connection.execute(select(index_cursors)).mappings().all()
-    return min((Cursor(row.get("xid") or 0, row["position"]) for row in rows), default=None)
+    return min((Cursor(row["xid"] or 0, row["position"]) for row in rows), default=None)
 
 
 def _is(space: Space, name: str) -> tuple[ColumnElement[bool], ...]:
@@ -171,5 +186,4 @@ def _is(space: Space, name: str) -> tuple[ColumnElement[bool], ...]:
 
 
 def _columns(cursor: Cursor) -> dict[str, int]:
-    """As the table keeps it; a catalogue on SQLite has no transactions to number."""
-    return {"position": cursor.id, **({"xid": cursor.xid} if "xid" in index_cursors.c else {})}
+    return {"position": cursor.id, "xid": cursor.xid}

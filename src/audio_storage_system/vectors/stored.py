@@ -16,11 +16,17 @@ from audio_storage_system.vectors.base import Ids, Match
 
 Vectors = npt.NDArray[np.float32]
 
-# The order of this join is fixed (CROSS): one look-up per wanted id, never a scan of the table.
-BY_ID = text(
-    "SELECT e.id, e.embedding_data FROM json_each(:ids) wanted CROSS JOIN embeddings e ON e.id = wanted.value"
-    " WHERE e.space_id = :space"
-)
+# The order of SQLite's join is fixed (CROSS): one look-up per wanted id, never a scan of the table.
+BY_ID = {
+    "sqlite": text(
+        "SELECT e.id, e.embedding_data FROM json_each(:ids) wanted CROSS JOIN embeddings e ON e.id = wanted.value"
+        " WHERE e.space_id = :space"
+    ),
+    "postgresql": text(
+        "SELECT e.id, e.embedding_data FROM unnest(CAST(:ids AS bigint[])) WITH ORDINALITY wanted(id, place)"
+        " JOIN embeddings e ON e.id = wanted.id WHERE e.space_id = :space ORDER BY wanted.place"
+    ),
+}
 IDS_OF_SPACE = text("SELECT id FROM embeddings WHERE space_id = :space")
 COUNT = text("SELECT count(*) FROM embeddings WHERE space_id = :space")
 
@@ -54,7 +60,9 @@ def nearest(ids: Ids, similarities: Vectors, limit: int) -> list[Match]:
 
 def read(connection: Connection, space: Space, ids: Iterable[int]) -> tuple[Ids, Vectors]:
     """Those of `ids` that exist in `space`, with their vectors, in the order given."""
-    rows = connection.execute(BY_ID, {"ids": json.dumps(list(ids)), "space": space.id}).all()
+    name, wanted = connection.dialect.name, list(ids)
+    given = wanted if name == "postgresql" else json.dumps(wanted)
+    rows = connection.execute(BY_ID[name], {"ids": given, "space": space.id}).all()
     return arrays(connection, space, rows)
 
 

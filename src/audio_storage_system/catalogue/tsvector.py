@@ -1,0 +1,151 @@
+"""Where something is said, in PostgreSQL: `tsvector` and GIN over the terms of `analysis`, in the derived table
+`passage_search`.
+
+A text vector holds every word at its place with weight A, which phrases and prefixes need, and behind them those stems
+that are not the word itself. PostgreSQL's own parser and dictionaries are not used, so both databases find the same.
+How often a word is said is read from `ts_rank`, which counts in C: with equal weights and one word its result is
+(1 + 1/4 + 1/9 + … + 1/n²) · 6/π² for n places (`calc_rank_or` in PostgreSQL's tsrank.c).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import islice
+
+import numpy as np
+from sqlalchemy import Connection, text
+
+from audio_storage_system.catalogue.bm25 import Ids, Postings
+from audio_storage_system.catalogue.query_text import Expression, Phrase, Word
+from audio_storage_system.database import passage_search
+from audio_storage_system.database.postgresql import version as database_version
+from audio_storage_system.database.queries import as_list
+
+# The last place that a text vector can name; and how many places of one word it keeps.
+LAST_PLACE, PLACES_KEPT = 16_383, 255
+# More mentions of a word weigh no more to speak of.
+MOST_MENTIONS = 30
+RANKS = np.cumsum(1 / np.arange(1, MOST_MENTIONS + 1) ** 2) * 6 / np.pi**2
+BATCH = 500
+
+_PUT = text(
+    "INSERT INTO passage_search (space_id, owner_id, recorded_at, passage_id, audio_id, text_vector)"
+    " SELECT 0, p.owner_id, a.recorded_at, p.id, p.audio_file_id, CAST(given.vector AS tsvector)"
+    " FROM unnest(CAST(:ids AS bigint[]), CAST(:vectors AS text[])) given(id, vector)"
+    " JOIN passages p ON p.id = given.id JOIN audio_files a ON a.id = p.audio_file_id"
+)
+_MOMENTS = text(
+    "SELECT DISTINCT a.recorded_at FROM passages p JOIN audio_files a ON a.id = p.audio_file_id"
+    " WHERE p.id = ANY(CAST(:ids AS bigint[]))"
+)
+_REMOVE = text("DELETE FROM passage_search WHERE space_id = 0 AND passage_id = ANY(CAST(:ids AS bigint[]))")
+_CLEAR = text("DELETE FROM passage_search WHERE space_id = 0")
+_ANALYZE = text("ANALYZE passage_search")
+_TOTAL = text("SELECT count(*) FROM passages")
+_WHERE = "FROM passage_search WHERE space_id = 0 AND text_vector @@ CAST(:query AS tsquery)"
+_COUNT = text(f"SELECT count(*) {_WHERE}")
+_IDS = text(f"SELECT string_agg(CAST(passage_id AS text), ',') {_WHERE}")
+_OCCURRENCES = text(
+    "SELECT string_agg(CAST(passage_id AS text), ','), string_agg(CAST(rank AS text), ',') FROM ("  # noqa: S608
+    f"SELECT passage_id, ts_rank('{{1,1,1,1}}', text_vector, CAST(:query AS tsquery), 0) AS rank {_WHERE}) found"
+)
+_LENGTHS = text(
+    "SELECT id, length(text) FROM passages WHERE id IN (SELECT CAST(value AS bigint) FROM"
+    " json_array_elements_text(CAST(:ids AS json)))"
+)
+
+
+def create(connection: Connection, partition: str = "") -> None:
+    """Make the table where there is none."""
+    passage_search.create(connection, partition)
+
+
+def clear(connection: Connection) -> None:
+    """Forget every passage; embeddings in the same table stay."""
+    connection.execute(_CLEAR)
+
+
+def put(connection: Connection, rows: Iterable[tuple[int, str, str]]) -> None:
+    """Index passages: (passage id, words, stems), terms with spaces between. One indexed before is replaced."""
+    waiting = iter(rows)
+    while batch := list(islice(waiting, BATCH)):
+        ids = [id_ for id_, _, _ in batch]
+        passage_search.make_room(connection, connection.execute(_MOMENTS, {"ids": ids}).scalars())
+        connection.execute(_REMOVE, {"ids": ids})
+        connection.execute(_PUT, {"ids": ids, "vectors": [_vector(words, stems) for _, words, stems in batch]})
+
+
+def remove(connection: Connection, passage_ids: Iterable[int]) -> None:
+    """Forget passages; ids that are not indexed are no error."""
+    if ids := [int(id_) for id_ in passage_ids]:
+        connection.execute(_REMOVE, {"ids": ids})
+
+
+def optimize(connection: Connection) -> None:
+    """Let the planner know what is in the table now."""
+    connection.execute(_ANALYZE)
+
+
+def version(connection: Connection) -> Hashable:
+    """Equal for two moments only if the table holds the same."""
+    return database_version(connection)
+
+
+def total(connection: Connection) -> int:
+    """How many passages there are."""
+    return int(connection.execute(_TOTAL).scalar_one())
+
+
+def count(connection: Connection, word: Word) -> int:
+    """How many passages say any form of a word."""
+    return int(connection.execute(_COUNT, {"query": _expression(word)}).scalar_one())
+
+
+def saying(connection: Connection, expression: Expression) -> Postings:
+    """The passages that say it, each counted once."""
+    found = connection.execute(_IDS, {"query": _expression(expression)}).scalar_one()
+    return Postings.of(np.sort(_numbers(found)))
+
+
+def occurrences(connection: Connection, form: str) -> Postings:
+    """The passages that say this form of a word, and how often."""
+    found, ranks = connection.execute(_OCCURRENCES, {"query": _quoted(form)}).one()
+    ids = _numbers(found)
+    rank = np.fromstring(ranks, dtype=np.float64, sep=",") if ranks else np.empty(0)
+    mentions = np.searchsorted(RANKS, rank - 1e-4).clip(0, MOST_MENTIONS - 1) + 1.0
+    order = np.argsort(ids)
+    return Postings(ids[order], mentions[order], len(ids))
+
+
+def lengths(connection: Connection, passage_ids: Sequence[int]) -> dict[int, int]:
+    """How many characters each of these passages has, by id."""
+    return {row[0]: row[1] for row in connection.execute(_LENGTHS, {"ids": as_list(passage_ids)})}
+
+
+def _numbers(joined: str | None) -> Ids:
+    return np.fromstring(joined, dtype=np.int64, sep=",") if joined else np.empty(0, np.int64)
+
+
+def _vector(words: str, stems: str) -> str:
+    """The text of a `tsvector`. Terms are safe between single quotes (see `analysis`)."""
+    places: dict[str, list[str]] = {}
+    said = words.split(" ") if words else []
+    for place, term in enumerate(said, start=1):
+        places.setdefault(term, []).append(f"{min(place, LAST_PLACE)}A")
+    for place, term in enumerate(stems.split(" ") if stems else [], start=len(said) + 2):
+        places.setdefault(term, []).append(f"{min(place, LAST_PLACE)}")
+    return " ".join(f"{_quoted(term)}:{','.join(found[:PLACES_KEPT])}" for term, found in places.items())
+
+
+def _expression(wanted: Expression) -> str:
+    """In the language of `tsquery`."""
+    if isinstance(wanted, Phrase):
+        *terms, last = wanted.terms
+        return " <-> ".join([*(f"{_quoted(term)}:A" for term in terms), f"{_quoted(last)}:{'*' * wanted.is_prefix}A"])
+    if wanted.is_prefix:
+        return f"{_quoted(wanted.forms[0])}:*A"
+    return " | ".join(map(_quoted, wanted.forms))
+
+
+def _quoted(term: str) -> str:
+    return f"'{term}'"

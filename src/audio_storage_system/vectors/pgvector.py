@@ -1,0 +1,226 @@
+"""PostgreSQL with pgvector as the vector database: beside a catalogue of any kind, and by itself of one on PostgreSQL.
+
+Vectors are kept as `halfvec` in the derived table `passage_search`, each collection with an HNSW index of its own (a
+partial one: an index has one dimension). Scans are iterative, so a filter never starves a result. Rows of a collection
+carry its number in `space_id`; which number stands for what is in the table `vector_collections`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from audio_storage_system.clock import Deadline
+from audio_storage_system.database import Database, passage_search
+from audio_storage_system.errors import (
+    DeadlineExceeded,
+    MissingExtension,
+    NotFound,
+    StorageFailed,
+    VectorIndexMismatch,
+    VectorIndexUnavailable,
+)
+from audio_storage_system.vectors.base import Capabilities, Ids, Scope
+from audio_storage_system.vectors.engines import Collection, Found, Points, VectorEngine
+from audio_storage_system.vectors.stored import Vectors
+
+# The most numbers that an HNSW index over halfvec takes; longer vectors are compared exactly.
+MOST_DIMENSIONS = 4_000
+# A search that takes longer is not worth waiting for: what it was to narrow down is then compared exactly.
+PATIENCE_SECONDS = 60.0
+# How many neighbours HNSW looks at, at least; and how many rows an iterative scan may visit for a filter.
+LEAST_SEARCHED, MOST_SEARCHED, MOST_SCANNED = 100, 1_000, 1_000_000
+
+_EXTENSION = text("SELECT count(*) FROM pg_extension WHERE extname = 'vector'")
+_COLUMN = text(
+    "SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('passage_search') AND attname = 'vector'"
+)
+_PREPARE = (
+    "ALTER TABLE passage_search ADD COLUMN IF NOT EXISTS vector halfvec",
+    """CREATE TABLE IF NOT EXISTS vector_collections (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL UNIQUE, model text NOT NULL, dimension integer NOT NULL)""",
+)
+_NAMES = text("SELECT name FROM vector_collections WHERE starts_with(name, :prefix)")
+_FIND = text("SELECT id, model, dimension FROM vector_collections WHERE name = :name")
+_ADD = text(
+    "INSERT INTO vector_collections (name, model, dimension) VALUES (:name, :model, :dimension)"
+    " ON CONFLICT (name) DO NOTHING"
+)
+_FORGET = text("DELETE FROM vector_collections WHERE id = :id")
+_CLEAR = text("DELETE FROM passage_search WHERE space_id = :id")
+_DELETE = text("DELETE FROM passage_search WHERE space_id = :id AND embedding_id = ANY(CAST(:ids AS bigint[]))")
+_INSERT = text(
+    "INSERT INTO passage_search (space_id, owner_id, recorded_at, embedding_id, audio_id, vector)"
+    " SELECT :id, owner, moment, embedding, audio, CAST(vector AS halfvec) FROM unnest(CAST(:owners AS bigint[]),"
+    " CAST(:moments AS timestamptz[]), CAST(:embeddings AS bigint[]), CAST(:audios AS bigint[]),"
+    " CAST(:vectors AS text[])) given(owner, moment, embedding, audio, vector)"
+)
+_COUNT = text("SELECT count(*) FROM passage_search WHERE space_id = :id")
+_SETTINGS = text(
+    "SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', :depth, true),"
+    " set_config('hnsw.max_scan_tuples', :scanned, true)"
+)
+
+
+class PgvectorEngine(VectorEngine):
+    """The vectors of any number of archives in one PostgreSQL database."""
+
+    capabilities = Capabilities(filters=True, max_batch=1_000, max_dimension=MOST_DIMENSIONS)
+
+    def __init__(self, database: Database, *, owned: bool = False) -> None:
+        self.address = f"pgvector:{database.place}"
+        self._database = database
+        self._owned = owned
+
+    @classmethod
+    def at(cls, url: str, home: Path) -> PgvectorEngine:
+        """In the database at this address."""
+        return cls(Database.connect(url), owned=True)
+
+    def prepare(self) -> None:
+        """Make the extension and the tables unless they are there. Raises `MissingExtension`."""
+        with self._database.read() as connection:
+            if connection.execute(_COLUMN).scalar_one():
+                return
+        self._extend()
+        with self._database.write("passage_search") as connection:
+            passage_search.create(connection)
+            for statement in _PREPARE:
+                connection.exec_driver_sql(statement)
+
+    def _extend(self) -> None:
+        with self._database.read() as connection:
+            if connection.execute(_EXTENSION).scalar_one():
+                return
+        try:
+            with self._database.write("passage_search") as connection:
+                connection.exec_driver_sql("CREATE EXTENSION IF NOT EXISTS vector")
+        except StorageFailed as error:
+            reason = str(error.__cause__.orig) if isinstance(error.__cause__, DBAPIError) else str(error)
+            raise MissingExtension(place=self._database.place, reason=reason.splitlines()[0]) from error
+
+    def names(self, prefix: str) -> set[str]:
+        with self._reaching():
+            self.prepare()
+            with self._database.read() as connection:
+                return set(connection.execute(_NAMES, {"prefix": prefix}).scalars())
+
+    def ensure(self, collection: Collection) -> None:
+        with self._reaching():
+            self.prepare()
+            with self._database.write("passage_search") as connection:
+                wanted = {"name": collection.name, "model": collection.model, "dimension": collection.dimension}
+                connection.execute(_ADD, wanted)
+                row = connection.execute(_FIND, {"name": collection.name}).one()
+        if (row.model, row.dimension) != (collection.model, collection.dimension):
+            raise VectorIndexMismatch(
+                place=self.address,
+                found=f"{row.model} with {row.dimension} dimensions",
+                wanted=f"{collection.model} with {collection.dimension}",
+            )
+
+    def upsert(self, collection: Collection, points: Points) -> None:
+        moments = [datetime.fromtimestamp(seconds, UTC) for seconds in points.recorded_at.tolist()]
+        with self._reaching(), self._database.write() as connection:
+            id_ = _number(connection, collection)
+            passage_search.make_room(connection, moments)
+            connection.execute(_DELETE, {"id": id_, "ids": points.ids.tolist()})
+            rows: dict[str, list[Any]] = {
+                "owners": points.owner_ids.tolist(),
+                "moments": moments,
+                "embeddings": points.ids.tolist(),
+                "audios": points.audio_ids.tolist(),
+                "vectors": [_written(vector) for vector in points.vectors],
+            }
+            connection.execute(_INSERT, {"id": id_, **rows})
+
+    def delete(self, collection: Collection, ids: Ids) -> None:
+        with self._reaching(), self._database.write() as connection:
+            connection.execute(_DELETE, {"id": _number(connection, collection), "ids": ids.tolist()})
+
+    def search(self, collection: Collection, vector: Vectors, limit: int, scope: Scope) -> Found:
+        depth = min(max(LEAST_SEARCHED, 2 * limit), MOST_SEARCHED)
+        with self._reaching(), self._database.read(Deadline.after(PATIENCE_SECONDS)) as connection:
+            id_ = _number(connection, collection)
+            connection.execute(_SETTINGS, {"depth": str(depth), "scanned": str(MOST_SCANNED)})
+            query, parameters = _nearest(id_, collection.dimension, scope)
+            rows = connection.execute(text(query), {"vector": _written(vector), "limit": limit, **parameters}).all()
+        return Found.of([row[0] for row in rows], [1 - row[1] for row in rows])
+
+    def count(self, collection: Collection) -> int:
+        with self._reaching(), self._database.read() as connection:
+            return int(connection.execute(_COUNT, {"id": _number(connection, collection)}).scalar_one())
+
+    def drop(self, name: str) -> None:
+        with self._reaching(), self._database.write("passage_search") as connection:
+            row = connection.execute(_FIND, {"name": name}).first()
+            if row is not None:
+                connection.exec_driver_sql(f"DROP INDEX IF EXISTS {_index_name(row.id)}")
+                connection.execute(_CLEAR, {"id": row.id})
+                connection.execute(_FORGET, {"id": row.id})
+
+    def settle(self, collection: Collection, *, deleted: bool) -> None:
+        """Make the HNSW index once the first vectors are in: many at once take a fraction of the time of one by one."""
+        with self._reaching(), self._database.write("passage_search index") as connection:
+            id_ = _number(connection, collection)
+            if collection.dimension <= MOST_DIMENSIONS:
+                connection.exec_driver_sql(
+                    f"CREATE INDEX IF NOT EXISTS {_index_name(id_)} ON passage_search"
+                    f" USING hnsw ((vector::halfvec({int(collection.dimension)})) halfvec_cosine_ops)"
+                    f" WHERE space_id = {id_}"
+                )
+
+    def close(self) -> None:
+        if self._owned:
+            self._database.close()
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Whatever the database refuses is a vector index that cannot be used now."""
+        try:
+            yield
+        except (StorageFailed, DeadlineExceeded) as error:
+            raise VectorIndexUnavailable(place=self.address, reason=str(error)) from error
+
+
+def _number(connection: Connection, collection: Collection) -> int:
+    row = connection.execute(_FIND, {"name": collection.name}).first()
+    if row is None:
+        raise NotFound(kind="vector collection", id=collection.name)
+    return int(row.id)
+
+
+def _nearest(id_: int, dimension: int, scope: Scope) -> tuple[str, dict[str, Any]]:
+    """The query, in which only numbers of our own are written out: the planner takes a partial index only for what it
+    can see."""
+    conditions = [f"space_id = {int(id_)}"]
+    parameters: dict[str, Any] = {}
+    if scope.owner_ids is not None:
+        conditions.append("owner_id = ANY(CAST(:owners AS bigint[]))")
+        parameters["owners"] = list(scope.owner_ids)
+    if scope.audio_ids is not None:
+        conditions.append("audio_id = ANY(CAST(:audios AS bigint[]))")
+        parameters["audios"] = list(scope.audio_ids)
+    if scope.since is not None:
+        conditions.append("recorded_at >= :since")
+        parameters["since"] = scope.since
+    if scope.until is not None:
+        conditions.append("recorded_at < :until")
+        parameters["until"] = scope.until
+    distance = f"CAST(vector AS halfvec({int(dimension)})) <=> CAST(:vector AS halfvec({int(dimension)}))"
+    query = f"SELECT embedding_id, {distance} AS distance FROM passage_search"  # noqa: S608
+    return f"{query} WHERE {' AND '.join(conditions)} ORDER BY {distance} LIMIT :limit", parameters
+
+
+def _index_name(id_: int) -> str:
+    return f"idx_passage_search_vector_{int(id_)}"
+
+
+def _written(vector: Vectors) -> str:
+    return f"[{','.join(map(str, vector.tolist()))}]"

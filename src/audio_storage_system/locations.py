@@ -25,3 +25,10 @@ def redacted(url: str) -> str:
     netloc = f"{name}{colon}{HIDDEN if colon else ''}{at}{host}"
     query = _SECRET.sub(lambda found: f"{found[1]}={HIDDEN}", parts.query)
     return f"{parts.scheme}://{netloc}{parts.path}{'?' if query else ''}{query}"
+
+
+def without_user(url: str) -> str:
+    """`url` without secrets and without who asks: the same for everybody who means the same place."""
+    scheme, _, rest = redacted(url).partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

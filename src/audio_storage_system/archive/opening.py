@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from audio_storage_system import deletion, marker, pipeline
+from audio_storage_system.archive.replica import Replica
 from audio_storage_system.blobs import BlobStore, open_blob_store
 from audio_storage_system.catalogue import embeddings, fulltext, locks
 from audio_storage_system.database import Database, Pool
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 CATALOGUE = "audio_storage.db"
 SPOOL = "spool"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Archive:
     index: VectorIndex
     spaces: Spaces
     engines: pipeline.Engines
+    replica: Replica | None = None
 
     @property
     def owner_id(self) -> int:
@@ -67,8 +71,15 @@ class Archive:
         with self.database.write() as connection:
             log.prune(connection)
 
+    def searched(self, question: Callable[[Database, VectorIndex], T]) -> T:
+        """The answer of the replica, where there is one that has everything this process wrote, else of the primary."""
+        answer = self.replica.ask(question) if self.replica else None
+        return question(self.database, self.index) if answer is None else answer
+
     def close(self) -> None:
         """Free models and connections."""
+        if self.replica:
+            self.replica.close()
         self.engines.close()
         self.index.close()
         self.blobs.close()
@@ -103,6 +114,7 @@ def open_archive(home: Path, *, create: bool, **given: Any) -> Archive:
         index=open_vector_index(settings.vectors_url, database, identity.archive_id, home),
         spaces=Spaces(database, settings.combined_weight),
         engines=pipeline.Engines(),
+        replica=_replica(home, settings, database, identity.archive_id),
     )
     if founding:
         archive.spaces.found(founding)
@@ -141,6 +153,13 @@ def _is_new(database: Database, home: Path, settings: Settings) -> bool:
         return not (home / CATALOGUE).exists()
     with database.read() as connection:
         return is_empty(connection, database.place)
+
+
+def _replica(home: Path, settings: Settings, database: Database, archive_id: str) -> Replica | None:
+    if not (settings.replica_url and settings.database_url):
+        return None
+    copy = _connect(replace(settings, database_url=settings.replica_url))
+    return Replica(database, copy, lambda at: open_vector_index(settings.vectors_url, at, archive_id, home))
 
 
 def _connect(settings: Settings) -> Database:

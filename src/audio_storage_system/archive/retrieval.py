@@ -97,7 +97,7 @@ def context_pack(
 
 
 def _answer(archive: Archive, query: Query, deadline: Deadline, warnings: tuple[str, ...] = ()) -> SearchResults:
-    results = run(archive.database, archive.index, query, deadline)
+    results = archive.searched(lambda database, index: run(database, index, query, deadline))
     for warning in warnings:
         logger.warning(warning)
     return replace(results, warnings=(*results.warnings, *warnings))

@@ -29,6 +29,7 @@ class Database:
         self.dialect = dialect
         self.engine: Engine = dialect.create()
         self.place = place
+        self.writes = 0  # how many write transactions this process has ended: a replica asks for it
         _reopen_after_fork(self.engine)
 
     @classmethod
@@ -68,6 +69,7 @@ class Database:
             self.dialect.writing(connection, sorted(names)),
         ):
             yield connection
+        self.writes += 1
 
     def _connect(self, deadline: Deadline) -> Connection:
         """A connection, waited for until the deadline where all are in use, but no longer than for a lock.

@@ -26,6 +26,7 @@ from audio_storage_system.errors import (
     VectorIndexMismatch,
     VectorIndexUnavailable,
 )
+from audio_storage_system.locations import without_user
 from audio_storage_system.vectors.base import Capabilities, Ids, Scope
 from audio_storage_system.vectors.engines import Collection, Found, Points, VectorEngine
 from audio_storage_system.vectors.stored import Vectors
@@ -73,15 +74,15 @@ class PgvectorEngine(VectorEngine):
 
     capabilities = Capabilities(filters=True, max_batch=1_000, max_dimension=MOST_DIMENSIONS)
 
-    def __init__(self, database: Database, *, owned: bool = False) -> None:
-        self.address = f"pgvector:{database.place}"
+    def __init__(self, database: Database, address: str = "pgvector", *, owned: bool = False) -> None:
+        self.address = address
         self._database = database
         self._owned = owned
 
     @classmethod
     def at(cls, url: str, home: Path) -> PgvectorEngine:
         """In the database at this address."""
-        return cls(Database.connect(url), owned=True)
+        return cls(Database.connect(url), f"pgvector:{without_user(url)}", owned=True)
 
     def prepare(self) -> None:
         """Make the extension and the tables unless they are there. Raises `MissingExtension`."""

@@ -96,6 +96,12 @@ def locate(place: str | os.PathLike[str] | None, storage_backend: str | None = N
     return home, {"database_url": url}
 
 
+def shown(place: str | os.PathLike[str] | None) -> str:
+    """How to name the archive at `place` to people: its database without secrets, else its folder."""
+    home, named = locate(place)
+    return redacted(named["database_url"]) or str(home)
+
+
 def _database_url(home: Path, *, from_environment: bool) -> str:
     named = os.environ.get(f"{PREFIX}DATABASE_URL", "") if from_environment else ""
     return named or str(_read_file(home / FILE_NAME).get("database_url", ""))

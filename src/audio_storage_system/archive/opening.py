@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from audio_storage_system import deletion, marker, pipeline
+from audio_storage_system.archive.query_vectors import QueryVectors
 from audio_storage_system.archive.replica import Replica
 from audio_storage_system.blobs import BlobStore, open_blob_store
 from audio_storage_system.catalogue import embeddings, fulltext, locks
@@ -46,6 +47,7 @@ class Archive:
     spaces: Spaces
     engines: pipeline.Engines
     replica: Replica | None = None
+    query_vectors: QueryVectors = field(default_factory=QueryVectors)
 
     @property
     def owner_id(self) -> int:

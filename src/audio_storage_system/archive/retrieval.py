@@ -38,7 +38,8 @@ def search_text(archive: Archive, query: Query, deadline: Deadline, space: str |
     warnings: tuple[str, ...] = ()
     try:
         found, embedder = archive.spaces.text(space)
-        query = replace(query, space=found, vector=_embed(embedder, query.text))
+        vector = archive.query_vectors.get(archive.owner_id, embedder, query.text, lambda: _embed(embedder, query.text))
+        query = replace(query, space=found, vector=vector)
         if query.mode != "keyword":
             warnings = _missing_vectors(archive, found, query, deadline)
     except Unavailable as error:

@@ -27,7 +27,7 @@ from audio_storage_system.errors import (
     StorageFailed,
     UnknownSpec,
 )
-from audio_storage_system.settings import archive_home
+from audio_storage_system.settings import locate
 
 if TYPE_CHECKING:
     from audio_storage_system import Added, AudioStorageSystem
@@ -123,7 +123,7 @@ def add(
     }
     if not no_transcribe:
         given |= {"whisper_model": whisper_model, "language": language, "generate_embeddings": not no_embeddings}
-    found = find_audio(paths, archive_home(archive))
+    found = find_audio(paths, locate(archive)[0])
     report = Report(failed=[Failure(path, "not_found", message) for path, message in found.failed])
     if found.candidates:
         with opened(archive, create=True) as storage:

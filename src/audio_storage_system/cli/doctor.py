@@ -12,7 +12,7 @@ from audio_storage_system.cli.human import count
 from audio_storage_system.cli.output import Output
 from audio_storage_system.cli.session import opened
 from audio_storage_system.errors import AudioStorageSystemError
-from audio_storage_system.settings import archive_home
+from audio_storage_system.settings import locate, shown
 
 
 def doctor(archive: options.ArchivePlace = None, as_json: options.AsJson = False) -> None:
@@ -21,7 +21,7 @@ def doctor(archive: options.ArchivePlace = None, as_json: options.AsJson = False
     The exit code is 1 when the archive cannot be used or nothing here can transcribe.
     """
     out = Output(as_json)
-    checks = [check.as_dict() for check in audio_storage_system.diagnose(archive_home(archive))]
+    checks = [check.as_dict() for check in audio_storage_system.diagnose(locate(archive)[0])]
     checks.append(_archive(archive))
     out.document({"checks": checks})
     for check in checks:
@@ -43,7 +43,7 @@ def models(archive: options.ArchivePlace = None, as_json: options.AsJson = False
 
 
 def _archive(place: str | None) -> dict[str, Any]:
-    check: dict[str, Any] = {"area": "archive", "name": str(archive_home(place)), "usable": True, "remedy": ""}
+    check: dict[str, Any] = {"area": "archive", "name": shown(place), "usable": True, "remedy": ""}
     try:
         if not audio_storage_system.AudioStorageSystem.exists(place):
             return {**check, "detail": "none yet; the first add, record or init makes it"}

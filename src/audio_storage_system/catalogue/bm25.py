@@ -20,6 +20,8 @@ Positions: TypeAlias = npt.NDArray[np.intp]
 K1, B = 1.2, 0.75
 # The length that counts as neither short nor long, in characters: about `passages.TARGET_WORDS` words.
 TYPICAL_LENGTH = 550.0
+# How finely scores are told apart to find the best few before they are sorted.
+LEVELS = 1023
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,11 +88,14 @@ def outline(lists: Sequence[Postings], total: int) -> tuple[Ids, Floats]:
 
 
 def best(scores: Floats, count: int) -> Positions:
-    """The positions of the `count` highest scores, highest first, ties by position; sorts only those."""
+    """The positions of the `count` highest scores (all above 0), highest first, ties by position; sorts hardly more
+    than those. A histogram finds them: numpy's partition takes 0.3 s for 300,000 scores of which most are equal."""
     if 4 * count >= len(scores):
         return np.argsort(-scores, kind="stable")[:count]
-    least = np.partition(scores, len(scores) - count)[len(scores) - count]
-    high = np.flatnonzero(scores >= least)
+    levels = (scores * (LEVELS / scores.max())).astype(np.int16)
+    from_top = np.cumsum(np.bincount(levels)[::-1])
+    least = len(from_top) - 1 - np.searchsorted(from_top, count)
+    high = np.flatnonzero(levels >= least)
     return high[np.argsort(-scores[high], kind="stable")][:count]
 
 

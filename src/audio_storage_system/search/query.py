@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -97,7 +96,8 @@ def _pool(
     database: Database, index: VectorIndex, query: Query, depth: int, deadline: Deadline
 ) -> tuple[list[Ranked], bool]:
     """The `depth` best of each way of searching, in one order; and whether there are no more."""
-    lexical, semantic = _halves(database, index, query, depth, deadline)
+    lexical = _by_words(database, query, depth, deadline) if query.mode != "semantic" else {}
+    semantic = _by_vector(database, index, query, depth, deadline) if query.mode != "keyword" else {}
     cosines = {**_cosines(database, query, [id_ for id_ in lexical if id_ not in semantic], deadline), **semantic}
     if query.mode == "hybrid":
         order = fuse(lexical, cosines, weight_for(query.space.model if query.space else ""))
@@ -105,21 +105,6 @@ def _pool(
         order = [*lexical.items(), *semantic.items()]
     ranking = [Ranked(id_, None, cosines.get(id_, math.nan), score) for id_, score in order]
     return ranking, max(len(lexical), len(semantic)) < depth
-
-
-def _halves(
-    database: Database, index: VectorIndex, query: Query, depth: int, deadline: Deadline
-) -> tuple[dict[int, float], dict[int, float]]:
-    """What each way of searching finds; both at the same time where both are asked for. Neither holds a connection
-    while it waits for one."""
-    if query.mode == "semantic":
-        return {}, _by_vector(database, index, query, depth, deadline)
-    if query.mode == "keyword" or query.vector is None:
-        return _by_words(database, query, depth, deadline), {}
-    with ThreadPoolExecutor(1) as beside:  # waits for both before an error leaves
-        semantic = beside.submit(_by_vector, database, index, query, depth, deadline)
-        lexical = _by_words(database, query, depth, deadline)
-    return lexical, semantic.result()
 
 
 def _alike(database: Database, index: VectorIndex, query: Query, deadline: Deadline) -> list[Ranked]:

@@ -51,6 +51,10 @@ class PostingCache:
         known, kept = self._lists
         return kept if known == version else {}
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._lists, self._counts, self._lengths = (None, {}), {}, {}
+
     def count(self, key: Hashable, read: Callable[[], int]) -> int:
         """A number of passages, remembered for some minutes; zero is not remembered."""
         known, expires = self._counts.get(key, (0, 0.0))

@@ -15,12 +15,14 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from sqlalchemy import text
 
 from audio_storage_system.catalogue import fulltext
+from audio_storage_system.catalogue.posting_cache import cache_of
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database
 from audio_storage_system.search import Filter, Query, run
@@ -30,6 +32,7 @@ from vector_measures import memory
 
 FILTERS = {"none": Filter(), "20 %": Filter({"bucket": {"lt": 20}}), "1 %": Filter({"bucket": 3})}
 WORDS = 100
+RUNS = 3
 NEVER = Deadline.after(None)
 
 
@@ -78,16 +81,17 @@ def prepare(folder: Path, data: Path, rows: int) -> Path:
     return unfinished.rename(full)
 
 
-def timed(call: Callable[[int], object], count: int) -> str:
+def timed(call: Callable[[int], object], count: int, warm: Callable[[int], object] | None = None) -> str:
+    """Each call the best of `RUNS`, after all were run once; with `warm`, once only and after those other calls."""
     for i in range(count):  # from the disk into memory
+        (warm or call)(i)
+    wall, cpu = np.zeros((2, 1 if warm else RUNS, count))
+    for run_, i in np.ndindex(wall.shape):
+        started, used = time.perf_counter(), time.process_time()
         call(i)
-    took = []
-    for i in range(count):
-        started = time.perf_counter()
-        call(i)
-        took.append(1000 * (time.perf_counter() - started))
-    p50, p95 = np.quantile(took, [0.5, 0.95])
-    return f"p50 {p50:6.1f} ms   p95 {p95:6.1f} ms"
+        wall[run_, i], cpu[run_, i] = time.perf_counter() - started, time.process_time() - used
+    figures = [*np.quantile(1000 * wall.min(axis=0), [0.5, 0.95]), *np.quantile(1000 * cpu.min(axis=0), [0.5, 0.95])]
+    return "p50 {:6.1f} ms   p95 {:6.1f} ms   CPU {:6.1f} / {:6.1f} ms".format(*figures)
 
 
 def main() -> None:
@@ -96,10 +100,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--new", action="store_true", help="time questions that were not asked before, each once")
     given = parser.parse_args()
     path = prepare(given.folder, given.data, given.rows)
-    asked = questions(given.data)[: given.queries]
+    asked = questions(given.data)[: 2 * given.queries]
     vectors = Model.make().draw(len(asked), seed=10**6)
+    count = len(asked) // 2
     base = memory("VmRSS")
     started = time.perf_counter()
     database = Database.open(path)
@@ -112,10 +118,14 @@ def main() -> None:
     search(0, "hybrid", Filter())
     print(f"first search of a fresh process: {1000 * (time.perf_counter() - started):.0f} ms")
     with database.read() as connection:
-        print("SELECT 1                 ", timed(lambda i: connection.execute(text("SELECT 1")).scalar(), len(asked)))
+        print("SELECT 1                 ", timed(lambda i: connection.execute(text("SELECT 1")).scalar(), count))
     for mode in ("semantic", "keyword", "hybrid"):
         for name, wanted in FILTERS.items():
-            print(f"{mode:9} filter {name:5}   ", timed(lambda i, m=mode, w=wanted: search(i, m, w), len(asked)))  # type: ignore[misc]
+            call = partial(search, mode=mode, wanted=wanted)
+            others = (lambda i, other=call: other(i + count)) if given.new else None  # type: ignore[misc]
+            print(f"{mode:9} filter {name:5}   ", timed(call, count, others), flush=True)
+            if given.new:
+                cache_of(database.engine).clear()
     print(f"memory over the process's base: {memory('VmHWM') - base:.0f} MB")
 
 

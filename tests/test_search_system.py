@@ -72,7 +72,7 @@ def test_words_are_found_where_meaning_cannot_be(
     def fail(*_: object) -> None:
         raise reason
 
-    assert -1 <= storage.search_similar_audio("spoken", mode="keyword")[0].similarity <= 1
+    assert -1 <= storage.search_similar_audio("second", mode="keyword")[0].similarity <= 1
     monkeypatch.setattr(WordLlamaEmbedder, "embed_query", fail)
     keyword = storage.search_similar_audio("spoken", mode="keyword")
     assert keyword.hits and math.isnan(keyword[0].similarity) and keyword.warnings == ()
@@ -80,6 +80,7 @@ def test_words_are_found_where_meaning_cannot_be(
     assert hybrid.hits and math.isnan(hybrid[0].similarity) and str(reason) in hybrid.warnings[0]
     with pytest.raises(type(reason)):
         storage.search_similar_audio("spoken", mode="semantic")
+    assert storage.search_similar_audio("second", mode="semantic").hits  # whose vector is remembered
 
 
 def test_passages_that_were_never_embedded_are_told(storage: AudioStorageSystem, demo: Path) -> None:

@@ -7,17 +7,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, RowMapping, and_, func, insert, select, true, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, func, insert, select, true, update
 
 from audio_storage_system.catalogue import changes
 from audio_storage_system.catalogue.passages import from_row
 from audio_storage_system.catalogue.transcripts import searched
-from audio_storage_system.database.queries import among
+from audio_storage_system.database.queries import among, given
 from audio_storage_system.database.tables import embedding_spaces, embeddings, passages, transcripts
 from audio_storage_system.errors import InvalidVector, NotFound
 from audio_storage_system.records import EmbeddingKind, Passage, Space, Span
 
 LITTLE_ENDIAN_FLOAT32 = np.dtype("<f4")
+
+_PASSAGE_VECTORS = select(embeddings.c.passage_id, embeddings.c.embedding_data).where(
+    embeddings.c.space_id == bindparam("space"), among(embeddings.c.passage_id)
+)
+_PASSAGES_OF = select(embeddings.c.id, embeddings.c.passage_id).where(
+    among(embeddings.c.id), embeddings.c.passage_id.is_not(None)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,18 +141,13 @@ def passage_vectors(
     connection: Connection, space: Space, passage_ids: Sequence[int]
 ) -> dict[int, npt.NDArray[np.float32]]:
     """The vectors that these passages have in `space`, by passage id."""
-    query = select(embeddings.c.passage_id, embeddings.c.embedding_data).where(
-        embeddings.c.space_id == space.id, among(embeddings.c.passage_id, passage_ids)
-    )
-    return {passage_id: from_blob(data) for passage_id, data in connection.execute(query)}
+    rows = connection.execute(_PASSAGE_VECTORS, {"space": space.id, **given(passage_ids)})
+    return {passage_id: from_blob(data) for passage_id, data in rows}
 
 
 def passages_of(connection: Connection, embedding_ids: Sequence[int]) -> dict[int, int]:
     """Which passage each of these embeddings belongs to; windows of non-speech are left out."""
-    query = select(embeddings.c.id, embeddings.c.passage_id).where(
-        among(embeddings.c.id, embedding_ids), embeddings.c.passage_id.is_not(None)
-    )
-    return {row.id: row.passage_id for row in connection.execute(query)}
+    return {row.id: row.passage_id for row in connection.execute(_PASSAGES_OF, given(embedding_ids))}
 
 
 def window_starts(connection: Connection, audio_id: int, space: Space) -> set[float]:

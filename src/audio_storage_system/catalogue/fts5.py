@@ -87,7 +87,7 @@ def count(connection: Connection, word: Word) -> int:
 
 def saying(connection: Connection, expression: Expression) -> Postings:
     """The passages that say it, each counted once."""
-    return Postings.of(_numbers(connection, _IDS, _expression(expression)))
+    return Postings.once(_numbers(connection, _IDS, _expression(expression)))
 
 
 def occurrences(connection: Connection, form: str) -> Postings:

@@ -11,12 +11,18 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, delete, insert, select
 
 from audio_storage_system.database import tables
-from audio_storage_system.database.queries import among
+from audio_storage_system.database.queries import among, given
 from audio_storage_system.errors import InvalidMetadata
 from audio_storage_system.records import Metadata
 
 MAX_KEY_CHARACTERS = 255
 MAX_VALUE_CHARACTERS = 1_000_000
+
+_OF_RECORDINGS = (
+    select(*(tables.metadata.c[name] for name in ("audio_file_id", "key", "value", "value_type")))
+    .where(among(tables.metadata.c.audio_file_id))
+    .order_by(tables.metadata.c.id)
+)
 
 
 class Encoded(NamedTuple):
@@ -146,13 +152,7 @@ def get(connection: Connection, audio_id: int) -> dict[str, Any]:
 
 def get_many(connection: Connection, audio_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
     """The metadata of these recordings, by id."""
-    table = tables.metadata
-    query = (
-        select(table.c.audio_file_id, table.c.key, table.c.value, table.c.value_type)
-        .where(among(table.c.audio_file_id, audio_ids))
-        .order_by(table.c.id)
-    )
     found: dict[int, dict[str, Any]] = {audio_id: {} for audio_id in audio_ids}
-    for audio_id, key, value, value_type in connection.execute(query):
+    for audio_id, key, value, value_type in connection.execute(_OF_RECORDINGS, given(audio_ids)):
         found[audio_id][key] = decode(value, value_type)
     return found

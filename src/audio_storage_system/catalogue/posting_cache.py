@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 
 from audio_storage_system.catalogue.bm25 import Ids, Postings
 
-# Shorter lists are read as fast as they are looked up; 16 bytes for each posting of the others.
-LONG, POSTINGS_KEPT = 500, 2_000_000
+# Shorter lists are read as fast as they are looked up; 8 to 12 bytes for each posting of the others.
+LONG, POSTINGS_KEPT = 500, 5_000_000
 COUNTS_KEPT, COUNTS_LIVE_SECONDS = 10_000, 600.0
 LENGTHS_KEPT = 200_000
 
@@ -50,6 +50,10 @@ class PostingCache:
     def _of_version(self, version: Hashable) -> dict[Hashable, _Kept]:
         known, kept = self._lists
         return kept if known == version else {}
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._lists, self._counts, self._lengths = (None, {}), {}, {}
 
     def count(self, key: Hashable, read: Callable[[], int]) -> int:
         """A number of passages, remembered for some minutes; zero is not remembered."""

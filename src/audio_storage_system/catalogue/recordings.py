@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, insert, select, update
 
 from audio_storage_system.catalogue import changes, metadata
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import tables
-from audio_storage_system.database.queries import among
+from audio_storage_system.database.queries import among, given
 from audio_storage_system.database.tables import audio_files
 from audio_storage_system.errors import NotFound
 from audio_storage_system.records import AudioInfo, Metadata, Recording
 
 STORED = "stored"
 WARNING = "warning"
+
+_BY_ID = select(audio_files).where(among(audio_files.c.id))
+_WARNINGS = (
+    select(tables.annotations.c.audio_file_id, tables.annotations.c.label)
+    .where(among(tables.annotations.c.audio_file_id), tables.annotations.c.kind == WARNING)
+    .order_by(tables.annotations.c.id)
+)
 
 
 def add(
@@ -93,7 +100,10 @@ def select_where(
         .limit(limit)
         .offset(offset)
     )
-    rows = connection.execute(query).mappings().all()
+    return _recordings(connection, connection.execute(query).mappings().all())
+
+
+def _recordings(connection: Connection, rows: Sequence[RowMapping]) -> list[Recording]:
     ids = [row["id"] for row in rows]
     values, warnings = metadata.get_many(connection, ids), _warnings(connection, ids)
     return [Recording(**row, metadata=values[row["id"]], warnings=warnings.get(row["id"], ())) for row in rows]
@@ -107,7 +117,8 @@ def touch(connection: Connection, audio_id: int) -> None:
 
 def get_many(connection: Connection, audio_ids: Sequence[int]) -> Mapping[int, Recording]:
     """The recordings with these ids, by id."""
-    return {recording.id: recording for recording in select_where(connection, among(audio_files.c.id, audio_ids))}
+    rows = connection.execute(_BY_ID, given(audio_ids)).mappings().all()
+    return {recording.id: recording for recording in _recordings(connection, rows)}
 
 
 def warn(connection: Connection, audio_id: int, warnings: Sequence[str]) -> None:
@@ -121,13 +132,7 @@ def warn(connection: Connection, audio_id: int, warnings: Sequence[str]) -> None
 
 
 def _warnings(connection: Connection, audio_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
-    table = tables.annotations
-    query = (
-        select(table.c.audio_file_id, table.c.label)
-        .where(among(table.c.audio_file_id, audio_ids), table.c.kind == WARNING)
-        .order_by(table.c.id)
-    )
     found: dict[int, tuple[str, ...]] = {}
-    for audio_id, text in connection.execute(query):
+    for audio_id, text in connection.execute(_WARNINGS, given(audio_ids)):
         found[audio_id] = (*found.get(audio_id, ()), text)
     return found

@@ -27,12 +27,27 @@ from sqlalchemy import (
 from audio_storage_system.catalogue import changes
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import tables
-from audio_storage_system.database.queries import among
+from audio_storage_system.database.queries import among, given
 from audio_storage_system.database.tables import passages, segments, transcription_windows, transcripts
 from audio_storage_system.errors import Conflict, NotFound
 from audio_storage_system.records import Outcome, Segment, Span, Transcript, Word
 
 FALLBACK = "fallback"
+
+_HEADERS = select(
+    *(column for column in transcripts.c if column.name != "transcription"), literal("").label("transcription")
+).where(among(transcripts.c.id))
+_SEGMENTS_OF_PASSAGES = (
+    select(passages.c.id.label("passage_id"), segments)
+    .join(segments, segments.c.id.between(passages.c.first_segment_id, passages.c.last_segment_id))
+    .where(among(passages.c.id), segments.c.transcript_id == passages.c.transcript_id)
+    .order_by(segments.c.id)
+)
+_FLAGS = select(tables.annotations.c.transcript_id, tables.annotations.c.label).where(
+    among(tables.annotations.c.transcript_id),
+    tables.annotations.c.kind == "flag",
+    tables.annotations.c.segment_id.is_(None),
+)
 
 
 def start(
@@ -207,9 +222,7 @@ def select_where(connection: Connection, *conditions: ColumnElement[bool]) -> li
 
 def headers(connection: Connection, transcript_ids: Sequence[int]) -> list[Transcript]:
     """These versions without their text, which can be long."""
-    wanted = [column for column in transcripts.c if column.name != "transcription"]
-    query = select(*wanted, literal("").label("transcription")).where(among(transcripts.c.id, transcript_ids))
-    rows = connection.execute(query).mappings().all()
+    rows = connection.execute(_HEADERS, given(transcript_ids)).mappings().all()
     flags = _flags(connection, transcript_ids)
     return [_transcript(row, flags.get(row["id"], ())) for row in rows]
 
@@ -222,14 +235,8 @@ def segments_of(connection: Connection, transcript_id: int, *conditions: ColumnE
 
 def segments_of_passages(connection: Connection, passage_ids: Sequence[int | None]) -> dict[int | None, list[Segment]]:
     """The segments of each of these passages, in order, by passage id."""
-    query = (
-        select(passages.c.id.label("passage_id"), segments)
-        .join(segments, segments.c.id.between(passages.c.first_segment_id, passages.c.last_segment_id))
-        .where(among(passages.c.id, passage_ids), segments.c.transcript_id == passages.c.transcript_id)
-        .order_by(segments.c.id)
-    )
     found: dict[int | None, list[Segment]] = {}
-    for row in connection.execute(query).mappings():
+    for row in connection.execute(_SEGMENTS_OF_PASSAGES, given(passage_ids)).mappings():
         found.setdefault(row["passage_id"], []).append(_segment(row))
     return found
 
@@ -278,12 +285,8 @@ def languages(connection: Connection) -> set[str | None]:
 
 
 def _flags(connection: Connection, transcript_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
-    table = tables.annotations
-    query = select(table.c.transcript_id, table.c.label).where(
-        among(table.c.transcript_id, transcript_ids), table.c.kind == "flag", table.c.segment_id.is_(None)
-    )
     found: dict[int, tuple[str, ...]] = {}
-    for transcript_id, label in connection.execute(query):
+    for transcript_id, label in connection.execute(_FLAGS, given(transcript_ids)):
         found[transcript_id] = (*found.get(transcript_id, ()), label)
     return found
 

@@ -19,7 +19,7 @@ from audio_storage_system.catalogue.bm25 import Ids, Postings
 from audio_storage_system.catalogue.query_text import Expression, Phrase, Word
 from audio_storage_system.database import passage_search
 from audio_storage_system.database.postgresql import version as database_version
-from audio_storage_system.database.queries import as_list
+from audio_storage_system.database.queries import given
 
 # The last place that a text vector can name; and how many places of one word it keeps.
 LAST_PLACE, PLACES_KEPT = 16_383, 255
@@ -51,7 +51,7 @@ _OCCURRENCES = text(
 )
 _LENGTHS = text(
     "SELECT id, length(text) FROM passages WHERE id IN (SELECT CAST(value AS bigint) FROM"
-    " json_array_elements_text(CAST(:ids AS json)))"
+    " json_array_elements_text(CAST(:given AS json)))"
 )
 
 
@@ -104,7 +104,7 @@ def count(connection: Connection, word: Word) -> int:
 def saying(connection: Connection, expression: Expression) -> Postings:
     """The passages that say it, each counted once."""
     found = connection.execute(_IDS, {"query": _expression(expression)}).scalar_one()
-    return Postings.of(np.sort(_numbers(found)))
+    return Postings.once(_numbers(found))
 
 
 def occurrences(connection: Connection, form: str) -> Postings:
@@ -112,14 +112,14 @@ def occurrences(connection: Connection, form: str) -> Postings:
     found, ranks = connection.execute(_OCCURRENCES, {"query": _quoted(form)}).one()
     ids = _numbers(found)
     rank = np.fromstring(ranks, dtype=np.float64, sep=",") if ranks else np.empty(0)
-    mentions = np.searchsorted(RANKS, rank - 1e-4).clip(0, MOST_MENTIONS - 1) + 1.0
+    mentions = (np.searchsorted(RANKS, rank - 1e-4).clip(0, MOST_MENTIONS - 1) + 1).astype(np.int32)
     order = np.argsort(ids)
     return Postings(ids[order], mentions[order], len(ids))
 
 
 def lengths(connection: Connection, passage_ids: Sequence[int]) -> dict[int, int]:
     """How many characters each of these passages has, by id."""
-    return {row[0]: row[1] for row in connection.execute(_LENGTHS, {"ids": as_list(passage_ids)})}
+    return {row[0]: row[1] for row in connection.execute(_LENGTHS, given(passage_ids))}
 
 
 def _numbers(joined: str | None) -> Ids:

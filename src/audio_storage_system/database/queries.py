@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import BindParameter, Column, ColumnElement, Connection, Select, cast, column, literal, select
+from sqlalchemy import Column, ColumnElement, Connection, String, bindparam, cast, column, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -29,20 +29,16 @@ def _on_postgresql(element: Any, compiler: Any, **options: Any) -> str:
     return f"json_array_elements_text(CAST({compiler.process(element.clauses, **options)} AS json))"
 
 
-def listed(ids: BindParameter[str] | ColumnElement[str]) -> Select[int]:
-    """The ids of a JSON list, one row each: however many there are, they travel as one parameter."""
-    given = json_items(ids).table_valued(column("value", Id))
-    return select(cast(given.c.value, Id))
+def among(wanted: Column[Any]) -> ColumnElement[bool]:
+    """`wanted` is one of the ids, however many, that `given` passes on execution as one parameter: so that statements
+    are made once and used often, since making one takes longer than most answers."""
+    items = json_items(bindparam("given", type_=String)).table_valued(column("value", Id))
+    return wanted.in_(select(cast(items.c.value, Id)))
 
 
-def as_list(ids: Iterable[int | None]) -> str:
-    """The parameter for `listed`."""
-    return json.dumps([int(id_) for id_ in ids if id_ is not None])
-
-
-def among(column: Column[Any], ids: Iterable[int | None]) -> ColumnElement[bool]:
-    """`column` is one of `ids`, however many there are."""
-    return column.in_(listed(literal(as_list(ids))))
+def given(ids: Iterable[int | None]) -> dict[str, str]:
+    """The parameters of a statement with `among`."""
+    return {"given": json.dumps([int(id_) for id_ in ids if id_ is not None])}
 
 
 def ids_in_order(connection: Connection) -> bool:

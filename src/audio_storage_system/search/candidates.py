@@ -26,7 +26,6 @@ from sqlalchemy import (
     String,
     Table,
     and_,
-    bindparam,
     cast,
     exists,
     func,
@@ -39,7 +38,7 @@ from audio_storage_system.catalogue.placement import Placement
 from audio_storage_system.catalogue.transcripts import passed_over, searched
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database
-from audio_storage_system.database.queries import as_list, ids_in_order, listed
+from audio_storage_system.database.queries import among, given, ids_in_order
 from audio_storage_system.database.remembering import remembered
 from audio_storage_system.database.tables import audio_files, embeddings, passages, transcripts
 from audio_storage_system.records import Space
@@ -52,7 +51,6 @@ T = TypeVar("T")
 LONGEST_KEY = 10_000
 # So few recordings are named one by one to a vector database that filters by itself.
 FEW_RECORDINGS = 1_000
-GIVEN = listed(bindparam("given", type_=String))
 
 
 class Everything:
@@ -94,7 +92,7 @@ class SQLCandidates:
     def admit(self, ids: Sequence[int]) -> set[int]:
         """Those of `ids` that pass."""
         with self.connect() as connection:
-            return set(_ids(connection, self.probe, {"given": as_list(ids)}).tolist())
+            return set(_ids(connection, self.probe, given(ids)).tolist())
 
     def scope(self) -> Scope:
         """The recordings that pass, if they are few; else when they were recorded."""
@@ -118,8 +116,8 @@ class PlacedCandidates:
 
     def admit(self, ids: Sequence[int]) -> set[int]:
         """Those of `ids` that pass."""
-        given = np.asarray(ids, dtype=np.int64)
-        return set(given[self.placement.members(self.passing, given)].tolist())
+        asked = np.asarray(ids, dtype=np.int64)
+        return set(asked[self.placement.members(self.passing, asked)].tolist())
 
     def scope(self) -> Scope:
         """The recordings that pass, if they are few; else when they were recorded."""
@@ -245,7 +243,7 @@ def _asked_embeddings(database: Database, space: Space, wanted: Filter, deadline
 
 def _given(table: Table) -> Select[int]:
     """The rows of `table` whose ids are given. Every other condition is a subquery, so the planner starts here."""
-    return select(table.c.id).where(table.c.id.in_(GIVEN))
+    return select(table.c.id).where(among(table.c.id))
 
 
 def _is(table: Table, reference: Column[int], conditions: Sequence[ColumnElement[bool]]) -> ColumnElement[bool]:

@@ -11,9 +11,15 @@ from sqlalchemy import Connection, RowMapping, select
 from audio_storage_system.catalogue import analysis, recordings, transcripts
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database
+from audio_storage_system.database.queries import among, given
 from audio_storage_system.database.tables import embeddings, passages
 from audio_storage_system.records import Recording, Segment, Transcript
 from audio_storage_system.search.results import Hit
+
+_PASSAGES = select(passages).where(among(passages.c.id))
+_WINDOWS = select(
+    *(embeddings.c[name] for name in ("id", "audio_file_id", "transcript_id", "start_seconds", "end_seconds"))
+).where(among(embeddings.c.id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +54,9 @@ def dress(database: Database, page: Sequence[Ranked], query: str, context: int, 
 def _rows(connection: Connection, page: Sequence[Ranked]) -> dict[Ranked, RowMapping]:
     spoken = {place.passage_id: place for place in page if place.passage_id is not None}
     sounds = {place.embedding_id: place for place in page if place.passage_id is None}
-    query = select(passages).where(passages.c.id.in_(list(spoken)))
-    rows = {spoken[row["id"]]: row for row in connection.execute(query).mappings()}
-    windows = select(
-        *(embeddings.c[name] for name in ("id", "audio_file_id", "transcript_id", "start_seconds", "end_seconds"))
-    ).where(embeddings.c.id.in_(list(sounds)))
-    rows.update({sounds[row["id"]]: row for row in connection.execute(windows).mappings()})
+    rows = {spoken[row["id"]]: row for row in connection.execute(_PASSAGES, given(spoken)).mappings()}
+    if sounds:
+        rows.update({sounds[row["id"]]: row for row in connection.execute(_WINDOWS, given(sounds)).mappings()})
     return rows
 
 

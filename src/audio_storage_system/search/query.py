@@ -13,6 +13,7 @@ from audio_storage_system.catalogue import embeddings, fulltext
 from audio_storage_system.catalogue import transcripts as versions
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database
+from audio_storage_system.database.remembering import remembered
 from audio_storage_system.errors import InvalidInput
 from audio_storage_system.records import EmbeddingKind, Space
 from audio_storage_system.search import candidates
@@ -129,7 +130,7 @@ def _by_words(database: Database, query: Query, depth: int, deadline: Deadline) 
             limit=depth,
             admit=within.admit,
             within_ids=within.ids(SELECTIVE) if query.filter.limits else None,
-            languages=versions.languages(connection),
+            languages=remembered(connection, "languages", lambda: versions.languages(connection)),
         )
     return dict(found)
 

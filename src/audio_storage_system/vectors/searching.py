@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database
@@ -134,7 +135,7 @@ class Search:
                     return self._among(listed)
                 size = min(max(1.1 * compared.step / share, tested / 2), MOST_ASKED)
                 batch = slice(start, start + int(size))
-                passing = np.isin(ids[batch], self._admitted(ids[batch]))
+                passing = self._passing(ids[batch])
                 if self._compare((ids[batch][passing], estimates[batch][passing]), compared):
                     return compared
                 start, tested = batch.stop, tested + len(passing)
@@ -175,7 +176,7 @@ class Search:
             end = start + compared.step
             with self.database.read(self.deadline) as connection:
                 found, vectors = stored.read(connection, self.space, ids[start:end].tolist())
-            exist = np.isin(ids[start:end], found)
+            exist = slice(None) if len(found) == len(ids[start:end]) else np.isin(ids[start:end], found)
             compared.add(found, stored.cosines(vectors, self.vector), estimates[start:end][exist])
             start = end
         return False
@@ -185,6 +186,8 @@ class Search:
         similarities = stored.cosines(self.view.tail, self.vector)
         order = np.lexsort((self.view.tail_ids, -similarities))
         ids, similarities = self.view.tail_ids[order], similarities[order]
+        if not len(ids):
+            return ids, similarities
         passing = np.isin(ids, self._first_passing(ids) if listed is None else listed)
         return ids[passing], similarities[passing]
 
@@ -197,11 +200,15 @@ class Search:
                 break
         return passing
 
+    def _passing(self, ids: Ids) -> npt.NDArray[np.bool_]:
+        """Which of these pass."""
+        self.deadline.check()
+        given = ids.tolist()
+        return np.fromiter(map(self.within.admit(given).__contains__, given), dtype=np.bool_, count=len(given))
+
     def _admitted(self, ids: Ids) -> Ids:
         """Those that pass."""
-        self.deadline.check()
-        passing = self.within.admit(ids.tolist())
-        return np.fromiter(passing, dtype=np.int64, count=len(passing))
+        return ids[self._passing(ids)]
 
     def _compared(self) -> Compared:
         return Compared(self.limit, self.precision)

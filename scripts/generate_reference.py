@@ -32,10 +32,14 @@ from audio_storage_system.records import Outcome, Recording, Segment, Transcript
 from audio_storage_system.search import Filter
 from audio_storage_system.search.context import Citation
 from audio_storage_system.settings import DEFAULT_HOME, FILE_NAME, PREFIX, Settings
+from audio_storage_system.transfer import CopyProblem, CopyProgress, TableCount
 
 TARGET = Path(__file__).parents[1] / "docs" / "reference"
 # What methods take and return without its name being needed.
-VALUES = (Filter, Recording, Transcript, Outcome, Segment, Word, Citation, Receipt, Recovered, Check, Model)
+VALUES = (
+    *(Filter, Recording, Transcript, Outcome, Segment, Word, Citation, Receipt, Recovered, Check, Model),
+    *(CopyProgress, CopyProblem, TableCount),
+)
 NOTE = "<!-- Made by scripts/generate_reference.py; do not edit. -->"
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from audio_storage_system.errors import AudioStorageSystemError
     from audio_storage_system.search import ContextPack, Hit, SearchResults
     from audio_storage_system.system import Added, AudioStorageSystem, load_audio
+    from audio_storage_system.transfer import CopyReport, copy_archive
 
 __version__ = "0.1.0"
 
@@ -29,10 +30,12 @@ __all__ = [
     "AudioStorageSystem",
     "AudioStorageSystemError",
     "ContextPack",
+    "CopyReport",
     "Hit",
     "SearchResults",
     "Waveform",
     "__version__",
+    "copy_archive",
     "diagnose",
     "known_models",
     "load_audio",
@@ -43,9 +46,11 @@ _HOMES = {
     "AudioStorageSystem": "system",
     "AudioStorageSystemError": "errors",
     "ContextPack": "search",
+    "CopyReport": "transfer",
     "Hit": "search",
     "SearchResults": "search",
     "Waveform": "audio.waveform",
+    "copy_archive": "transfer",
     "diagnose": "diagnosis",
     "known_models": "diagnosis",
     "load_audio": "system",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -22,6 +22,8 @@ from audio_storage_system.records import Space, jsonable
 
 FORMAT_VERSION = 1
 FILE_NAME = "metadata.json"
+# Lies among the blobs while a copy fills the archive: until then blobs without a row are the copy's, nobody's orphans.
+FILLING = "filling.json"
 OWNER_ID = 1
 MAX_BYTES = 1 << 20
 
@@ -40,11 +42,18 @@ class Marker:
 
 def create(connection: Connection) -> Marker:
     """Found a new archive in an empty catalogue: its identity and its own owner, principal 1."""
-    marker = Marker(str(uuid4()), FORMAT_VERSION, utc_now())
-    row = {"id": 1, "archive_id": marker.archive_id, "format_version": FORMAT_VERSION, "created_at": marker.created_at}
-    connection.execute(insert(archive), row)
+    marker = identify(connection, Marker(str(uuid4()), FORMAT_VERSION, utc_now()))
     connection.execute(insert(principals), {"id": OWNER_ID, "name": "owner", "kind": "user"})
     advance(connection, principals)
+    return marker
+
+
+def identify(connection: Connection, marker: Marker) -> Marker:
+    """Give an empty catalogue this identity, with no principals yet: that of a new archive, or of the one it is to be a
+    copy of."""
+    marker = replace(marker, spaces=(), bound=False)
+    row = {"id": 1, "archive_id": marker.archive_id, "format_version": FORMAT_VERSION, "created_at": marker.created_at}
+    connection.execute(insert(archive), row)
     return marker
 
 
@@ -87,6 +96,22 @@ def check(blobs: BlobStore, catalogue: Marker, found: Marker | None) -> None:
     if found.archive_id != catalogue.archive_id:
         reason = f"its files belong to archive {found.archive_id}, its catalogue to {catalogue.archive_id}"
         raise ArchiveMismatch(place=redacted(blobs.url), reason=reason)
+
+
+def begin_filling(blobs: BlobStore) -> None:
+    """Note among the blobs that a copy is filling the archive."""
+    data = json.dumps({"begun": utc_now().isoformat()}).encode()
+    blobs.replace(blobs.stage(io.BytesIO(data)), FILLING)
+
+
+def is_filling(blobs: BlobStore) -> bool:
+    """Whether a copy that fills the archive has begun and not come to its end."""
+    return blobs.has(FILLING)
+
+
+def end_filling(blobs: BlobStore) -> None:
+    """Note that the copy is done."""
+    blobs.delete(FILLING)
 
 
 def bind(database: Database) -> None:

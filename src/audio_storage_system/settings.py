@@ -19,6 +19,8 @@ from audio_storage_system.locations import is_url, redacted
 PREFIX = "AUDIO_STORAGE_"
 FILE_NAME = "audio-storage.toml"
 DEFAULT_HOME = "audio_storage"
+# The settings that say where the parts of an archive are.
+PLACES = ("database_url", "replica_url", "blobs_url", "cdn_url", "vectors_url")
 BACKENDS = {"sqlite": "sqlite", "postgres": "postgresql", "postgresql": "postgresql"}
 
 
@@ -100,6 +102,16 @@ def shown(place: str | os.PathLike[str] | None) -> str:
     """How to name the archive at `place` to people: its database without secrets, else its folder."""
     home, named = locate(place)
     return redacted(named["database_url"]) or str(home)
+
+
+def locate_apart(place: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+    """As `locate`, where two archives are open at once: a folder or `audio-storage.toml` says alone where its parts
+    are; the environment says so only for an archive that is named by its address."""
+    home, named = locate(place)
+    if is_url(place):
+        return home, named
+    own, known = _read_file(home / FILE_NAME), {field.name for field in fields(Settings)}
+    return home, {**{name: own.get(name, "") for name in PLACES if name in known}, **named}
 
 
 def _database_url(home: Path, *, from_environment: bool) -> str:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sqlalchemy import Connection
+
 from audio_storage_system import deletion, marker, pipeline
 from audio_storage_system.archive.query_vectors import QueryVectors
 from audio_storage_system.archive.replica import Replica
@@ -97,17 +99,39 @@ def open_archive(home: Path, *, create: bool, **given: Any) -> Archive:
     `DatabaseUnavailable`, `DatabaseRefused`.
     """
     settings = load_settings(home, **given)
-    blobs = open_blob_store(home)
+    blobs = open_blobs(home, settings)
     found = marker.read(blobs)
-    database = _reach(home, settings, found, create)
+    database = reach(home, settings, found, create=create)
     founding = None if found else open_founding_embedders(settings.text_embedder, settings.audio_embedder)
+    make_ready(home, settings, database)
+    identity = identify(database, settings.partition, marker.create)
+    marker.check(blobs, identity, found)
+    archive = compose(home, settings, identity, database, blobs)
+    if founding:
+        archive.spaces.found(founding)
+        archive.mark()
+    if not identity.bound:
+        marker.bind(database)
+    bring_in_order(archive)
+    return archive
+
+
+def open_blobs(home: Path, settings: Settings) -> BlobStore:
+    """Where the settings keep the blobs."""
+    return open_blob_store(home)
+
+
+def make_ready(home: Path, settings: Settings, database: Database) -> None:
+    """Make the folder of a local archive where it is missing, and bring the database to the schema of this version."""
     if not settings.database_url:
         with disk_errors(home):
             home.mkdir(parents=True, exist_ok=True)
     migrate(database)
-    identity = _identify(database, settings.partition)
-    marker.check(blobs, identity, found)
-    archive = Archive(
+
+
+def compose(home: Path, settings: Settings, identity: Marker, database: Database, blobs: BlobStore) -> Archive:
+    """The archive of these parts."""
+    return Archive(
         home=home,
         settings=settings,
         marker=identity,
@@ -118,25 +142,18 @@ def open_archive(home: Path, *, create: bool, **given: Any) -> Archive:
         engines=pipeline.Engines(),
         replica=_replica(home, settings, database, identity.archive_id),
     )
-    if founding:
-        archive.spaces.found(founding)
-        archive.mark()
-    if not identity.bound:
-        marker.bind(database)
-    _bring_in_order(archive)
-    return archive
 
 
 def archive_exists(home: Path, named: Mapping[str, Any]) -> bool:
     """Whether there is an archive at this place, as `settings.locate` names it."""
     settings = load_settings(home, **named)
     if not settings.database_url:
-        return (home / CATALOGUE).exists() or marker.read(open_blob_store(home)) is not None
+        return (home / CATALOGUE).exists() or marker.read(open_blobs(home, settings)) is not None
     with closing(_connect(settings)) as database, database.read() as connection:
         return not is_empty(connection, database.place)
 
 
-def _reach(home: Path, settings: Settings, found: Marker | None, create: bool) -> Database:
+def reach(home: Path, settings: Settings, found: Marker | None, *, create: bool) -> Database:
     """The catalogue's database, which may be new. Raises `ArchiveNotFound`, `ArchiveDamaged` where it ought to hold an
     archive and does not."""
     database = _connect(settings) if settings.database_url else Database.open(home / CATALOGUE)
@@ -175,21 +192,26 @@ def _connect(settings: Settings) -> Database:
     return Database.connect(settings.database_url, pool)
 
 
-def _identify(database: Database, partition: str) -> Marker:
-    """What the catalogue is; a new one gets its identity here."""
+def identify(database: Database, partition: str, found: Callable[[Connection], Marker]) -> Marker:
+    """What the catalogue is; a new one gets its identity here, by `found`."""
     with database.read() as connection:
         identity = marker.of_catalogue(connection)
     if identity is None:
         with database.write(locks.FOUNDING) as connection:  # another process may be founding the same archive
-            identity = marker.of_catalogue(connection) or marker.create(connection)
+            identity = marker.of_catalogue(connection) or found(connection)
             fulltext.create(connection, partition)
     return identity
 
 
-def _bring_in_order(archive: Archive) -> None:
+def bring_in_order(archive: Archive) -> None:
+    """Finish what a crash left half-done."""
     deletion.complete_deletions(archive.database, archive.blobs)
     if archive.blobs.crashed():
-        adopted = pipeline.adopt_orphans(archive.database, archive.blobs, owner_id=archive.owner_id)
-        for audio_id in adopted:
-            logger.warning("Recovered recording %d, whose storing had been interrupted", audio_id)
+        if not marker.is_filling(archive.blobs):  # else a copy that was cut short will give them their own rows
+            _adopt(archive)
         archive.blobs.tidy()
+
+
+def _adopt(archive: Archive) -> None:
+    for audio_id in pipeline.adopt_orphans(archive.database, archive.blobs, owner_id=archive.owner_id):
+        logger.warning("Recovered recording %d, whose storing had been interrupted", audio_id)

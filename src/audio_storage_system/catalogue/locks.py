@@ -5,6 +5,7 @@ from __future__ import annotations
 FOUNDING = "founding"
 SPACES = "spaces"
 FULL_TEXT = "full text"
+COPYING = "copying"
 
 
 def of_recording(audio_id: int) -> str:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, Select, String, Table, cast, func, se
 
 from audio_storage_system.catalogue.bm25 import contains
 from audio_storage_system.database.remembering import remembered
+from audio_storage_system.database.sequences import times_disordered
 from audio_storage_system.database.tables import embeddings, passages
 from audio_storage_system.records import Space
 
@@ -72,7 +73,8 @@ class Placement:
         return ids
 
 
-_known: WeakKeyDictionary[Engine, dict[Hashable, Placement]] = WeakKeyDictionary()
+# By the table or space, and by how often its ids were disordered: what was known before that is not complete.
+_known: WeakKeyDictionary[Engine, dict[Hashable, tuple[int, Placement]]] = WeakKeyDictionary()
 
 
 def of_passages(connection: Connection) -> Placement:
@@ -96,10 +98,12 @@ def _followed(connection: Connection, key: Hashable, table: Table, rows: Select[
     """What the process knows, and what came after it."""
     placements = _known.setdefault(connection.engine, {})
     newest = int(connection.execute(select(func.coalesce(func.max(table.c.id), 0))).scalar_one())
-    known = placements.get(key)
-    if known is None or known.newest < newest:
-        placement = known and _extended(connection, known, table, new, newest)
-        known = placements[key] = placement or Placement.of(_all_runs(connection, rows), newest)
+    disordered = times_disordered(connection)
+    of, known = placements.get(key, (disordered, None))
+    if known is None or of != disordered or known.newest < newest:
+        placement = _extended(connection, known, table, new, newest) if known and of == disordered else None
+        known = placement or Placement.of(_all_runs(connection, rows), newest)
+        placements[key] = disordered, known
     return known
 
 

@@ -13,6 +13,7 @@ from audio_storage_system import __version__
 from audio_storage_system.cli import (
     add,
     archive,
+    copy,
     demo,
     doctor,
     export,
@@ -66,6 +67,7 @@ app.add_typer(metadata.app, name="metadata")
 app.command("rm")(remove.remove)
 app.command("stats")(archive.stats)
 app.command("reindex")(archive.reindex)
+app.command("copy")(copy.copy)
 app.command("doctor")(doctor.doctor)
 app.command("models")(doctor.models)
 app.command("demo")(demo.demo)

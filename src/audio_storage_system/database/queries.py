@@ -6,7 +6,18 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, String, bindparam, cast, column, select
+from sqlalchemy import (
+    BindParameter,
+    Column,
+    ColumnElement,
+    Connection,
+    String,
+    bindparam,
+    cast,
+    column,
+    literal,
+    select,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -32,7 +43,16 @@ def _on_postgresql(element: Any, compiler: Any, **options: Any) -> str:
 def among(wanted: Column[Any]) -> ColumnElement[bool]:
     """`wanted` is one of the ids, however many, that `given` passes on execution as one parameter: so that statements
     are made once and used often, since making one takes longer than most answers."""
-    items = json_items(bindparam("given", type_=String)).table_valued(column("value", Id))
+    return _in_list(wanted, bindparam("given", type_=String))
+
+
+def within(wanted: Column[Any], ids: Iterable[int | None]) -> ColumnElement[bool]:
+    """The same with the ids at hand, for statements that are made for one use."""
+    return _in_list(wanted, literal(given(ids)["given"]))
+
+
+def _in_list(wanted: Column[Any], ids: BindParameter[str]) -> ColumnElement[bool]:
+    items = json_items(ids).table_valued(column("value", Id))
     return wanted.in_(select(cast(items.c.value, Id)))
 
 

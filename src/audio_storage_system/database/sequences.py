@@ -12,3 +12,14 @@ def advance(connection: Connection, table: Table) -> None:
     sequence = func.pg_get_serial_sequence(table.name, "id")
     newest = select(func.max(table.c.id)).scalar_subquery()
     connection.execute(select(func.setval(sequence, func.greatest(newest, func.nextval(sequence)))))
+
+
+def times_disordered(connection: Connection) -> int:
+    """How often rows were written with lower ids than there were: what was read in the order of ids before that lacks
+    them. Only where ids are otherwise in order, see `queries.ids_in_order`."""
+    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+
+
+def note_disorder(connection: Connection) -> None:
+    """Let `times_disordered` be one more. It takes effect with the transaction."""
+    connection.exec_driver_sql(f"PRAGMA user_version = {times_disordered(connection) + 1}")

@@ -8,7 +8,7 @@ generation is complete (searched) and at most one is being built.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -65,6 +65,7 @@ DROP = (
     "DELETE FROM index_cursors WHERE index_name = 'sqlite/' || :generation",
     "DELETE FROM vector_generations WHERE id = :generation",
 )
+GENERATIONS = "SELECT id FROM vector_generations WHERE space_id = :space"
 SOME_ROWS = "SELECT id, embedding_data FROM embeddings WHERE space_id = :space LIMIT :limit"
 # The plus keeps SQLite from the index on the space, which would read and sort the whole space.
 ROWS_AFTER = (
@@ -119,6 +120,16 @@ def drop(connection: Connection, generation: Generation) -> None:
     """Remove a generation, its blocks and its cursor."""
     for statement in DROP:
         _run(connection, statement, generation=generation.id)
+
+
+def forget(connection: Connection, space_ids: Iterable[int]) -> None:
+    """Drop every generation of these spaces: searches compare exactly until they are followed again."""
+    if not _run(connection, SCHEMA_EXISTS).scalar():
+        return
+    for space_id in space_ids:
+        for generation in _run(connection, GENERATIONS, space=space_id).scalars().all():
+            for statement in DROP:
+                _run(connection, statement, generation=generation)
 
 
 def advance(connection: Connection, generation: Generation, watermark: int, position: int, *, complete: bool) -> None:

@@ -1,0 +1,127 @@
+"""Opening the two archives of a copy: the original, in which nothing is changed, and the one that is to equal it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from audio_storage_system import marker
+from audio_storage_system.archive.opening import (
+    Archive,
+    bring_in_order,
+    compose,
+    identify,
+    make_ready,
+    open_blobs,
+    reach,
+)
+from audio_storage_system.blobs import BlobStore
+from audio_storage_system.database import Database, tables
+from audio_storage_system.database.migrations import HEAD, is_empty, revision_of
+from audio_storage_system.errors import ArchiveDamaged, ArchiveMismatch, Conflict, NewerFormat
+from audio_storage_system.locations import redacted
+from audio_storage_system.marker import Marker
+from audio_storage_system.settings import Settings, load_settings
+
+Furnish = Callable[[Connection], None]
+
+
+@dataclass(frozen=True)
+class Original:
+    """The truth of an archive: what it is, its catalogue and its blobs."""
+
+    marker: Marker
+    database: Database
+    blobs: BlobStore
+
+    def close(self) -> None:
+        """Free connections."""
+        self.blobs.close()
+        self.database.close()
+
+
+def open_original(home: Path, **given: Any) -> Original:
+    """Open the archive whose folder on this machine is `home` as it is: not migrated, and nothing in it recovered, so
+    that it may be in use meanwhile.
+
+    Raises as `open_archive` does, and `Conflict` for one that was last opened by an earlier version.
+    """
+    settings = load_settings(home, **given)
+    blobs = open_blobs(home, settings)
+    found = marker.read(blobs)
+    database = reach(home, settings, found, create=False)
+    with database.read() as connection:
+        _check_revision(revision_of(connection), database.place)
+        identity = marker.of_catalogue(connection)
+    if identity is None:
+        raise ArchiveDamaged(place=database.place, reason="its catalogue does not say which archive it is")
+    marker.check(blobs, identity, found)
+    return Original(identity, database, blobs)
+
+
+def open_copy(home: Path, original: Original, furnish: Furnish, **given: Any) -> Archive:
+    """Open the archive that is to become a copy of `original`, founding it with the same identity where there is none.
+    `furnish` enters, in the transaction of founding, what every archive has from its beginning. No model is loaded.
+
+    Raises as `open_archive` does, `ArchiveMismatch` where another archive is, before anything is changed there, and
+    `Conflict` where it would be the original itself, or share its files.
+    """
+    settings = load_settings(home, **given)
+    blobs = open_blobs(home, settings)
+    if blobs.url == original.blobs.url:
+        place = redacted(blobs.url)
+        raise Conflict(reason=f"Both archives would keep their audio in {place}: give the copy a place of its own")
+    found = marker.read(blobs)
+    database = reach(home, settings, None, create=True)
+    if database.place == original.database.place:
+        raise Conflict(reason=f"Both archives would keep their catalogue in {database.place}")
+    _refuse_another(database, settings, found, original.marker.archive_id)
+    make_ready(home, settings, database)
+    identity = identify(database, settings.partition, partial(_found, original=original.marker, furnish=furnish))
+    marker.check(blobs, identity, found)
+    archive = compose(home, settings, replace(identity, spaces=()), database, blobs)
+    if found is None:
+        archive.mark()
+    if not identity.bound:
+        marker.bind(database)
+    bring_in_order(archive)
+    return archive
+
+
+def _check_revision(revision: str | None, place: str) -> None:
+    if revision == HEAD:
+        return
+    if revision is None or revision > HEAD:
+        raise NewerFormat(place=place, found=revision, known=HEAD)
+    raise Conflict(
+        reason=f"The archive at {place} is of an earlier version. Open it once with this one (audio-storage stats), "
+        "then copy it"
+    )
+
+
+def _refuse_another(database: Database, settings: Settings, found: Marker | None, wanted: str) -> None:
+    for identity in (found.archive_id if found else None, _archive_id(database, settings)):
+        if identity not in (None, wanted):
+            reason = f"it is archive {identity}, and only an empty place or archive {wanted} can be filled"
+            raise ArchiveMismatch(place=database.place, reason=reason)
+
+
+def _archive_id(database: Database, settings: Settings) -> str | None:
+    """Which archive a catalogue of any revision belongs to; `None` for one that is still to be founded."""
+    if not settings.database_url and not Path(database.place).exists():
+        return None
+    with database.read() as connection:
+        if is_empty(connection, database.place):
+            return None
+        return connection.execute(select(tables.archive.c.archive_id)).scalar()
+
+
+def _found(connection: Connection, original: Marker, furnish: Furnish) -> Marker:
+    identity = marker.identify(connection, original)
+    furnish(connection)
+    return identity

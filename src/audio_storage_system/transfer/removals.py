@@ -1,0 +1,84 @@
+"""Deletions: what was deleted at the source is deleted at the destination before anything else, never the other way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, func, insert, select
+
+from audio_storage_system import deletion
+from audio_storage_system.archive.sidecars import derived_keys
+from audio_storage_system.catalogue import locks
+from audio_storage_system.database.queries import within
+from audio_storage_system.database.sequences import advance
+from audio_storage_system.database.tables import audio_files, tombstones
+from audio_storage_system.errors import NotFound
+from audio_storage_system.transfer.pair import Pair, buried_among
+from audio_storage_system.transfer.rows import Row
+
+WINDOW = 5_000
+
+
+def apply_deletions(pair: Pair) -> None:
+    """Delete what the source has deleted, and bury what the destination never had, so that it never will."""
+    after = 0
+    while graves := _graves(pair, after):
+        after = graves[-1]["id"]
+        with pair.destination.database.read() as connection:
+            known = buried_among(connection, [grave["audio_id"] for grave in graves])
+            there = _existing(connection, [grave["audio_id"] for grave in graves])
+        for grave in graves:
+            if grave["audio_id"] in there:
+                _delete(pair, grave["audio_id"])
+        _bury(pair, [grave for grave in graves if grave["audio_id"] not in known | there])
+
+
+def kept_deleted(pair: Pair) -> set[int]:
+    """The recordings of the source that were deleted at the destination."""
+    with pair.destination.database.read() as connection:
+        buried = list(connection.execute(select(tombstones.c.audio_id)).scalars())
+    with pair.source.database.read() as connection:
+        return _existing(connection, buried)
+
+
+def _graves(pair: Pair, after: int) -> list[Row]:
+    with pair.source.database.read() as connection:
+        query = select(tombstones).where(tombstones.c.id > after).order_by(tombstones.c.id).limit(WINDOW)
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _existing(connection: Connection, audio_ids: Sequence[int]) -> set[int]:
+    return set(connection.execute(select(audio_files.c.id).where(within(audio_files.c.id, audio_ids))).scalars())
+
+
+def _delete(pair: Pair, audio_id: int) -> None:
+    try:
+        deletion.delete_recording(pair.destination.database, pair.destination.blobs, audio_id, derived_keys)
+    except NotFound:  # another copy was faster
+        return
+    pair.deleted += 1
+    pair.copied[tombstones.name] += 1
+
+
+def _bury(pair: Pair, graves: Sequence[Row]) -> None:
+    """Note deletions of recordings that are not here. Of bytes that a copy cut short has brought, nothing stays."""
+    if not graves:
+        return
+    blobs = pair.destination.blobs
+    rows = [{**_without_id(grave), "completed": not blobs.has(grave["file_path"])} for grave in graves]
+    with pair.destination.database.write(locks.COPYING) as connection:
+        known = buried_among(connection, [row["audio_id"] for row in rows])
+        if new := [row for row in rows if row["audio_id"] not in known]:
+            connection.execute(insert(tombstones), new)
+            advance(connection, tombstones)
+            pair.copied[tombstones.name] += len(new)
+    deletion.complete_deletions(pair.destination.database, blobs)
+
+
+def _without_id(grave: Row) -> Row:
+    return {name: value for name, value in grave.items() if name != "id"}
+
+
+def count(connection: Connection) -> int:
+    """How many deletions are known."""
+    return int(connection.execute(select(func.count()).select_from(tombstones)).scalar_one())

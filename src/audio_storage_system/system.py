@@ -68,16 +68,24 @@ class AudioStorageSystem:
     """An archive of audio with its transcripts, embeddings and metadata.
 
     archive: its folder; default `$AUDIO_STORAGE_HOME`, else `./audio_storage`. It is made when it does not exist,
-    unless `create` is false. Further keywords are settings (see `Settings`), which win over environment and file.
+    unless `create` is false. blobs: where the bytes are kept if not in the folder, as `s3://bucket/prefix`. Further
+    keywords are settings (see `Settings`), which win over environment and file.
 
     Safe to use from several threads and processes at once; a context manager. Every method may raise the errors of
     `audio_storage_system.errors`.
     """
 
     def __init__(
-        self, archive: Place | None = None, *, storage_backend: str = "sqlite", create: bool = True, **settings: Any
+        self,
+        archive: Place | None = None,
+        *,
+        storage_backend: str = "sqlite",
+        blobs: str | None = None,
+        create: bool = True,
+        **settings: Any,
     ) -> None:
         _check_backend(archive, storage_backend)
+        settings |= {"blobs_url": blobs} if blobs else {}
         self._archive: Archive = open_archive(archive_home(archive), create=create, **settings)
         self._not_indexed = 0
         self.recovered: list[captures.Recovered] = captures.recover(self._archive)
@@ -284,6 +292,11 @@ class AudioStorageSystem:
     def open_audio(self, audio_id: int) -> BinaryIO:
         """The recording's bytes, exactly as they were given, as a seekable stream."""
         return self._archive.blobs.open(self.get_recording(audio_id).file_path)
+
+    def audio_url(self, audio_id: int, expires: float = 3600) -> str:
+        """A URL to read the recording from: below `cdn_url` where that is set, else signed, for anyone who has it and
+        `expires` seconds (at most seven days). Raises `Unavailable` where the recordings are in a folder."""
+        return retrieval.audio_url(self._archive, self.get_recording(audio_id).file_path, timedelta(seconds=expires))
 
     # Versions
 

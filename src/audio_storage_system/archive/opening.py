@@ -93,7 +93,7 @@ def open_archive(home: Path, *, create: bool, **given: Any) -> Archive:
         settings=settings,
         marker=identity,
         database=database,
-        blobs=open_blob_store(home),
+        blobs=open_blob_store(settings.blobs_url or home),
         index=SQLiteIndex(database),
         spaces=spaces,
         engines=pipeline.Engines(),

@@ -32,6 +32,9 @@ class Settings:
     sidecars: also write transcripts and embeddings as files.
     compress: make a derived 16 kHz copy of each recording, `flac` or `pcm16`; empty for none.
     max_file_bytes: larger files are refused.
+    blobs_url: where the recordings' bytes are kept, `s3://bucket/prefix`, `gs://…` or `az://…`; empty for the archive's
+        folder.
+    cdn_url: where a content delivery network serves the recordings; `audio_url` gives that address + key.
     """
 
     transcriber: str = "base"
@@ -43,6 +46,8 @@ class Settings:
     sidecars: bool = False
     compress: str = ""
     max_file_bytes: int = 64 * 1024**3
+    blobs_url: str = ""
+    cdn_url: str = ""
 
 
 def archive_home(place: str | os.PathLike[str] | None = None) -> Path:

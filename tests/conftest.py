@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
+from uuid import uuid4
 
 import pytest
 
 import audio_storage_system
+import servers
 from audio_storage_system.testing import scripted
 from audio_storage_system.transcribers import TRANSCRIBERS
 
@@ -46,3 +49,38 @@ def scripted_engine(monkeypatch: pytest.MonkeyPatch) -> type[scripted.ScriptedTr
     monkeypatch.setitem(cast(dict[str, str], TRANSCRIBERS.builtin), scripted.SPEC, scripted.FACTORY)
     monkeypatch.setattr(scripted.ScriptedTranscriber, "before", None)
     return scripted.ScriptedTranscriber
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """A running S3 server."""
+    with servers.s3_server() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def az_endpoint() -> Iterator[str]:
+    """A running Azurite; skipped where it is not installed."""
+    program = servers.azurite()
+    if program is None:
+        pytest.skip("no azurite-blob on the path or in AUDIO_STORAGE_TEST_AZURITE (npm package azurite)")
+    with servers.az_server(program) as address:
+        yield address
+
+
+@pytest.fixture
+def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty place in S3; its server and keys stand in the environment."""
+    for name, value in {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "ENDPOINT_URL": s3_endpoint}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    return f"s3://{servers.BUCKET}/{uuid4().hex}"
+
+
+@pytest.fixture
+def az_url(az_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty place in Azure storage; its server and keys stand in the environment."""
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", servers.AZURE_ACCOUNT)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", servers.AZURE_KEY)
+    monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", az_endpoint)
+    return f"az://{servers.BUCKET}/{uuid4().hex}"

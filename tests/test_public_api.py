@@ -37,6 +37,7 @@ NAMES = {
 METHODS = {
     "activate_transcript",
     "add",
+    "audio_url",
     "cleanup_old_files",
     "close",
     "context_pack",

@@ -26,7 +26,10 @@
     │   └── ServiceFailed
     ├── TranscriptionFailed
     ├── DeadlineExceeded
-    └── StorageFailed          the archive's own disk or database refused
+    └── StorageFailed          the archive's own disk, object store or database refused
+        ├── StorageUnavailable
+        ├── StorageRefused
+        ├── BucketNotFound
         ├── ArchiveNotFound
         ├── ArchiveReadOnly
         ├── StorageFull
@@ -194,6 +197,25 @@ class StorageFailed(AudioStorageSystemError):
     """The archive could not be written or read: {reason}"""
 
     exit_code = 9
+
+
+class StorageUnavailable(StorageFailed):
+    """The storage at {place} cannot be reached: {reason}. Nothing was half-stored. Check its address and the network,
+    then try again."""
+
+    http_status, retryable = 503, True
+
+
+class StorageRefused(StorageFailed):
+    """The storage at {place} refused: {reason}"""
+
+    http_status = 403
+
+
+class BucketNotFound(StorageFailed):
+    """There is no bucket or container {bucket} for {place}. Make it, or check its name, its region and the endpoint."""
+
+    http_status = 404
 
 
 class ArchiveNotFound(StorageFailed):

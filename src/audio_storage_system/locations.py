@@ -1,13 +1,13 @@
-"""Addresses as people may see them: without their secrets."""
+"""Addresses of databases and stores: how they are shown, and what must not stand in them."""
 
 from __future__ import annotations
 
 import re
 from urllib.parse import urlsplit
 
-HIDDEN = "***"
-# Parameters of an address that may hold a secret.
-_SECRET = re.compile(r"(?i)\b((?:ssl)?password|passwd|pwd|secret|token|key|signature|sig)=[^&\s]*")
+_HIDDEN = r"(?:\w*(?:password|passwd|secret|token|signature|credential|key|key_id)\w*|sig|sas)"
+_USER = re.compile(r"(?<=://)([^/?#@]*?)(:[^/?#]*)?@")
+_QUERY = re.compile(rf"(?i)(?<=[?&])({_HIDDEN})=[^&#\s]*")
 
 
 def is_url(place: object) -> bool:
@@ -16,15 +16,14 @@ def is_url(place: object) -> bool:
 
 
 def redacted(url: str) -> str:
-    """`url` with passwords and keys replaced by `***`; a path stays as it is."""
-    if not is_url(url):
-        return url
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    name, colon, _ = user.partition(":")
-    netloc = f"{name}{colon}{HIDDEN if colon else ''}{at}{host}"
-    query = _SECRET.sub(lambda found: f"{found[1]}={HIDDEN}", parts.query)
-    return f"{parts.scheme}://{netloc}{parts.path}{'?' if query else ''}{query}"
+    """`url` as it may be shown: passwords, keys and tokens are `***`."""
+    shown = _USER.sub(lambda found: f"{found[1]}{':***' if found[2] else ''}@", url)
+    return _QUERY.sub(r"\1=***", shown)
+
+
+def holds_secret(url: str) -> bool:
+    """Whether a user name, a password, a key or a token stands in `url`."""
+    return "@" in urlsplit(url).netloc or bool(_QUERY.search(url))
 
 
 def without_user(url: str) -> str:

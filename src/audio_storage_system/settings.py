@@ -43,6 +43,9 @@ class Settings:
     partition: how the derived search table of PostgreSQL is cut, fixed when it is made: `year`, `month`, `owner:N`.
     vectors_url: the vector database that searches ask, such as `qdrant+http://host:6333`; empty for the catalogue's own
     index. Keys for it are never part of the address.
+    blobs_url: where the recordings' bytes are kept, `s3://bucket/prefix`, `gs://…` or `az://…`; empty for the archive's
+        folder.
+    cdn_url: where a content delivery network serves the recordings; `audio_url` gives that address + key.
     """
 
     transcriber: str = "base"
@@ -63,6 +66,8 @@ class Settings:
     pool_pre_ping: bool = True
     partition: str = ""
     vectors_url: str = ""
+    blobs_url: str = ""
+    cdn_url: str = ""
 
 
 def archive_home(place: str | os.PathLike[str] | None = None) -> Path:

@@ -78,7 +78,9 @@ class AudioStorageSystem:
 
     archive: its folder, the address of its PostgreSQL database, or its `audio-storage.toml`; default
     `$AUDIO_STORAGE_DATABASE_URL`, else the folder `$AUDIO_STORAGE_HOME`, else `./audio_storage`. It is made when it
-    does not exist, unless `create` is false. storage_backend: `sqlite` or `postgres`, to insist on one. Further
+    does not exist, unless `create` is false. storage_backend: `sqlite` or `postgres`, to insist on one. blobs: where
+    the bytes are kept if not in the folder, as `s3://bucket/prefix`. vectors: the vector database that searches ask if
+    not the catalogue's own index, as `qdrant+http://host:6333`. Further
     keywords are settings (see `Settings`), which win over environment and file.
 
     Safe to use from several threads and processes at once; a context manager. Every method may raise the errors of
@@ -90,11 +92,14 @@ class AudioStorageSystem:
         archive: Place | None = None,
         *,
         storage_backend: str | None = None,
+        blobs: str | None = None,
+        vectors: str | None = None,
         create: bool = True,
         **settings: Any,
     ) -> None:
         home, named = locate(archive, storage_backend)
-        self._archive: Archive = open_archive(home, create=create, **{**named, **settings})
+        places = {name: url for name, url in (("blobs_url", blobs), ("vectors_url", vectors)) if url}
+        self._archive: Archive = open_archive(home, create=create, **{**named, **settings, **places})
         self._not_indexed = 0
         self.recovered: list[captures.Recovered] = captures.recover(self._archive)
 
@@ -300,6 +305,11 @@ class AudioStorageSystem:
     def open_audio(self, audio_id: int) -> BinaryIO:
         """The recording's bytes, exactly as they were given, as a seekable stream."""
         return self._archive.blobs.open(self.get_recording(audio_id).file_path)
+
+    def audio_url(self, audio_id: int, expires: float = 3600) -> str:
+        """A URL to read the recording from: below `cdn_url` where that is set, else signed, for anyone who has it and
+        `expires` seconds (at most seven days). Raises `Unavailable` where the recordings are in a folder."""
+        return retrieval.audio_url(self._archive, self.get_recording(audio_id).file_path, timedelta(seconds=expires))
 
     # Versions
 

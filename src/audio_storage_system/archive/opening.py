@@ -118,7 +118,7 @@ def open_archive(home: Path, *, create: bool, **given: Any) -> Archive:
 
 def open_blobs(home: Path, settings: Settings) -> BlobStore:
     """Where the settings keep the blobs."""
-    return open_blob_store(home)
+    return open_blob_store(settings.blobs_url or home)
 
 
 def make_ready(home: Path, settings: Settings, database: Database) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal, get_args
+from urllib.parse import quote
 
 from audio_storage_system.archive.opening import Archive
 from audio_storage_system.audio import Waveform, load_audio, resample
@@ -123,3 +125,10 @@ def _missing_vectors(archive: Archive, space: Space, query: Query, deadline: Dea
         return ()
     found = "not found" if query.mode == "semantic" else "found by their words only"
     return (f"{missing} passage(s) have no vector in {space.model} and are {found}; generate_embeddings adds them",)
+
+
+def audio_url(archive: Archive, key: str, expires: timedelta) -> str:
+    """Where others can read a blob: from the content delivery network in the settings, else by a signed URL."""
+    if archive.settings.cdn_url:
+        return f"{archive.settings.cdn_url.rstrip('/')}/{quote(key)}"
+    return archive.blobs.url_for(key, expires)

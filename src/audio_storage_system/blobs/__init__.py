@@ -13,12 +13,19 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOB_STORES", "BlobStore", "StagedBlob", "checked_key", "open_blob_store"]
 
-BLOB_STORES = Registry("blob store", "blobs", {"file": "audio_storage_system.blobs.local:from_url"})
+CLOUD = "audio_storage_system.blobs.cloud:from_url"
+BLOB_STORES = Registry(
+    "blob store",
+    "blobs",
+    {"file": "audio_storage_system.blobs.local:from_url", "s3": CLOUD, "gs": CLOUD, "az": CLOUD},
+    extras={"s3": "cloud", "gs": "cloud", "az": "cloud"},
+)
 """Scheme → a function from the whole URL to a `BlobStore`."""
 
 
 def open_blob_store(place: str | Path) -> BlobStore:
-    """The store at a URL (`file:///srv/archive`) or in a folder. Nothing is made before something is stored.
+    """The store at a URL (`file:///srv/archive`, `s3://bucket/prefix`) or in a folder. Nothing is made before
+    something is stored.
 
     Raises `UnknownSpec` for a scheme that no store is registered for, `MissingExtra`.
     """

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from datetime import timedelta
+from typing import BinaryIO, ClassVar
 
-from audio_storage_system.errors import InvalidInput, NotFound
+from audio_storage_system.errors import InvalidInput, NotFound, Unavailable
 
 BLOCK = 1 << 20
 
@@ -30,10 +32,13 @@ class BlobStore(ABC):
     """
 
     url: str
+    remote: ClassVar[bool] = False
+    """Whether bytes travel over a network, so that it pays to know first whether they are stored already."""
 
     @abstractmethod
-    def stage(self, source: BinaryIO) -> StagedBlob:
-        """Copy `source` to its end into the store, hashing on the way; durable when it returns."""
+    def stage(self, source: BinaryIO, *, name: str = "") -> StagedBlob:
+        """Copy `source` to its end into the store, hashing on the way. The bytes are safe from the source's end on, and
+        durable once published. `name` tells stores that note one the media type, by its suffix."""
 
     @abstractmethod
     def publish(self, staged: StagedBlob, key: str) -> str:
@@ -50,6 +55,10 @@ class BlobStore(ABC):
     @abstractmethod
     def size(self, key: str) -> int:
         """Bytes stored under `key`. Raises `NotFound`."""
+
+    def version(self, key: str) -> str:
+        """A text that changes when the bytes under `key` do. Raises `NotFound`."""
+        return str(self.size(key))
 
     def has(self, key: str) -> bool:
         """Whether there is something under `key`."""
@@ -82,9 +91,17 @@ class BlobStore(ABC):
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Every key below the folder `prefix`, in order; staged bytes are not among them."""
 
+    def url_for(self, key: str, expires: timedelta) -> str:
+        """A URL from which anyone can read `key` until it expires. Raises `Unavailable` where there is none to give."""
+        raise Unavailable(reason=f"{self.url} has no URLs for others to read from; use open_audio, or object storage")
+
     def crashed(self) -> bool:
         """Whether a process died while it had this store open for writing, so that blobs may lack their rows."""
         return False
+
+    def settled(self, prefix: str = "") -> Iterator[str]:
+        """The keys that no living process can be about to give a row: those that a scan may take for orphans."""
+        return self.keys(prefix)
 
     def tidy(self) -> None:
         """Remove what such processes left, blobs excepted; `crashed` is false from then on."""
@@ -99,3 +116,21 @@ def checked_key(key: str) -> str:
     if not key or "\\" in key or "\0" in key or ":" in parts[0] or any(part in ("", ".", "..") for part in parts):
         raise InvalidInput(reason=f"{key!r} is not a key inside the archive")
     return key
+
+
+def numbered(key: str, number: int) -> str:
+    """`a/b.wav` → `a/b-2.wav`."""
+    stem, suffix = posixpath.splitext(key)
+    return f"{stem}-{number}{suffix}"
+
+
+def free_number(start: int, taken: Callable[[int], bool]) -> int:
+    """A free number, `start` or more, that follows a taken one, by doubling and halving: thousands may share a name."""
+    low, step = start - 1, 1
+    while taken(low + step):
+        low, step = low + step, step * 2
+    high = low + step
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if taken(middle) else (low, middle)
+    return high

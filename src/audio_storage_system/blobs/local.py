@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import posixpath
 import stat
 import threading
 import weakref
@@ -24,7 +23,7 @@ from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
-from audio_storage_system.blobs.base import BLOCK, BlobStore, StagedBlob, checked_key
+from audio_storage_system.blobs.base import BLOCK, BlobStore, StagedBlob, checked_key, free_number, numbered
 from audio_storage_system.durable import FileLock, disk_errors, make_folders, sync_folder
 from audio_storage_system.errors import InvalidInput, NotFound, StorageFailed
 
@@ -55,7 +54,7 @@ class LocalBlobStore(BlobStore):
         self._durable_folders: set[Path] = set()
         self.url = self._root.as_uri()
 
-    def stage(self, source: BinaryIO) -> StagedBlob:
+    def stage(self, source: BinaryIO, *, name: str = "") -> StagedBlob:
         with disk_errors(self._root):
             path = self._staging / f"{self._open_session().id}-{uuid4().hex}"
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
@@ -114,24 +113,9 @@ class LocalBlobStore(BlobStore):
         candidate = key
         number = 1
         while not _link(temporary, self._path(candidate)):
-            number = self._free_number(key, number + 1)
-            candidate = _numbered(key, number)
+            number = free_number(number + 1, lambda n: os.path.lexists(self._root / numbered(key, n)))
+            candidate = numbered(key, number)
         return candidate
-
-    def _free_number(self, key: str, start: int) -> int:
-        """A free number that follows a taken one, by doubling and halving: thousands may share one name."""
-
-        def taken(number: int) -> bool:
-            return os.path.lexists(self._root / _numbered(key, number))
-
-        low, step = start - 1, 1
-        while taken(low + step):
-            low, step = low + step, step * 2
-        high = low + step
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if taken(middle) else (low, middle)
-        return high
 
     def discard(self, staged: StagedBlob) -> None:
         with disk_errors(self._root):
@@ -313,11 +297,6 @@ def _write_all(descriptor: int, block: bytes) -> None:
     view = memoryview(block)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _numbered(key: str, number: int) -> str:
-    stem, suffix = posixpath.splitext(key)
-    return f"{stem}-{number}{suffix}"
 
 
 def _entries(folder: Path) -> list[tuple[str, bool]]:

@@ -43,6 +43,10 @@ def init(
         str | None, typer.Option(metavar="KIND", help="Also keep a 16 kHz copy of each recording: flac or pcm16.")
     ] = None,
     max_file_bytes: Annotated[int | None, typer.Option(help="Refuse larger files.")] = None,
+    blobs: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where the audio goes: s3://…, gs://…, az://…; default: the folder."),
+    ] = None,
     vectors: Annotated[
         str | None,
         typer.Option(metavar="URL", help="What indexes vectors: qdrant:…, chroma:…, lancedb:…, postgresql://…"),
@@ -68,6 +72,7 @@ def init(
         "sidecars": sidecars,
         "compress": compress,
         "max_file_bytes": max_file_bytes,
+        "blobs_url": blobs,
         "vectors_url": vectors,
         "partition": partition,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import stat
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 OnDuplicate = Literal["keep", "update", "error"]
 BLOB_PREFIX = "audio_files"
+BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,10 @@ class _New:
 
 
 def _store_once(database: Database, blobs: BlobStore, file: BinaryIO, new: _New) -> Stored | None:
+    if blobs.remote and (stored := _known_before(database, file, new)):
+        return stored
     file.seek(0)
-    staged = blobs.stage(file)
+    staged = blobs.stage(file, name=new.name)
     with database.read() as connection:
         known = recordings.find_by_hash(connection, new.owner_id, staged.sha256)
     if known is not None:
@@ -117,6 +121,17 @@ def _store_once(database: Database, blobs: BlobStore, file: BinaryIO, new: _New)
         if stored is None or stored.duplicate:
             _withdraw_unless_used(database, blobs, key)
     return stored
+
+
+def _known_before(database: Database, file: BinaryIO, new: _New) -> Stored | None:
+    """The recording with these bytes, so that they need not travel only to be thrown away."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while block := file.read(BLOCK):
+        digest.update(block)
+    with database.read() as connection:
+        known = recordings.find_by_hash(connection, new.owner_id, digest.hexdigest())
+    return None if known is None else Stored(known, duplicate=True)
 
 
 def _enter(database: Database, blobs: BlobStore, staged: StagedBlob, key: str, new: _New) -> Stored | None:
@@ -204,7 +219,7 @@ def adopt_orphans(database: Database, blobs: BlobStore, *, owner_id: int) -> lis
     """
     with database.read() as connection:
         known = recordings.paths(connection)
-    unknown = [key for key in blobs.keys(BLOB_PREFIX) if key not in known]
+    unknown = [key for key in blobs.settled(BLOB_PREFIX) if key not in known]
     adopted = [_adopt(database, blobs, key, owner_id) for key in unknown]
     return [audio_id for audio_id in adopted if audio_id is not None]
 

@@ -1,0 +1,107 @@
+"""Blobs in object storage: the contract on real servers, and what goes wrong with them."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from audio_storage_system import AudioStorageSystem
+from audio_storage_system.blobs import BlobStore, open_blob_store
+from audio_storage_system.blobs.cloud import SMALL
+from audio_storage_system.errors import BucketNotFound, InvalidInput, StorageUnavailable
+from audio_storage_system.testing.blobs import KEY, BlobStoreContract, get, put
+
+
+class TestS3(BlobStoreContract):
+    @pytest.fixture
+    def store(self, s3_url: str) -> BlobStore:
+        return open_blob_store(s3_url)
+
+
+class TestAzure(BlobStoreContract):
+    @pytest.fixture
+    def store(self, az_url: str) -> BlobStore:
+        return open_blob_store(az_url)
+
+
+@pytest.fixture(params=["s3_url", "az_url"])
+def url(request: pytest.FixtureRequest) -> str:
+    found: str = request.getfixturevalue(request.param)
+    return found
+
+
+def test_large_blobs_are_streamed_published_once_and_leave_nothing_staged(url: str) -> None:
+    store = open_blob_store(url)
+    data = os.urandom(3 * SMALL + 17)
+    keys = [put(store, data), put(store, data)]
+    assert keys == [KEY, KEY.replace(".wav", "-2.wav")]
+    assert all(get(store, key) == data for key in keys)
+    assert list(store.keys()) == sorted(keys, key=str.encode)
+    assert not store.crashed()
+
+
+def test_a_failing_source_of_a_large_blob_leaves_nothing(url: str) -> None:
+    class Broken(io.RawIOBase):
+        left = 20
+
+        def read(self, size: int = -1, /) -> bytes:
+            self.left -= 1
+            if self.left < 0:
+                raise ConnectionResetError("the source went away")
+            return bytes(1 << 20)
+
+    store = open_blob_store(url)
+    with pytest.raises(ConnectionResetError):
+        store.stage(Broken())  # type: ignore[arg-type]
+    assert list(store.keys()) == []
+
+
+def test_a_signed_url_gives_the_bytes(url: str) -> None:
+    store = open_blob_store(url)
+    with urlopen(store.url_for(put(store, b"sound"), timedelta(hours=1))) as answer:  # noqa: S310 # our own server
+        assert answer.read() == b"sound"
+        assert answer.headers["Content-Type"] == "audio/wav"
+
+
+def test_a_missing_bucket_says_so(s3_url: str) -> None:
+    store = open_blob_store("s3://no-such-bucket/x")
+    for call in (lambda: put(store, b"sound"), lambda: store.size(KEY), lambda: list(store.keys())):
+        with pytest.raises(BucketNotFound, match="no-such-bucket"):
+            call()
+
+
+def test_a_server_that_is_down_fails_within_seconds(monkeypatch: pytest.MonkeyPatch, s3_url: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    began = time.monotonic()
+    with pytest.raises(StorageUnavailable, match="s3://recordings") as caught:
+        put(open_blob_store("s3://recordings/x"), b"sound")
+    assert time.monotonic() - began < 20
+    assert caught.value.retryable
+
+
+def test_credentials_in_a_url_are_refused_and_not_shown() -> None:
+    for bad in ("s3://key:hidden@bucket/x", "s3://bucket/x?secret_access_key=hidden"):
+        with pytest.raises(InvalidInput) as caught:
+            open_blob_store(bad)
+        assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("scripted_engine")
+def test_an_archive_keeps_its_recordings_in_a_bucket(tmp_path: Path, demo: Path, url: str) -> None:
+    call = demo / "call.flac"
+    with AudioStorageSystem(tmp_path / "archive", blobs=url, transcriber="scripted") as storage:
+        audio_id = storage.add(call)
+        assert storage.add(call) == audio_id
+        with storage.open_audio(audio_id) as file:
+            assert file.read() == call.read_bytes()
+        with urlopen(storage.audio_url(audio_id)) as answer:  # noqa: S310 # our own server
+            assert answer.read() == call.read_bytes()
+        storage.delete(audio_id)
+    assert list(open_blob_store(url).keys("audio_files")) == []
+    assert not (tmp_path / "archive" / "audio_files").exists()

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from audio_storage_system.errors import (
     TranscriptionFailed,
     WeightsUnavailable,
 )
+from audio_storage_system.pipeline import adopt_orphans
 from audio_storage_system.records import Outcome
 from audio_storage_system.testing.scripted import ScriptedTranscriber
 from audio_storage_system.transcribers import Window
@@ -58,6 +59,59 @@ def blobs(storage: AudioStorageSystem) -> list[Path]:
 
 
 # Storing and deleting
+
+
+def test_a_blob_that_another_process_adopts_while_its_own_gives_up_keeps_its_bytes(
+    storage: AudioStorageSystem, call: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = storage._archive
+    real_add, real_delete = recordings.add, archive.blobs.delete
+
+    def adopt() -> None:
+        adopt_orphans(archive.database, archive.blobs, owner_id=1)
+
+    adopter = threading.Thread(target=adopt)
+
+    def give_up(*_: object, **__: object) -> int:
+        monkeypatch.setattr(recordings, "add", real_add)
+        raise LookupError
+
+    def delete(key: str) -> bool:
+        adopter.start()  # it finds the blob without a row, and waits until it is decided whose it is
+        adopter.join(1)
+        return real_delete(key)
+
+    monkeypatch.setattr(recordings, "add", give_up)
+    monkeypatch.setattr(archive.blobs, "delete", delete)
+    with pytest.raises(LookupError):
+        storage.store_audio_file(call)
+    adopter.join()
+    assert all(archive.blobs.has(recording.file_path) for recording in storage.list_recordings())
+
+
+def test_a_blob_that_is_withdrawn_while_orphans_are_looked_for_is_no_error(
+    storage: AudioStorageSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = storage._archive
+    monkeypatch.setattr(archive.blobs, "keys", lambda prefix: iter(["audio_files/2026/11/audio_20261122_120000.wav"]))
+    assert adopt_orphans(archive.database, archive.blobs, owner_id=1) == []
+
+
+@pytest.mark.parametrize("moment", ["2026-01-01", datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))])
+def test_a_time_of_recording_that_is_none_is_refused(storage: AudioStorageSystem, call: Path, moment: datetime) -> None:
+    with pytest.raises(InvalidInput, match="recorded_at"):
+        storage.store_audio_file(call, recorded_at=moment)
+    assert not blobs(storage)
+
+
+def test_a_path_with_a_nul_in_it_is_refused_like_any_other_bad_one(storage: AudioStorageSystem) -> None:
+    with pytest.raises(InvalidInput, match="no path"):
+        storage.add("a\0b.wav")
+
+
+def test_a_year_of_less_than_four_digits_is_filled_up(storage: AudioStorageSystem, call: Path) -> None:
+    audio_id = storage.store_audio_file(call, recorded_at=datetime(5, 1, 2, tzinfo=UTC))
+    assert storage.get_recording(audio_id).file_path == "audio_files/0005/01/audio_00050102_000000.flac"
 
 
 def test_finishing_an_old_deletion_spares_a_new_recording_of_the_same_name(

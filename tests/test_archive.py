@@ -554,9 +554,10 @@ import sys
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.catalogue import recordings
 import os, signal
+from datetime import UTC, datetime
 def die(*args, **kwargs): os.kill(os.getpid(), signal.SIGKILL)
 recordings.add = die
-AudioStorageSystem(sys.argv[1]).store_audio_file(sys.argv[2])
+AudioStorageSystem(sys.argv[1]).store_audio_file(sys.argv[2], recorded_at=datetime(2025, 3, 4, 5, 6, 7, tzinfo=UTC))
 """
 
 
@@ -568,7 +569,9 @@ def test_a_blob_whose_row_was_never_written_is_adopted(tmp_path: Path, call: Pat
     with AudioStorageSystem(home, transcriber="scripted") as storage:
         [recording] = storage.list_recordings()
         assert recording.file_hash == hashlib.sha256(call.read_bytes()).hexdigest()
+        assert recording.recorded_at == datetime(2025, 3, 4, 5, 6, 7, tzinfo=UTC)
         assert storage.add(call).duplicate
+        assert [r.original_name for r in storage.list_recordings()] == ["call.flac"]
     assert len(list((home / "audio_files").rglob("*.flac"))) == 1
 
 

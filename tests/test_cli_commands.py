@@ -552,3 +552,39 @@ def test_version_and_help_need_no_archive(run: Command, home: Path) -> None:
     assert "search" in run("--help").out
     assert run().code == 0
     assert not home.exists()
+
+
+# What is told, and what is refused
+
+
+def test_a_damaged_file_is_named_as_it_is_and_show_says_what_is_wrong_with_it(
+    run: Command, demo: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged_tail.flac"
+    sound = bytearray((demo / "call.flac").read_bytes())
+    sound[-4000:-1000] = bytes(3000)
+    damaged.write_bytes(sound)
+    told = run("add", damaged).err
+    assert "damaged_tail.flac: " in told and "Damaged_tail" not in told
+    assert "warning" in run("show", 1).out
+
+
+def test_retranscribing_with_an_engine_that_does_not_exist_is_wrong_usage(run: Command, note: Path) -> None:
+    run("add", note)
+    answer = run("retranscribe", 1, "--model", "nope", "--json")
+    assert answer.code == 2
+    assert answer.data["error"]["code"] == "unknown_spec"
+
+
+def test_a_failed_retranscription_says_whether_trying_again_can_help(
+    run: Command, note: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("add", note)
+    failure = run("retranscribe", 1, "--model", "base", "--json").data["failed"][0]
+    assert failure["outcome"] == "engine_unavailable" and failure["retryable"]
+
+
+@pytest.mark.parametrize("option", ["--limit", "--offset"])
+def test_a_page_of_a_listing_begins_and_ends_somewhere(run: Command, note: Path, option: str) -> None:
+    run("add", note)
+    assert run("list", option, "-1").code == 2

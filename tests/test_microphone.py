@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from audio_storage_system import AudioStorageSystem
 from audio_storage_system.audio.microphone import list_devices, record
 from audio_storage_system.audio.spool import SpoolReport, find_abandoned
 from audio_storage_system.errors import InvalidInput, MicrophoneUnavailable, StorageFull
@@ -273,6 +274,36 @@ def test_a_level_meter_that_fails_costs_no_sound(portaudio: Callable[..., FakePo
     with pytest.raises(ZeroDivisionError):
         record(tmp_path / "one", duration=2, on_level=broken)
     assert recover(tmp_path, tmp_path / "recorded.wav")[1] == noise(0.5)
+
+
+def test_ctrl_c_pressed_again_and_again_ends_the_recording_and_keeps_it(
+    portaudio: Callable[..., FakePortAudio], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(level: float) -> None:
+        raise KeyboardInterrupt
+
+    def pressed_while_winding_up(seconds: float) -> None:
+        presses.append(seconds)
+        if len(presses) < 3:
+            raise KeyboardInterrupt
+
+    presses: list[float] = []
+    portaudio(lambda deliver: deliver(noise(0.5)))
+    monkeypatch.setattr("audio_storage_system.audio.microphone.time", SimpleNamespace(sleep=pressed_while_winding_up))
+    kept = record(tmp_path / "one", on_level=press)
+    assert len(presses) == 3 and kept.seconds == 0.5
+    assert not [thread for thread in threading.enumerate() if thread.name == "spool-writer"]
+
+
+def test_two_recordings_of_a_muted_microphone_are_two_recordings(
+    portaudio: Callable[..., FakePortAudio], scripted_engine: object, tmp_path: Path
+) -> None:
+    portaudio(lambda deliver: deliver(bytes(2 * RATE)))
+    with AudioStorageSystem(tmp_path / "archive", transcriber="scripted") as storage:
+        for session in ("one", "two"):
+            added = storage.record_and_store_audio(duration=1, metadata={"session": session})
+            assert not added.duplicate
+        assert [r.metadata["session"] for r in storage.list_recordings()] == ["two", "one"]
 
 
 def test_a_full_disk_is_reported_and_what_was_written_before_is_kept(

@@ -8,25 +8,28 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from audio_storage_system import AudioStorageSystem
+from audio_storage_system import AudioStorageSystem, load_audio
 from audio_storage_system.audio.spool import SpoolWriter
 from audio_storage_system.catalogue import recordings, transcripts
 from audio_storage_system.errors import (
     ArchiveBusy,
     EngineUnavailable,
     InvalidInput,
+    InvalidMetadata,
+    InvalidSetting,
     NotAudio,
     NotFound,
     StorageFull,
     TranscriptionFailed,
     WeightsUnavailable,
 )
+from audio_storage_system.pipeline import adopt_orphans
 from audio_storage_system.records import Outcome
 from audio_storage_system.testing.scripted import ScriptedTranscriber
 from audio_storage_system.transcribers import Window
@@ -58,6 +61,59 @@ def blobs(storage: AudioStorageSystem) -> list[Path]:
 
 
 # Storing and deleting
+
+
+def test_a_blob_that_another_process_adopts_while_its_own_gives_up_keeps_its_bytes(
+    storage: AudioStorageSystem, call: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = storage._archive
+    real_add, real_delete = recordings.add, archive.blobs.delete
+
+    def adopt() -> None:
+        adopt_orphans(archive.database, archive.blobs, owner_id=1)
+
+    adopter = threading.Thread(target=adopt)
+
+    def give_up(*_: object, **__: object) -> int:
+        monkeypatch.setattr(recordings, "add", real_add)
+        raise LookupError
+
+    def delete(key: str) -> bool:
+        adopter.start()  # it finds the blob without a row, and waits until it is decided whose it is
+        adopter.join(1)
+        return real_delete(key)
+
+    monkeypatch.setattr(recordings, "add", give_up)
+    monkeypatch.setattr(archive.blobs, "delete", delete)
+    with pytest.raises(LookupError):
+        storage.store_audio_file(call)
+    adopter.join()
+    assert all(archive.blobs.has(recording.file_path) for recording in storage.list_recordings())
+
+
+def test_a_blob_that_is_withdrawn_while_orphans_are_looked_for_is_no_error(
+    storage: AudioStorageSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = storage._archive
+    monkeypatch.setattr(archive.blobs, "keys", lambda prefix: iter(["audio_files/2026/11/audio_20261122_120000.wav"]))
+    assert adopt_orphans(archive.database, archive.blobs, owner_id=1) == []
+
+
+@pytest.mark.parametrize("moment", ["2026-01-01", datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))])
+def test_a_time_of_recording_that_is_none_is_refused(storage: AudioStorageSystem, call: Path, moment: datetime) -> None:
+    with pytest.raises(InvalidInput, match="recorded_at"):
+        storage.store_audio_file(call, recorded_at=moment)
+    assert not blobs(storage)
+
+
+def test_a_path_with_a_nul_in_it_is_refused_like_any_other_bad_one(storage: AudioStorageSystem) -> None:
+    with pytest.raises(InvalidInput, match="no path"):
+        storage.add("a\0b.wav")
+
+
+def test_a_year_of_less_than_four_digits_is_filled_up(storage: AudioStorageSystem, call: Path) -> None:
+    audio_id = storage.store_audio_file(call, recorded_at=datetime(5, 1, 2, tzinfo=UTC))
+    assert storage.get_recording(audio_id).file_path == "audio_files/0005/01/audio_00050102_000000.flac"
 
 
 def test_finishing_an_old_deletion_spares_a_new_recording_of_the_same_name(
@@ -269,3 +325,58 @@ def test_sidecars_written_at_once_stay_one_file_and_go_with_the_recording(tmp_pa
         assert len(names) == 1
         storage.delete(audio_id)
         assert not list(storage.home.glob("transcripts/*/*/*")) + list(storage.home.glob("embeddings/*/*/*"))
+
+
+# What can never work
+
+
+@pytest.mark.parametrize("values", [["user"], "user", None, 5])
+def test_metadata_that_is_no_mapping_is_refused_and_changes_nothing(
+    storage: AudioStorageSystem, call: Path, values: object
+) -> None:
+    audio_id = storage.store_audio_file(call, metadata={"user": "john"})
+    with pytest.raises(InvalidMetadata):
+        storage.set_metadata(audio_id, values)  # type: ignore[arg-type]
+    assert storage.get_recording(audio_id).metadata == {"user": "john"}
+
+
+@pytest.mark.parametrize("samples", [np.zeros((2, 16_000), np.float32), np.zeros(16_000, np.int16)])
+def test_samples_of_the_wrong_kind_are_refused_before_there_is_a_version(
+    storage: AudioStorageSystem, call: Path, samples: np.ndarray
+) -> None:
+    audio_id = storage.store_audio_file(call)
+    with pytest.raises(InvalidInput, match="audio_data"):
+        storage.generate_transcript(audio_id, samples)  # type: ignore[arg-type]
+    assert storage.transcripts(audio_id) == []
+
+
+def test_a_plain_array_is_an_example_to_search_by(storage: AudioStorageSystem, call: Path) -> None:
+    storage.add(call)
+    sound = np.array(load_audio(call, 16_000))
+    assert storage.search_similar_audio(audio=sound, by="audio")[0].original_name == "call.flac"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("days", ["3", None])
+def test_a_retention_that_is_no_number_deletes_nothing(storage: AudioStorageSystem, call: Path, days: float) -> None:
+    storage.store_audio_file(call)
+    with pytest.raises(InvalidInput):
+        storage.cleanup_old_files(days)
+    assert len(storage.list_recordings()) == 1
+
+
+@pytest.mark.parametrize("weight", [7, -1, float("nan")])
+def test_a_weight_that_is_no_share_is_refused_before_there_is_an_archive(tmp_path: Path, weight: float) -> None:
+    with pytest.raises(InvalidSetting, match="combined_weight"):
+        AudioStorageSystem(tmp_path / "new", combined_weight=weight)
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_cannot_be_called_is_no_embedding_function(storage: AudioStorageSystem) -> None:
+    with pytest.raises(InvalidInput, match="can be called"):
+        storage.generate_text_embedding = 5  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("page", [{"limit": -1}, {"offset": -1}])
+def test_a_listing_has_no_negative_page(storage: AudioStorageSystem, page: dict[str, int]) -> None:
+    with pytest.raises(InvalidInput):
+        storage.list_recordings(**page)  # type: ignore[arg-type]

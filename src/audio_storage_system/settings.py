@@ -136,6 +136,8 @@ def load_settings(home: Path, **given: Any) -> Settings:
         settings = replace(settings, **_checked(values))
     if settings.compress not in ("", "flac", "pcm16"):
         raise InvalidSetting(name="compress", reason='it is "flac", "pcm16" or empty')
+    if not 0 <= settings.combined_weight <= 1:
+        raise InvalidSetting(name="combined_weight", reason=f"it is a share, 0…1, not {settings.combined_weight:g}")
     return settings
 
 

@@ -248,7 +248,7 @@ class AudioStorageSystem:
             if text is None or by != "transcript":
                 raise InvalidInput(reason="Give a text to search for, or audio= to search by an example")
             return retrieval.search_text(self._archive, query, until_then, space)
-        example = audio if isinstance(audio, Waveform) else Path(audio)
+        example = pipeline.as_waveform(audio) if isinstance(audio, np.ndarray) else Path(audio)
         task = self._task(whisper_model, language, None)
         return retrieval.search_example(self._archive, example, by, query, until_then, task, space)
 
@@ -368,8 +368,8 @@ class AudioStorageSystem:
         """Delete every recording that was stored more than `days_old` days ago; what was removed."""
         try:
             before = utc_now() - timedelta(days=days_old)
-        except (OverflowError, ValueError) as error:
-            raise InvalidInput(reason=f"{days_old} days ago is no time") from error
+        except (OverflowError, ValueError, TypeError) as error:
+            raise InvalidInput(reason=f"{days_old!r} days ago is no time") from error
         if days_old < 0:
             raise InvalidInput(reason="days_old is not negative")
         old = audio_files.c.created_at < before

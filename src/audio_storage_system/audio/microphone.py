@@ -118,7 +118,7 @@ def _run(
     capture: _Capture, stream: Any, writer: SpoolWriter, on_level: Level | None, stop: threading.Event | None
 ) -> tuple[str | None, Spool]:
     """Record until it is over, and say what went wrong, if anything. In any case what was captured is in the spool."""
-    thread = threading.Thread(target=capture.write_to, args=(writer,), name="spool-writer")
+    thread = threading.Thread(target=capture.write_to, args=(writer,), name="spool-writer", daemon=True)
     thread.start()
     fault: str | None = None
     try:
@@ -126,12 +126,23 @@ def _run(
     except KeyboardInterrupt:
         pass  # the way to end a recording by hand
     finally:
-        time.sleep(1 / BLOCKS_PER_SECOND)  # the last block, half said, is still with the device
-        stream.abort()
-        capture.blocks.put(None)
-        thread.join()
+        _insist(lambda: time.sleep(1 / BLOCKS_PER_SECOND))  # the last block, half said, is still with the device
+        _insist(stream.abort)
+        _insist(lambda: capture.blocks.put(None))
+        _insist(thread.join)
         spool = capture.close(writer)
     return fault, spool
+
+
+def _insist(step: Callable[[], object]) -> None:
+    """Do it although Ctrl-C is pressed again, which means no more than it did the first time: left undone, the writer
+    would wait for ever, and the program with it."""
+    while True:
+        try:
+            step()
+        except KeyboardInterrupt:
+            continue
+        return
 
 
 def _start(stream: Any) -> str | None:

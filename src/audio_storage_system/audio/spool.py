@@ -279,7 +279,9 @@ class Spool:
     def _write_wav(self, path: Path, pieces: list[_Piece]) -> str:
         digest = hashlib.sha256()
         with path.open("wb") as file:
-            header = wav_header(self.sample_rate, self.channels, sum(piece.frames for piece in pieces))
+            # The time makes every capture a file of its own: two of a muted microphone are not the same recording.
+            frames = sum(piece.frames for piece in pieces)
+            header = wav_header(self.sample_rate, self.channels, frames, self.started_at.isoformat())
             _write_hashed(file, digest, header)
             for piece in pieces:
                 _write_hashed(file, digest, self._sound(piece))

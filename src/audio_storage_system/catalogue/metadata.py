@@ -132,7 +132,8 @@ def validate(values: object) -> None:
 
 
 def put(connection: Connection, audio_id: int, values: Metadata) -> None:
-    """Set these keys, replacing what they had."""
+    """Set these keys, replacing what they had. Raises `InvalidMetadata`."""
+    validate(values)
     rows = [{"audio_file_id": audio_id, "key": k, **encode(k, v)._asdict()} for k, v in values.items()]
     if rows:
         remove(connection, audio_id, [row["key"] for row in rows])

@@ -12,7 +12,7 @@ from audio_storage_system.clock import utc_now
 from audio_storage_system.database import tables
 from audio_storage_system.database.queries import among, given
 from audio_storage_system.database.tables import audio_files
-from audio_storage_system.errors import NotFound
+from audio_storage_system.errors import InvalidInput, NotFound
 from audio_storage_system.records import AudioInfo, Metadata, Recording
 
 STORED = "stored"
@@ -92,7 +92,9 @@ def paths(connection: Connection) -> set[str]:
 def select_where(
     connection: Connection, *conditions: ColumnElement[bool], limit: int | None = None, offset: int = 0
 ) -> list[Recording]:
-    """Recordings that meet the conditions, the latest recorded first, with their metadata."""
+    """Recordings that meet the conditions, the latest recorded first, with their metadata. Raises `InvalidInput`."""
+    if offset < 0 or (limit is not None and limit < 0):
+        raise InvalidInput(reason="limit and offset are not negative")
     query = (
         select(audio_files)
         .where(*conditions)
@@ -107,6 +109,13 @@ def _recordings(connection: Connection, rows: Sequence[RowMapping]) -> list[Reco
     ids = [row["id"] for row in rows]
     values, warnings = metadata.get_many(connection, ids), _warnings(connection, ids)
     return [Recording(**row, metadata=values[row["id"]], warnings=warnings.get(row["id"], ())) for row in rows]
+
+
+def rename(connection: Connection, audio_id: int, original_name: str) -> None:
+    """Give a recording another original name."""
+    changed = {"original_name": original_name}
+    connection.execute(update(audio_files).where(audio_files.c.id == audio_id).values(changed))
+    touch(connection, audio_id)
 
 
 def touch(connection: Connection, audio_id: int) -> None:

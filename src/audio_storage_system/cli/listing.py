@@ -24,8 +24,8 @@ def list_recordings(
     until: options.Until = None,
     language: options.SpokenLanguage = None,
     speaker: options.Speaker = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="How many; 0: all.")] = 50,
-    offset: Annotated[int, typer.Option(help="How many to leave out.")] = 0,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many; 0: all.")] = 50,
+    offset: Annotated[int, typer.Option(min=0, help="How many to leave out.")] = 0,
     archive: options.ArchivePlace = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -140,5 +140,7 @@ def _show_recording(recording: Recording, out: Output) -> None:
     }
     for name, value in facts.items():
         out.styled((f"{name:>10}  ", "dim"), (str(value), ""))
+    for warning in recording.warnings:
+        out.styled((f"{'warning':>10}  ", "yellow"), (warning, ""))
     for key, value in recording.metadata.items():
         out.styled((f"{key:>10}  ", "cyan"), (str(value), ""))

@@ -90,7 +90,8 @@ class _Speaker(logging.Handler):
         message = record.getMessage()
         if message not in self._said:
             self._said.add(message)
-            say(message[:1].upper() + message[1:])
+            first = message.split(" ", 1)[0]
+            say(message[:1].upper() + message[1:] if first.isalpha() else message)  # a file's name stays as it is
 
 
 def _console() -> Any:

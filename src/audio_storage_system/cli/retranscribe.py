@@ -13,7 +13,7 @@ from audio_storage_system.cli.output import Output, say
 from audio_storage_system.cli.progress import Progress
 from audio_storage_system.cli.session import opened
 from audio_storage_system.cli.values import parse_where
-from audio_storage_system.errors import AudioStorageSystemError, InvalidInput
+from audio_storage_system.errors import AudioStorageSystemError, InvalidInput, MissingExtra, UnknownSpec
 
 if TYPE_CHECKING:
     from audio_storage_system import AudioStorageSystem
@@ -105,8 +105,12 @@ def _redo(storage: AudioStorageSystem, recording: Recording, given: dict[str, An
         transcript_id = storage.generate_transcript(recording.id, allow_fallback=not said, **given)
         storage.generate_embeddings(recording.id, transcript_id)
         version = storage.get_transcript(transcript_id)
+    except (UnknownSpec, MissingExtra):  # a mistake in the command, not in this recording
+        raise
     except AudioStorageSystemError as error:
-        return {"audio_id": recording.id, **error.as_dict(), "outcome": error.details.get("outcome")}
+        outcome = error.details.get("outcome")
+        told = error.as_dict() if outcome is None else {**error.as_dict(), "retryable": outcome.retryable}
+        return {"audio_id": recording.id, **told, "outcome": outcome}
     return {
         "audio_id": recording.id,
         "original_name": recording.original_name,

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from audio_storage_system.audio.waveform import Waveform
 from audio_storage_system.embedders.base import AudioEmbedder, Matrix, Samples, TextEmbedder, Vector, unit_vector
+from audio_storage_system.errors import InvalidInput
 
 SAMPLE_RATE = 16_000
 PROBE_TEXT = "dimension"
@@ -29,8 +30,11 @@ def function_model(function: Callable[..., object], name: str | None = None) -> 
     """The space a user function opens: `user:<name>`, or `user:<module>.<qualname>`.
 
     A lambda, a `functools.partial`, a method or an object that can be called has no name of its own: it is called after
-    what it is made of, and a warning says that another one like it would share its space.
+    what it is made of, and a warning says that another one like it would share its space. Raises `InvalidInput` for
+    what cannot be called.
     """
+    if not callable(function):
+        raise InvalidInput(reason=f"An embedding function can be called; {function!r} cannot")
     if name:
         return f"user:{name}"
     model = f"user:{_own_name(function)}"

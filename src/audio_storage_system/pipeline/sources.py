@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from audio_storage_system.audio import Waveform, resample, stream
 from audio_storage_system.blobs import BlobStore
+from audio_storage_system.errors import InvalidInput
 from audio_storage_system.records import Span
 
 MODEL_RATE = 16_000
@@ -20,7 +21,12 @@ Samples = npt.NDArray[np.float32]
 
 
 def as_waveform(samples: Samples) -> Waveform:
-    """Samples as a `Waveform`; a plain array is taken to be mono at 16 kHz."""
+    """Samples as a `Waveform`; a plain array is taken to be mono at 16 kHz. Raises `InvalidInput` for more than one
+    dimension and for whole numbers, whose full scale nobody knows."""
+    array = np.asarray(samples)
+    if array.ndim != 1 or (array.size and array.dtype.kind != "f"):
+        reason = f"audio_data is one dimension of floating-point samples in -1…1, not {array.ndim} of {array.dtype}"
+        raise InvalidInput(reason=reason)
     return samples if isinstance(samples, Waveform) else Waveform(samples, MODEL_RATE)
 
 

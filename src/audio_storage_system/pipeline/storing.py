@@ -20,7 +20,7 @@ from audio_storage_system.blobs import BlobStore, StagedBlob
 from audio_storage_system.catalogue import locks, metadata, recordings
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import Database
-from audio_storage_system.errors import DuplicateRecording, InvalidInput, NotAudio, TooLarge
+from audio_storage_system.errors import DuplicateRecording, InvalidInput, NotAudio, NotFound, StorageFailed, TooLarge
 from audio_storage_system.records import AudioInfo, Metadata
 
 logger = logging.getLogger(__name__)
@@ -75,10 +75,21 @@ def store(
 
 def _check_request(values: Metadata, recorded_at: datetime | None, on_duplicate: OnDuplicate) -> None:
     metadata.validate(values)
-    if recorded_at is not None and recorded_at.tzinfo is None:
-        raise InvalidInput(reason=f"recorded_at={recorded_at} has no time zone")
+    if recorded_at is not None:
+        _check_moment(recorded_at)
     if on_duplicate not in get_args(OnDuplicate):
         raise InvalidInput(reason=f"on_duplicate is one of {', '.join(get_args(OnDuplicate))}, not {on_duplicate!r}")
+
+
+def _check_moment(recorded_at: object) -> None:
+    if not isinstance(recorded_at, datetime):
+        raise InvalidInput(reason=f"recorded_at is a datetime, not {recorded_at!r}")
+    if recorded_at.tzinfo is None:
+        raise InvalidInput(reason=f"recorded_at={recorded_at} has no time zone")
+    try:
+        recorded_at.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidInput(reason=f"recorded_at={recorded_at} is before the year 1 in UTC") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +158,18 @@ def _enter(database: Database, blobs: BlobStore, staged: StagedBlob, key: str, n
 
 
 def _withdraw_unless_used(database: Database, blobs: BlobStore, key: str) -> None:
-    """Leave no blob without a row, whatever happened; one that another process adopted has a row."""
-    with database.read() as connection:
-        in_use = recordings.find_by_path(connection, key) is not None
-    if not in_use:
+    """Leave no blob without a row, whatever happened. Another process may be adopting it this moment: whoever has the
+    lock first decides, so that no row ever loses its bytes."""
+    try:
+        with database.write(locks.of_blob(key)) as connection:
+            _withdraw(connection, blobs, key)
+    except StorageFailed:  # the catalogue takes no writes, so nobody can be adopting it
+        with database.read() as connection:
+            _withdraw(connection, blobs, key)
+
+
+def _withdraw(connection: Connection, blobs: BlobStore, key: str) -> None:
+    if recordings.find_by_path(connection, key) is None:
         blobs.delete(key)
 
 
@@ -173,12 +192,15 @@ def blob_key(moment: datetime, name: str) -> str:
     """The key for a recording made at `moment`: `audio_files/2026/11/audio_20261122_120000.wav`, in UTC."""
     suffix = Path(name).suffix.lower()
     suffix = suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else ".audio"
-    return f"{moment.astimezone(UTC):{BLOB_PREFIX}/%Y/%m/audio_%Y%m%d_%H%M%S}{suffix}"
+    moment = moment.astimezone(UTC)
+    year = f"{moment.year:04}"  # %Y pads it on some systems only
+    return f"{BLOB_PREFIX}/{year}/{moment:%m}/audio_{year}{moment:%m%d_%H%M%S}{suffix}"
 
 
 def _merge(database: Database, audio_id: int, name: str, values: Metadata, on_duplicate: OnDuplicate) -> None:
     if on_duplicate == "error":
         raise DuplicateRecording(name=name, audio_id=audio_id, reason="")
+    _give_name(database, audio_id, name)
     with database.read() as connection:
         present = metadata.get(connection, audio_id)
     wanted = dict(values) if on_duplicate == "update" else {k: v for k, v in values.items() if k not in present}
@@ -187,6 +209,15 @@ def _merge(database: Database, audio_id: int, name: str, values: Metadata, on_du
         with database.write(locks.of_recording(audio_id)) as connection:
             metadata.put(connection, audio_id, wanted)
             recordings.touch(connection, audio_id)
+
+
+def _give_name(database: Database, audio_id: int, name: str) -> None:
+    """A recording adopted after a crash is called after its blob, until the file that it was comes again."""
+    with database.read() as connection:
+        present = recordings.get(connection, audio_id)
+    if present.original_name == Path(present.file_path).name != name:
+        with database.write(locks.of_recording(audio_id)) as connection:
+            recordings.rename(connection, audio_id, name)
 
 
 @contextmanager
@@ -201,6 +232,8 @@ def _opened(path: Path, max_bytes: int) -> Iterator[BinaryIO]:
         raise InvalidInput(reason=f"{path} is a folder, not a file") from error
     except OSError as error:
         raise InvalidInput(reason=f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a NUL in it
+        raise InvalidInput(reason=f"{str(path)!r} is no path: {error}") from error
     with file:
         if path.stat().st_size > max_bytes:
             raise TooLarge(what=path.name, limit=f"{max_bytes:,} bytes")
@@ -228,16 +261,24 @@ def _adopt(database: Database, blobs: BlobStore, key: str, owner_id: int) -> int
     try:
         with blobs.open(key) as file:
             info = probe(file, name=key)
+        staged = blobs.describe(key)
     except NotAudio as error:
         logger.warning("%s lies in the archive without a row and was left where it is: %s", key, error)
         return None
-    staged = blobs.describe(key)
-    new = _New(owner_id, Path(key).name, info, {}, None)
+    except NotFound:  # withdrawn by whoever was storing it
+        return None
+    new = _New(owner_id, Path(key).name, info, {}, _moment_of(key))
     with database.write(locks.of_bytes(owner_id, staged.sha256), locks.of_blob(key)) as connection:
-        if recordings.find_by_path(connection, key) is not None:
+        if recordings.find_by_path(connection, key) is not None or not blobs.has(key):  # whoever stores it is at work
             return None
         known = recordings.find_by_hash(connection, owner_id, staged.sha256)
         if known is None:
             return _insert(connection, staged, key, new)
-    blobs.delete(key)
+        blobs.delete(key)
     return None
+
+
+def _moment_of(key: str) -> datetime | None:
+    """When a recording was made, to the second, as its key tells: what `blob_key` wrote into it."""
+    found = re.search(r"_(\d{8}_\d{6})\D", key)
+    return datetime.strptime(found[1], "%Y%m%d_%H%M%S").replace(tzinfo=UTC) if found else None

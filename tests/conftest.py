@@ -12,7 +12,7 @@ import audio_storage_system
 from audio_storage_system.testing import scripted
 from audio_storage_system.transcribers import TRANSCRIBERS
 
-pytest_plugins = ["postgres_server"]
+pytest_plugins = ["postgres_server", "catalogues"]
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import servers
 from audio_storage_system.testing import scripted
 from audio_storage_system.transcribers import TRANSCRIBERS
 
-pytest_plugins = ["postgres_server"]
+pytest_plugins = ["postgres_server", "catalogues"]
 
 
 @pytest.fixture(autouse=True)

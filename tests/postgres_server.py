@@ -22,6 +22,9 @@ from uuid import uuid4
 
 import pytest
 
+from audio_storage_system.database import Database
+from audio_storage_system.database.migrations import migrate
+
 USER, SYSTEM_USER = "archivist", "pgserver"
 
 
@@ -46,10 +49,10 @@ class Server:
             connection.execute(statement)
 
     @contextmanager
-    def fresh_database(self) -> Iterator[str]:
-        """The address of an empty database, removed at the end."""
+    def fresh_database(self, template: str = "template1") -> Iterator[str]:
+        """The address of a new database, removed at the end: an empty one, or a copy of another."""
         name = f"t_{uuid4().hex}"
-        self.run(f"CREATE DATABASE {name}")
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
             yield self.url(name)
         finally:
@@ -157,6 +160,16 @@ def postgres_server() -> Iterator[Server]:
         return
     with started() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: Server) -> Iterator[str]:
+    """The name of a database with the schema in it, to make copies of: faster than migrating each."""
+    with postgres_server.fresh_database() as url:
+        database = Database.connect(url)
+        migrate(database)
+        database.close()
+        yield url.rpartition("/")[2]
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from audio_storage_system import marker
 from audio_storage_system.catalogue import analysis, bm25, fulltext, passages, query_text, recordings, transcripts
 from audio_storage_system.database import Database
-from audio_storage_system.database.migrations import migrate
 from audio_storage_system.records import AudioInfo, Passage, Segment, Span
+from catalogues import Catalogues
 
 WAV = AudioInfo(60.0, 16_000, 1, "pcm_s16le", "audio/wav")
 ODD = ['"', '""', "*", "-", '-"', "AND", "NOT x", "NEAR(a b)", "words : a", "{words stems} : a", "^a", "a\0b", "\ud800"]
@@ -28,9 +28,8 @@ ODD += ["'); DROP TABLE passages_fts; --", "a OR", "(", "-*", "* *", "“„", "
 class Index:
     """A database with full text, and the shortest way to fill and ask it."""
 
-    def __init__(self, path: Path) -> None:
-        self.database = Database.open(path)
-        migrate(self.database)
+    def __init__(self, database: Database) -> None:
+        self.database = database
         self.languages: set[str | None] = set()
         with self.database.write() as connection:
             marker.create(connection)
@@ -81,21 +80,20 @@ def _recording(connection: object) -> int:
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    index = Index(tmp_path / "archive.db")
-    yield index
-    index.database.close()
+def index(catalogues: Catalogues, tmp_path: Path) -> Iterator[Index]:
+    with catalogues.database(tmp_path) as database:
+        yield Index(database)
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
+def shared(catalogues: Catalogues, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
     """600 passages of 3 to 12 words out of a few, some of them everywhere."""
-    index = Index(tmp_path_factory.mktemp("shared") / "archive.db")
-    chance = random.Random(1)
-    vocabulary = ["the"] * 20 + ["budget"] * 6 + ["meeting", "ship", "remote", "voice", "paint"] * 2 + ["zebra"]
-    index.store(*(" ".join(chance.choices(vocabulary, k=chance.randint(3, 12))) for _ in range(600)))
-    yield index
-    index.database.close()
+    with catalogues.database(tmp_path_factory.mktemp("shared")) as database:
+        index = Index(database)
+        chance = random.Random(1)
+        vocabulary = ["the"] * 20 + ["budget"] * 6 + ["meeting", "ship", "remote", "voice", "paint"] * 2 + ["zebra"]
+        index.store(*(" ".join(chance.choices(vocabulary, k=chance.randint(3, 12))) for _ in range(600)))
+        yield index
 
 
 # What a query means
@@ -384,13 +382,14 @@ def test_rebuilding_gives_the_same_table_from_the_catalogue(index: Index) -> Non
 
 
 def test_two_archives_in_one_process_do_not_share_what_they_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    index: Index, catalogues: Catalogues, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = Index(tmp_path / "1.db"), Index(tmp_path / "2.db")
-    rare = _frequent(first, monkeypatch)
-    ids = second.store("common sense", *["two three four"] * 30)
-    assert sorted(first.find("one two three four common")) == rare
-    assert ids[0] in second.find("one two three four common")
+    with catalogues.database(tmp_path / "other") as database:
+        other = Index(database)
+        rare = _frequent(index, monkeypatch)
+        ids = other.store("common sense", *["two three four"] * 30)
+        assert sorted(index.find("one two three four common")) == rare
+        assert ids[0] in other.find("one two three four common")
 
 
 # Ranking

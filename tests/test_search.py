@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from audio_storage_system.records import Space
 from audio_storage_system.search import Filter, Query, SearchResults, run
 from audio_storage_system.vectors.exact import ExactIndex
 from builders import Talk, fill, say, text_space, unit
+from catalogues import Catalogues
+from postgres_server import Server
 
 DIMENSION = 24
 WORDS = "budget roadmap kitchen river piano engine garden window contract holiday surgery invoice".split()
@@ -34,8 +36,8 @@ CROWD = 32
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Archive]:
-    opened = open_archive(tmp_path / "archive", create=True)
+def archive(home: Path) -> Iterator[Archive]:
+    opened = open_archive(home, create=True)
     yield opened
     opened.close()
 
@@ -89,14 +91,18 @@ def test_hits_page_without_gaps_or_repeats(archive: Archive) -> None:
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Archive, Space, np.ndarray[Any, Any]]]:
+def large(
+    catalogues: Catalogues, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Archive, Space, np.ndarray[Any, Any]]]:
     """400 passages, of which 250 have the word; meaning ranks them otherwise than words do."""
-    opened = open_archive(tmp_path_factory.mktemp("large") / "archive", create=True)
-    space, rng = text_space(opened, DIMENSION), np.random.default_rng(5)
-    texts = [f"{'budget ' * (1 + i % 7)}{'and more ' * (i % 11)}" if i < 250 else f"kitchen {i}" for i in range(400)]
-    fill(opened, [Talk([text], vectors=[unit(rng, DIMENSION)]) for text in texts], space)
-    yield opened, space, unit(rng, DIMENSION)
-    opened.close()
+    with (
+        catalogues.at(tmp_path_factory.mktemp("large") / "archive") as home,
+        closing(open_archive(home, create=True)) as opened,
+    ):
+        space, rng = text_space(opened, DIMENSION), np.random.default_rng(5)
+        texts = [f"{'budget ' * (1 + i % 7)}{'more ' * (i % 11)}" if i < 250 else f"kitchen {i}" for i in range(400)]
+        fill(opened, [Talk([text], vectors=[unit(rng, DIMENSION)]) for text in texts], space)
+        yield opened, space, unit(rng, DIMENSION)
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "keyword", "semantic"])
@@ -154,7 +160,7 @@ def test_search_follows_the_active_version_at_once(archive: Archive) -> None:
 def test_a_recording_without_an_active_version_is_searched_through_its_running_one(archive: Archive) -> None:
     [audio_id] = fill(archive, [Talk(["the first wording"])])
     with archive.database.write() as connection:
-        connection.execute(sql("UPDATE transcripts SET active = 0, outcome = NULL"))
+        connection.execute(sql("UPDATE transcripts SET active = false, outcome = NULL"))
     assert names(find(archive, "wording")) == [audio_id]
     with archive.database.write() as connection:
         connection.execute(sql("UPDATE transcripts SET outcome = 'failed'"))
@@ -235,16 +241,35 @@ wheres = st.fixed_dictionaries(
         "note": st.just({"exists": False}) | st.none(),
     },
 )
-once = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+questions = given(talk_lists, wheres, st.sampled_from(WORDS))
+some = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@once
-@given(talk_lists, wheres, st.sampled_from(WORDS))
+@settings(some, max_examples=40)
+@questions
 def test_filtered_results_are_those_of_filtering_first(
     tmp_path_factory: pytest.TempPathFactory, talks: list[Talk], where: dict[str, Any], word: str
 ) -> None:
-    archive = open_archive(tmp_path_factory.mktemp("a") / "archive", create=True)
-    try:
+    filter_first(Catalogues(), tmp_path_factory.mktemp("a") / "archive", talks, where, word)
+
+
+@settings(some, max_examples=12)  # each takes a database of its own
+@questions
+def test_filtered_results_on_postgresql_are_those_of_filtering_first(
+    postgres_server: Server,
+    postgres_template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    talks: list[Talk],
+    where: dict[str, Any],
+    word: str,
+) -> None:
+    catalogues = Catalogues(postgres_server, postgres_template)
+    filter_first(catalogues, tmp_path_factory.mktemp("a") / "archive", talks, where, word)
+
+
+def filter_first(catalogues: Catalogues, home: Path, talks: list[Talk], where: dict[str, Any], word: str) -> None:
+    """Fill an archive, and compare what it finds with what plain Python lets pass."""
+    with catalogues.at(home), closing(open_archive(home, create=True)) as archive:
         space = text_space(archive, DIMENSION)
         rng = np.random.default_rng(len(talks))
         talks = [Talk(t.texts, t.metadata, vectors=[unit(rng, DIMENSION)]) for t in talks]
@@ -259,8 +284,6 @@ def test_filtered_results_are_those_of_filtering_first(
         assert names(keyword) == [id_ for id_ in names(everything) if id_ in passing]
         hybrid = find(archive, word, vector=wanted, space=space, filter=Filter(where), limit=100)
         assert sorted(names(hybrid)) == sorted(passing)
-    finally:
-        archive.close()
 
 
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.01, 0.001])
@@ -354,7 +377,7 @@ def test_listings_know_a_recording_by_its_latest_version_where_search_follows_no
     with archive.database.write() as connection:
         for audio_id in (2, 3):
             say(connection, audio_id, Talk(["once more"]))
-        connection.execute(sql("UPDATE transcripts SET active = 0, outcome = 'failed' WHERE audio_file_id = 2"))
+        connection.execute(sql("UPDATE transcripts SET active = false, outcome = 'failed' WHERE audio_file_id = 2"))
         connection.execute(sql("UPDATE transcripts SET outcome = 'engine_unavailable' WHERE id = 4"))
         connection.execute(sql("UPDATE transcripts SET outcome = 'failed' WHERE id = 5"))
     assert listing(archive, outcome="engine_unavailable") == [2]

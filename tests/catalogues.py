@@ -1,0 +1,93 @@
+"""Both catalogues for the tests that must hold on either: a folder is prepared, and what is opened there is on SQLite
+or on PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import tomllib
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from audio_storage_system.database import Database
+from audio_storage_system.database.migrations import migrate
+from postgres_server import Server
+
+FILE = "audio-storage.toml"
+
+
+@dataclass(frozen=True)
+class Catalogues:
+    """Makes places for archives. `server` is `None` where they are on SQLite; `template` is a migrated database."""
+
+    server: Server | None = None
+    template: str = ""
+
+    @property
+    def name(self) -> str:
+        return "postgresql" if self.server else "sqlite"
+
+    @contextmanager
+    def at(self, home: Path) -> Iterator[Path]:
+        """A folder where an archive can be made; on PostgreSQL with the address of its database in its settings."""
+        with ExitStack() as kept:
+            if self.server:
+                url = kept.enter_context(self.server.fresh_database(self.template))
+                home.mkdir(parents=True, exist_ok=True)
+                (home / FILE).write_text(f"database_url = {json.dumps(url)}\n")
+            yield home
+
+    @contextmanager
+    def database(self, home: Path) -> Iterator[Database]:
+        """A migrated database without an archive."""
+        with self.at(home), closing(open_database(home)) as database:
+            yield database
+
+
+def database_url(home: Path) -> str:
+    """Where the catalogue of a prepared folder is; empty on SQLite."""
+    file = home / FILE
+    return str(tomllib.loads(file.read_text()).get("database_url", "")) if file.exists() else ""
+
+
+def open_database(home: Path) -> Database:
+    """The catalogue of a prepared folder, migrated."""
+    url = database_url(home)
+    if not url:
+        home.mkdir(parents=True, exist_ok=True)
+    database = Database.connect(url) if url else Database.open(home / "audio_storage.db")
+    migrate(database)
+    return database
+
+
+def plain_sql(home: Path, query: str, *values: object) -> list[tuple[object, ...]]:
+    """The rows of a query sent to the catalogue by any other program; `?` stands for a value."""
+    if url := database_url(home):
+        import psycopg
+
+        with psycopg.connect(url, autocommit=True) as connection:
+            cursor = connection.execute(query.replace("%", "%%").replace("?", "%s"), values)
+            return cursor.fetchall() if cursor.description else []
+    with closing(sqlite3.connect(home / "audio_storage.db")) as connection:
+        found = connection.execute(query, values).fetchall()
+        connection.commit()
+        return found
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def catalogues(request: pytest.FixtureRequest) -> Catalogues:
+    """Each kind of catalogue in turn."""
+    if request.param == "sqlite":
+        return Catalogues()
+    return Catalogues(request.getfixturevalue("postgres_server"), request.getfixturevalue("postgres_template"))
+
+
+@pytest.fixture
+def home(catalogues: Catalogues, tmp_path: Path) -> Iterator[Path]:
+    """A folder for an archive on either catalogue."""
+    with catalogues.at(tmp_path / "archive") as home:
+        yield home

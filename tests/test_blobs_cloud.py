@@ -14,8 +14,9 @@ import pytest
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.blobs import BlobStore, open_blob_store
 from audio_storage_system.blobs.cloud import SMALL
-from audio_storage_system.errors import BucketNotFound, InvalidInput, StorageUnavailable
+from audio_storage_system.errors import BucketNotFound, InvalidInput, StorageRefused, StorageUnavailable
 from audio_storage_system.testing.blobs import KEY, BlobStoreContract, get, put
+from servers.gcs import Objects
 
 
 class TestS3(BlobStoreContract):
@@ -30,7 +31,13 @@ class TestAzure(BlobStoreContract):
         return open_blob_store(az_url)
 
 
-@pytest.fixture(params=["s3_url", "az_url"])
+class TestGoogle(BlobStoreContract):
+    @pytest.fixture
+    def store(self, gs_url: str) -> BlobStore:
+        return open_blob_store(gs_url)
+
+
+@pytest.fixture(params=["s3_url", "az_url", "gs_url"])
 def url(request: pytest.FixtureRequest) -> str:
     found: str = request.getfixturevalue(request.param)
     return found
@@ -67,6 +74,16 @@ def test_a_signed_url_gives_the_bytes(url: str) -> None:
     with urlopen(store.url_for(put(store, b"sound"), timedelta(hours=1))) as answer:  # noqa: S310 # our own server
         assert answer.read() == b"sound"
         assert answer.headers["Content-Type"] == "audio/wav"
+
+
+def test_a_server_that_ignores_conditions_is_not_written_to(
+    gs_endpoint: tuple[str, Objects], gs_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gs_endpoint[1], "ignore_conditions", True)
+    store = open_blob_store(gs_url)
+    with pytest.raises(StorageRefused, match="overwrites"):
+        put(store, b"sound")
+    assert list(store.keys()) == []
 
 
 def test_a_missing_bucket_says_so(s3_url: str) -> None:

@@ -163,7 +163,7 @@ def private_key() -> str:
     return key.private_bytes(encoding, format, serialization.NoEncryption()).decode()
 
 
-def service_account(address: str, private_key: str = "") -> str:
+def service_account(address: str, private_key: str) -> str:
     """A service account for such a server, as the JSON that Google's tools keep."""
     fields = {"client_email": "test@example.com", "private_key": private_key, "private_key_id": "1"}
-    return json.dumps({"gcs_base_url": address, "disable_oauth": True, **fields})
+    return json.dumps({"gcs_base_url": address, **fields})

@@ -180,3 +180,10 @@ def test_memory_stays_flat(az_url: str) -> None:
     key = store.publish(store.stage(_Synthetic(200)), KEY)  # type: ignore[arg-type]
     assert store.describe(key).size == 200 << 20
     assert _resident() - before < 120 << 20
+
+
+def test_wrong_credentials_say_what_to_check_and_no_key(az_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "aGlkZGVu" * 8)
+    with pytest.raises(StorageRefused, match="AZURE_STORAGE_ACCOUNT_KEY") as caught:
+        put(open_blob_store(az_url), b"sound")
+    assert "aGlkZGVu" not in str(caught.value)

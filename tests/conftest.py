@@ -14,6 +14,7 @@ import audio_storage_system
 import servers
 from audio_storage_system.testing import scripted
 from audio_storage_system.transcribers import TRANSCRIBERS
+from servers import gcs
 
 pytest_plugins = ["postgres_server", "catalogues"]
 
@@ -84,3 +85,20 @@ def az_url(az_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", servers.AZURE_KEY)
     monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", az_endpoint)
     return f"az://{servers.BUCKET}/{uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def gs_endpoint() -> Iterator[tuple[str, gcs.Objects]]:
+    """A running Google Cloud Storage, and what it holds."""
+    with gcs.gs_server(servers.BUCKET) as running:
+        yield running
+
+
+@pytest.fixture
+def gs_url(gs_endpoint: tuple[str, gcs.Objects], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """An empty place in Google Cloud Storage; its account stands in the environment."""
+    account = tmp_path / "service-account.json"
+    account.write_text(gcs.service_account(gs_endpoint[0], gcs.private_key()))
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(account))
+    monkeypatch.setenv("GOOGLE_BASE_URL", gs_endpoint[0])
+    return f"gs://{servers.BUCKET}/{uuid4().hex}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -13,9 +15,12 @@ import pytest
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.blobs import BlobStore, open_blob_store
-from audio_storage_system.blobs.cloud import SMALL
-from audio_storage_system.errors import BucketNotFound, InvalidInput, StorageUnavailable
+from audio_storage_system.blobs.cloud import SMALL, CloudBlobStore
+from audio_storage_system.blobs.cloud_urls import open_bucket
+from audio_storage_system.blobs.writers import PROOF, STAGING
+from audio_storage_system.errors import BucketNotFound, InvalidInput, StorageRefused, StorageUnavailable
 from audio_storage_system.testing.blobs import KEY, BlobStoreContract, get, put
+from servers.gcs import Objects
 
 
 class TestS3(BlobStoreContract):
@@ -30,7 +35,13 @@ class TestAzure(BlobStoreContract):
         return open_blob_store(az_url)
 
 
-@pytest.fixture(params=["s3_url", "az_url"])
+class TestGoogle(BlobStoreContract):
+    @pytest.fixture
+    def store(self, gs_url: str) -> BlobStore:
+        return open_blob_store(gs_url)
+
+
+@pytest.fixture(params=["s3_url", "az_url", "gs_url"])
 def url(request: pytest.FixtureRequest) -> str:
     found: str = request.getfixturevalue(request.param)
     return found
@@ -69,6 +80,16 @@ def test_a_signed_url_gives_the_bytes(url: str) -> None:
         assert answer.headers["Content-Type"] == "audio/wav"
 
 
+def test_a_server_that_ignores_conditions_is_not_written_to(
+    gs_endpoint: tuple[str, Objects], gs_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gs_endpoint[1], "ignore_conditions", True)
+    store = open_blob_store(gs_url)
+    with pytest.raises(StorageRefused, match="overwrites"):
+        put(store, b"sound")
+    assert list(store.keys()) == []
+
+
 def test_a_missing_bucket_says_so(s3_url: str) -> None:
     store = open_blob_store("s3://no-such-bucket/x")
     for call in (lambda: put(store, b"sound"), lambda: store.size(KEY), lambda: list(store.keys())):
@@ -105,3 +126,64 @@ def test_an_archive_keeps_its_recordings_in_a_bucket(tmp_path: Path, demo: Path,
         storage.delete(audio_id)
     assert list(open_blob_store(url).keys("audio_files")) == []
     assert not (tmp_path / "archive" / "audio_files").exists()
+
+
+CHILD = """
+import io, sys
+from audio_storage_system.blobs import open_blob_store
+store = open_blob_store(sys.argv[1])
+store.publish(store.stage(io.BytesIO(b"sound")), "audio_files/a.wav")
+staged = store.stage(io.BytesIO(bytes(9 << 20)))
+print("here", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_killed_writer_is_noticed_its_blob_is_found_and_its_staged_bytes_go(url: str) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    store = CloudBlobStore(open_bucket(url))
+    with child:
+        assert child.stdout and child.stdout.readline() == "here\n"
+        assert not store.crashed(), "it is alive"
+        assert list(store.settled()) == [], "it may be about to enter its row"
+        store.tidy()
+        child.kill()
+    assert store.crashed()
+    assert list(store.settled()) == list(store.keys()) == ["audio_files/a.wav"]
+    store.tidy()
+    assert not store.crashed()
+    assert [meta.key for meta in store._bucket.list(STAGING)] == [PROOF]
+
+
+class _Synthetic(io.RawIOBase):
+    """So many megabytes of nothing."""
+
+    def __init__(self, megabytes: int) -> None:
+        self.left = megabytes
+
+    def read(self, size: int = -1, /) -> bytes:
+        self.left -= 1
+        return bytes(1 << 20) if self.left >= 0 else b""
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc to read the memory from")
+def test_memory_stays_flat(az_url: str) -> None:
+    store = open_blob_store(az_url)
+    put(store, bytes(9 << 20), "first.wav")
+    before = _resident()
+    key = store.publish(store.stage(_Synthetic(200)), KEY)  # type: ignore[arg-type]
+    assert store.describe(key).size == 200 << 20
+    assert _resident() - before < 120 << 20
+
+
+def test_wrong_credentials_say_what_to_check_and_no_key(az_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "aGlkZGVu" * 8)
+    with pytest.raises(StorageRefused, match="AZURE_STORAGE_ACCOUNT_KEY") as caught:
+        put(open_blob_store(az_url), b"sound")
+    assert "aGlkZGVu" not in str(caught.value)

@@ -412,7 +412,17 @@ def test_doctor_looks_at_everything(run: Command, home: Path) -> None:
     checks = run("doctor", "--json").data["checks"]
     areas = {check["area"] for check in checks}
     assert areas == {
-        *("transcriber", "text embedder", "audio embedder", "microphone", "gpu", "decoder", "disk", "archive"),
+        *(
+            "transcriber",
+            "text embedder",
+            "audio embedder",
+            "backend",
+            "microphone",
+            "gpu",
+            "decoder",
+            "disk",
+            "archive",
+        ),
     }
     assert all(check["remedy"] for check in checks if not check["usable"] and check["area"] in ("transcriber",))
     assert not home.exists()

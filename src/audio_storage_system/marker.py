@@ -85,10 +85,10 @@ def write(blobs: BlobStore, marker: Marker) -> None:
     blobs.replace(blobs.stage(io.BytesIO(data)), FILE_NAME)
 
 
-def check(blobs: BlobStore, catalogue: Marker, found: Marker | None) -> None:
-    """Raise `ArchiveMismatch` unless the place of the blobs belongs to the catalogue: it says so, or nobody has told it
-    yet."""
-    if found is None and not catalogue.bound:
+def check(blobs: BlobStore, catalogue: Marker, found: Marker | None, *, together: bool = False) -> None:
+    """Raise `ArchiveMismatch` unless the place of the blobs belongs to the catalogue: it says so, nobody has told it
+    yet, or the catalogue lies in the same folder (`together`) and only the marker was lost."""
+    if found is None and (together or not catalogue.bound):
         return
     if found is None:
         reason = f"archive {catalogue.archive_id} keeps its audio elsewhere; set AUDIO_STORAGE_BLOBS_URL to that place"

@@ -193,3 +193,28 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, float) and value != value:
         return None
     return value
+
+
+class Added(int):
+    """The id of a recording that was added; it also says what happened.
+
+    duplicate: these bytes were stored before. transcript_id, outcome: the version that search follows, if any.
+    """
+
+    duplicate: bool
+    transcript_id: int | None
+    outcome: Outcome | None
+
+    @classmethod
+    def of(cls, audio_id: int, *, duplicate: bool, said: Transcript | None) -> Added:
+        """The id with what happened to it."""
+        added = cls(audio_id)
+        added.duplicate = duplicate
+        added.transcript_id = said.id if said else None
+        added.outcome = said.outcome if said else None
+        return added
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        said = {"transcript_id": self.transcript_id, "outcome": self.outcome}
+        return {"audio_id": int(self), "duplicate": self.duplicate, **said}

@@ -33,7 +33,7 @@ from audio_storage_system.database.tables import transcripts as transcript_table
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import InvalidInput, NotFound
 from audio_storage_system.pipeline import OnDuplicate
-from audio_storage_system.records import Metadata, Outcome, Recording, Segment, Transcript
+from audio_storage_system.records import Added, Metadata, Recording, Segment, Transcript
 from audio_storage_system.search import ContextPack, Filter, Query, SearchResults
 from audio_storage_system.search.context import CountTokens, estimate_tokens
 from audio_storage_system.search.query import Mode
@@ -46,31 +46,6 @@ Place = str | os.PathLike[str]
 Progress = Callable[[float, float], None]
 # New embeddings after which the vector index is brought up to date.
 FOLLOW_AFTER = 2_000
-
-
-class Added(int):
-    """The id of a recording that was added; it also says what happened.
-
-    duplicate: these bytes were stored before. transcript_id, outcome: the version that search follows, if any.
-    """
-
-    duplicate: bool
-    transcript_id: int | None
-    outcome: Outcome | None
-
-    @classmethod
-    def of(cls, audio_id: int, *, duplicate: bool, said: Transcript | None) -> Added:
-        """The id with what happened to it."""
-        added = cls(audio_id)
-        added.duplicate = duplicate
-        added.transcript_id = said.id if said else None
-        added.outcome = said.outcome if said else None
-        return added
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        said = {"transcript_id": self.transcript_id, "outcome": self.outcome}
-        return {"audio_id": int(self), "duplicate": self.duplicate, **said}
 
 
 class AudioStorageSystem:

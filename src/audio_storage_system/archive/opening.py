@@ -105,7 +105,7 @@ def open_archive(home: Path, *, create: bool, **given: Any) -> Archive:
     founding = None if found else open_founding_embedders(settings.text_embedder, settings.audio_embedder)
     make_ready(home, settings, database)
     identity = identify(database, settings.partition, marker.create)
-    marker.check(blobs, identity, found)
+    marker.check(blobs, identity, found, together=not (settings.database_url or settings.blobs_url))
     archive = compose(home, settings, identity, database, blobs)
     if founding:
         archive.spaces.found(founding)

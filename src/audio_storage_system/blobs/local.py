@@ -15,6 +15,7 @@ import errno
 import hashlib
 import os
 import stat
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -225,11 +226,17 @@ class _Session:
         return cls(id, None)
 
     def end(self, staging: Path) -> None:
-        """Give the claim up in good order. The file goes first: one that is there and not locked tells of a crash."""
-        if self._lock is not None and self.pid == os.getpid():  # after a fork the claim is the parent's
-            (staging / f"{self.id}.lock").unlink(missing_ok=True)
-            self._lock.release()
-            self._lock = None
+        """Give the claim up in good order. The file goes first: one that is there and not locked tells of a crash. But
+        Windows removes no file that is open; whoever comes in between there looks for orphans in vain."""
+        if self._lock is None or self.pid != os.getpid():  # after a fork the claim is the parent's
+            return
+        path = staging / f"{self.id}.lock"
+        if sys.platform != "win32":
+            path.unlink(missing_ok=True)
+        self._lock.release()
+        self._lock = None
+        if sys.platform == "win32":
+            path.unlink(missing_ok=True)
 
 
 def _is_dead(lock_file: Path) -> bool:

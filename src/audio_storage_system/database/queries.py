@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -22,6 +22,9 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from audio_storage_system.database.types import Id
+
+# From so many values on they travel as one parameter.
+FEW = 100
 
 
 class json_items(FunctionElement[str]):
@@ -49,6 +52,14 @@ def among(wanted: Column[Any]) -> ColumnElement[bool]:
 def within(wanted: Column[Any], ids: Iterable[int | None]) -> ColumnElement[bool]:
     """The same with the ids at hand, for statements that are made for one use."""
     return _in_list(wanted, literal(given(ids)["given"]))
+
+
+def one_of(wanted: Column[Any], values: Sequence[str] | Sequence[float]) -> ColumnElement[bool]:
+    """`wanted` is one of these texts or numbers: one of few as an index likes it best, of many as one parameter."""
+    if len(values) <= FEW:
+        return wanted.in_(values)
+    items = json_items(literal(json.dumps(list(values)))).table_valued(column("value", String))
+    return wanted.in_(select(cast(items.c.value, wanted.type)))
 
 
 def _in_list(wanted: Column[Any], ids: BindParameter[str]) -> ColumnElement[bool]:

@@ -87,7 +87,7 @@ class SQLite(Dialect):
             return DeadlineExceeded(seconds=deadline.seconds)
         if "locked" in text or "busy" in text:
             return ArchiveBusy(place=place)
-        if "disk is full" in text or "disk I/O" in text:
+        if "disk is full" in text:
             return StorageFull(place=place)
         if "readonly" in text or "unable to open" in text:
             return ArchiveReadOnly(place=place, reason=text)

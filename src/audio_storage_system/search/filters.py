@@ -8,7 +8,7 @@ of the recording or its transcript instead of metadata, see `FIELDS`; `metadata.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
@@ -18,6 +18,7 @@ from sqlalchemy import Column, ColumnElement, Float, Integer, and_, exists, fals
 from audio_storage_system.catalogue import metadata as values
 from audio_storage_system.catalogue import transcripts as versions
 from audio_storage_system.database import tables
+from audio_storage_system.database.queries import one_of
 from audio_storage_system.database.tables import audio_files, passages, segments, transcripts
 from audio_storage_system.database.types import UtcDateTime
 from audio_storage_system.errors import InvalidFilter, InvalidMetadata
@@ -39,6 +40,8 @@ OPERATORS = ("eq", "in", "exists", *COMPARISONS)
 METADATA_PREFIX = "metadata."
 # Below this, an integer and its float are the same number.
 EXACT_NUMBERS = 2**53
+# Each is a parameter of its own, of which SQLite takes 32,766 altogether.
+MOST_LISTED = 10_000
 
 
 @dataclass(frozen=True)
@@ -143,25 +146,34 @@ def _has_entry(probing: bool, *conditions: ColumnElement[bool]) -> ColumnElement
 def _compare_metadata(key: str, name: str, operand: Any) -> ColumnElement[bool]:
     table = tables.metadata
     if name == "in":
-        return or_(false(), *(_equals(key, item) for item in operand))
+        return _equals_any(key, operand)
     if name == "eq":
         return _equals(key, operand)
     return _range(table.c.value_number, name, _number(key, operand))
 
 
 def _equals(key: str, wanted: Any) -> ColumnElement[bool]:
+    return _equals_any(key, [wanted])
+
+
+def _equals_any(key: str, wanted: Iterable[Any]) -> ColumnElement[bool]:
     """Equal as text, or as number: 1 finds 1, 1.0 and "1". From 2^53 on, different integers are one float."""
-    table = tables.metadata
+    table, found = tables.metadata, [_encoded(key, item) for item in wanted]
+    texts = [item.value for item in found if item.value is not None]
+    numbers = [n for item in found if (n := item.value_number) is not None and abs(n) < EXACT_NUMBERS]
+    return or_(
+        false(),
+        *([table.c.value.is_(None)] if len(texts) < len(found) else []),
+        *([one_of(table.c.value, texts)] if texts else []),
+        *([one_of(table.c.value_number, numbers)] if numbers else []),
+    )
+
+
+def _encoded(key: str, wanted: Any) -> values.Encoded:
     try:
-        encoded = values.encode(key, wanted)
+        return values.encode(key, wanted)
     except InvalidMetadata as error:
         raise InvalidFilter(key=key, reason=str(error)) from error
-    if encoded.value is None:
-        return table.c.value.is_(None)
-    same = table.c.value == encoded.value
-    if encoded.value_number is None or abs(encoded.value_number) >= EXACT_NUMBERS:
-        return same
-    return or_(same, table.c.value_number == encoded.value_number)
 
 
 def _field(key: str, column: Column[Any], wanted: Any) -> ColumnElement[bool]:
@@ -172,7 +184,10 @@ def _compare_field(key: str, column: Column[Any], name: str, operand: Any) -> Co
     if name == "exists":
         return column.is_not(None) if operand else column.is_(None)
     if name == "in":
-        return column.in_([_field_value(key, column, item) for item in operand])
+        wanted = [_field_value(key, column, item) for item in operand]
+        if len(wanted) > MOST_LISTED:
+            raise InvalidFilter(key=key, reason=f"a list of this field has at most {MOST_LISTED:,} values")
+        return column.in_(wanted)
     if operand is None:
         return column.is_(None)
     operand = _field_value(key, column, operand)
@@ -212,7 +227,10 @@ def _range(column: ColumnElement[Any], name: str, operand: Any) -> ColumnElement
 def _number(key: str, operand: Any) -> float:
     """A number, or a time as seconds since 1970."""
     if isinstance(operand, int | float) and not isinstance(operand, bool) and operand == operand:
-        return float(operand)
+        try:
+            return float(operand)
+        except OverflowError as error:
+            raise InvalidFilter(key=key, reason="the number is too large to compare with") from error
     return _instant(key, operand).timestamp()
 
 

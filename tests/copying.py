@@ -130,14 +130,17 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def fill_much(home: Place, folder: Path, recordings: int, passages: int) -> None:
-    """An archive with words and vectors that no model made: much of it in little time."""
+def fill_much(home: Place, folder: Path, recordings: int, passages: int, model: str = "test") -> list[Any]:
+    """An archive with words and vectors that no model made: much of it in little time. The vectors of the first."""
     rng = np.random.default_rng(5)
     with AudioStorageSystem(home) as storage:
-        space = builders.text_space(storage._archive, 8)
+        space, first = builders.text_space(storage._archive, 8, model), []
         for seed in range(recordings):
             audio_id = storage.store_audio_file(sound(folder / f"{seed}.wav", seed), metadata={"seed": seed})
             texts = [f"recording {seed} says {word}" for word in rng.permutation(passages)]
-            talk = builders.Talk(texts, vectors=[builders.unit(rng, 8) for _ in texts])
+            vectors = [builders.unit(rng, 8) for _ in texts]
+            first = first or vectors
+            talk = builders.Talk(texts, vectors=vectors)
             with storage._archive.database.write() as connection:
                 transcripts.activate(connection, builders.say(connection, int(audio_id), talk, space))
+        return first

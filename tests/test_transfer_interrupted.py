@@ -15,6 +15,14 @@ import pytest
 from audio_storage_system import AudioStorageSystem, copy_archive
 from copying import content, fill_much, sound
 
+# Ends the process when bytes have their key and not yet their row.
+BEFORE_THE_ROW = """
+import os, sys
+from audio_storage_system import copy_archive
+from audio_storage_system.transfer import recordings
+recordings._write = lambda *_: os._exit(9)
+copy_archive(*sys.argv[1:])
+"""
 PROGRAM = (
     "import sys; from audio_storage_system import copy_archive; sys.exit(not copy_archive(*sys.argv[1:]).complete)"
 )
@@ -58,6 +66,16 @@ def test_a_copy_killed_at_any_moment_goes_on(
         assert storage.search_similar_audio('"says 17"', mode="keyword", limit=100).total == 60
 
 
+def test_bytes_without_a_row_are_not_taken_for_recordings_of_their_own(template: Path, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", BEFORE_THE_ROW, str(template), str(tmp_path / "copy")])
+    assert done.returncode == 9 and list((tmp_path / "copy" / "audio_files").rglob("*.wav"))
+    with AudioStorageSystem(tmp_path / "copy", create=False) as half:
+        assert half.list_recordings() == []
+    report = copy_archive(template, tmp_path / "copy")
+    assert report.complete and report.blobs_verified == 60 > report.blobs_copied
+    assert content(tmp_path / "copy") == content(template)
+
+
 @pytest.mark.parametrize("on", ["sqlite", "postgresql"])
 def test_two_copies_at_once_make_one(on: str, template: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     destination = tmp_path / "copy"
@@ -72,6 +90,23 @@ def on_server(url: str, home: Path) -> Path:
     home.mkdir()
     (home / "audio-storage.toml").write_text(f'database_url = "{url}"')
     return home / "audio-storage.toml"
+
+
+def test_what_comes_late_with_lower_ids_is_found(tmp_path: Path) -> None:
+    """A recording whose file was damaged comes with a later copy, when the index has long read beyond its ids."""
+    source = tmp_path / "original"
+    vectors = fill_much(source, tmp_path, recordings=50, passages=100, model="user:known")
+    with AudioStorageSystem(source) as storage:
+        path = source / storage.get_recording(1).file_path
+    good = path.read_bytes()
+    path.write_bytes(b"damaged")
+    assert not copy_archive(source, tmp_path / "copy").complete
+    path.write_bytes(good)
+    assert copy_archive(source, tmp_path / "copy").complete
+    with AudioStorageSystem(tmp_path / "copy") as storage:
+        storage.use_embedder(lambda _: vectors[7], name="known")
+        best = storage.search_similar_audio("anything", mode="semantic", limit=1)[0]
+        assert best.audio_id == 1 and best.similarity == pytest.approx(1)
 
 
 def test_the_source_may_be_written_to_meanwhile(template: Path, tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ import pytest
 from sqlalchemy import Engine, event, select
 
 import audio_storage_system
+import builders
 from audio_storage_system import AudioStorageSystem, load_audio
 from audio_storage_system.archive.copies import open_original
+from audio_storage_system.catalogue import transcripts
 from audio_storage_system.database import tables
 from audio_storage_system.settings import locate_apart
 from audio_storage_system.testing.scripted import FACTORY, SPEC
@@ -126,3 +128,19 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.endswith(("-wal", "-shm"))
     }
+
+
+def fill_much(home: Place, folder: Path, recordings: int, passages: int, model: str = "test") -> list[Any]:
+    """An archive with words and vectors that no model made: much of it in little time. The vectors of the first."""
+    rng = np.random.default_rng(5)
+    with AudioStorageSystem(home) as storage:
+        space, first = builders.text_space(storage._archive, 8, model), []
+        for seed in range(recordings):
+            audio_id = storage.store_audio_file(sound(folder / f"{seed}.wav", seed), metadata={"seed": seed})
+            texts = [f"recording {seed} says {word}" for word in rng.permutation(passages)]
+            vectors = [builders.unit(rng, 8) for _ in texts]
+            first = first or vectors
+            talk = builders.Talk(texts, vectors=vectors)
+            with storage._archive.database.write() as connection:
+                transcripts.activate(connection, builders.say(connection, int(audio_id), talk, space))
+        return first

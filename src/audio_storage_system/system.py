@@ -491,7 +491,8 @@ class AudioStorageSystem:
             self._archive.follow()
 
     def _source(self, audio_id: int, waveform: npt.NDArray[np.float32] | None) -> pipeline.Source:
-        key = self.get_recording(audio_id).file_path
+        with self._archive.database.read() as connection:
+            key = recordings.key_of(connection, int(audio_id))
         return pipeline.Source(self._archive.blobs, key, None if waveform is None else pipeline.as_waveform(waveform))
 
     def _said(self, audio_id: int) -> Transcript | None:

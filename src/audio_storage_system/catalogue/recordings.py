@@ -20,6 +20,8 @@ WARNING = "warning"
 
 _ADD = insert(audio_files).returning(audio_files.c.id)
 _ONE = select(audio_files).where(audio_files.c.id == bindparam("one"))
+_KEY = select(audio_files.c.file_path).where(audio_files.c.id == bindparam("one"))
+_DURATION = select(audio_files.c.duration).where(audio_files.c.id == bindparam("one"))
 _BY_HASH = select(audio_files.c.id).where(
     audio_files.c.owner_id == bindparam("owner"), audio_files.c.file_hash == bindparam("hash")
 )
@@ -77,6 +79,19 @@ def get(connection: Connection, audio_id: int) -> Recording:
     if not found:
         raise NotFound(kind="recording", id=audio_id)
     return found[0]
+
+
+def key_of(connection: Connection, audio_id: int) -> str:
+    """The key of a recording's blob. Raises `NotFound`."""
+    key: str | None = connection.execute(_KEY, {"one": audio_id}).scalar()
+    if key is None:
+        raise NotFound(kind="recording", id=audio_id)
+    return key
+
+
+def duration_of(connection: Connection, audio_id: int) -> float:
+    """The length of a recording in seconds; 0 where it is not known."""
+    return connection.execute(_DURATION, {"one": audio_id}).scalar() or 0.0
 
 
 def find_by_hash(connection: Connection, owner_id: int, file_hash: str) -> int | None:

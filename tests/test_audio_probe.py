@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import json
 import struct
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from audio_storage_system.audio import load_audio, probe
+from audio_storage_system.audio.wav import wav_header
 from audio_storage_system.errors import NotAudio
 from sounds import RATE, encoded, noise, tone, wav
 
@@ -61,6 +65,34 @@ def test_an_impossible_time_of_recording_is_none(moment: datetime) -> None:
     data = encoded(tone(1.0), "matroska", "flac", creation_time=moment.isoformat())
     assert probe(io.BytesIO(data)).recorded_at is None
     assert probe(io.BytesIO(wav(tone(1.0)))).recorded_at is None
+
+
+@pytest.mark.parametrize("seconds", [0.5, 0.99995, 1.0, 1.00005, 2.00001, 7.0])
+@pytest.mark.parametrize("rate", [1_000, 8_000, 11_025, 16_000, 44_100, 48_000, 192_000])
+@pytest.mark.parametrize(
+    "sound", [noise, tone, lambda seconds, rate: np.full(round(seconds * rate), -1 / 32767, np.float32)]
+)
+def test_a_plain_wave_file_is_described_as_one_with_a_further_chunk(
+    seconds: float, rate: int, sound: Callable[..., Any]
+) -> None:
+    """The first is known by its header alone, the second goes through ffmpeg."""
+    plain = wav(sound(seconds, rate=rate), rate=rate)
+    assert probe(io.BytesIO(plain)) == probe(io.BytesIO(_with_chunk(plain)))
+
+
+def _with_chunk(plain: bytes) -> bytes:
+    whole = plain[:36] + b"JUNK" + struct.pack("<I", 4) + bytes(4) + plain[36:]
+    return whole[:4] + struct.pack("<I", len(whole) - 8) + whole[8:]
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "name"), [("ac3", "ac3", "ac3"), ("mp2", "mp2", "mp2"), ("spdif", "ac3", "ac3")]
+)
+def test_compressed_sound_under_the_header_of_plain_samples_is_told(container: str, codec: str, name: str) -> None:
+    data = encoded(noise(4.0, rate=48_000), container, codec, rate=48_000)
+    data = data[: len(data) // 4 * 4]
+    info = probe(io.BytesIO(wav_header(48_000, 2, len(data) // 4) + data))
+    assert (info.codec, info.duration) == (name, pytest.approx(4.0, abs=0.05))
 
 
 @pytest.mark.parametrize("size", [0, 100, 0x7FFFFFF0, 0xFFFFFFFF])

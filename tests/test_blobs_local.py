@@ -233,6 +233,13 @@ def test_a_symbolic_link_never_leads_out_of_the_store(root: Path, tmp_path: Path
     assert os.listdir(outside) == ["secret.wav"]
 
 
+def test_stores_that_take_turns_never_take_a_name_twice(root: Path) -> None:
+    stores = [LocalBlobStore(root) for _ in range(3)]
+    keys = [put(stores[turn % 3 and turn % 2 + 1], str(turn).encode(), KEY) for turn in range(40)]
+    assert len(set(keys)) == 40
+    assert [get(stores[0], key) for key in keys] == [str(turn).encode() for turn in range(40)]
+
+
 def test_the_staging_folder_is_not_reachable_by_key(root: Path) -> None:
     store = LocalBlobStore(root)
     staged = store.stage(io.BytesIO(DATA))

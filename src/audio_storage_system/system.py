@@ -176,12 +176,7 @@ class AudioStorageSystem:
             transcript_id = self._said_or_raise(audio_id).id
         elif self.get_transcript(transcript_id).audio_id != int(audio_id):
             raise NotFound(kind=f"transcript of recording {int(audio_id)}", id=transcript_id)
-        source = self._source(audio_id, audio_data)
-        embedders = self._archive.spaces.available()
-        made = pipeline.embed(self._archive.database, source, embedders, int(audio_id), transcript_id)
-        self._note_embedded(made)
-        self._refresh(audio_id)
-        return made
+        return self._embed(audio_id, transcript_id, self._source(audio_id, audio_data))
 
     # Finding
 
@@ -455,13 +450,20 @@ class AudioStorageSystem:
     def _process(self, stored: pipeline.Stored, task: pipeline.Task, embed: bool) -> Added:
         """Transcribe and embed what was stored, unless that was done before."""
         archive, audio_id = self._archive, stored.audio_id
-        said = self._said(audio_id)
+        source, said = self._source(audio_id, None), self._said(audio_id)
         if said is None or not said.active:
-            pipeline.transcribe(archive.database, archive.engines, self._source(audio_id, None), audio_id, task)
-        said = self._said(audio_id)
+            pipeline.transcribe(archive.database, archive.engines, source, audio_id, task)
+            said = self._said(audio_id)
         if embed and said is not None:
-            self.generate_embeddings(audio_id, said.id)
+            self._embed(audio_id, said.id, source)
         return Added.of(audio_id, duplicate=stored.duplicate, said=said)
+
+    def _embed(self, audio_id: int, transcript_id: int, source: pipeline.Source) -> int:
+        embedders = self._archive.spaces.available()
+        made = pipeline.embed(self._archive.database, source, embedders, int(audio_id), transcript_id)
+        self._note_embedded(made)
+        self._refresh(audio_id)
+        return made
 
     def _refresh(self, audio_id: int) -> None:
         sidecars.refresh(self._archive, int(audio_id))
@@ -474,7 +476,8 @@ class AudioStorageSystem:
             self._archive.follow()
 
     def _source(self, audio_id: int, waveform: npt.NDArray[np.float32] | None) -> pipeline.Source:
-        key = self.get_recording(audio_id).file_path
+        with self._archive.database.read() as connection:
+            key = recordings.key_of(connection, int(audio_id))
         return pipeline.Source(self._archive.blobs, key, None if waveform is None else pipeline.as_waveform(waveform))
 
     def _said(self, audio_id: int) -> Transcript | None:

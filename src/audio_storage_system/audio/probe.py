@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 from audio_storage_system.audio.container import OpenAudio, Source, opened
 from audio_storage_system.audio.decode import SAMPLE_RATE, stream
+from audio_storage_system.audio.wav import read_plain_wav
 from audio_storage_system.clock import utc_now
 from audio_storage_system.errors import NotAudio
 from audio_storage_system.records import AudioInfo
+
+if TYPE_CHECKING:
+    from av import AudioFrame
 
 _TAIL = 1.0  # seconds decoded at the end
 _SLACK = 0.2  # seconds by which a header may differ from the sound: encoders pad
@@ -43,6 +49,23 @@ def probe(source: Source, *, name: str | None = None) -> AudioInfo:
     decoded, and where they are not there the whole is counted. Raises `NotAudio`, saying why, or `OSError` where the
     file cannot be opened.
     """
+    return _plain(source) or _probed(source, name)
+
+
+def _plain(source: Source) -> AudioInfo | None:
+    """The same for the commonest WAV files in a tenth of the time: nothing of them needs to be decoded to be known."""
+    if isinstance(source, str | os.PathLike):
+        with open(source, "rb") as file:
+            found = read_plain_wav(file)
+    else:
+        found = read_plain_wav(source)
+    if found is None or found.frames < _TAIL * found.sample_rate:
+        return None
+    duration = round(found.frames / found.sample_rate, 5)
+    return AudioInfo(duration, found.sample_rate, found.channels, "pcm_s16le", _MEDIA_TYPES["wav"])
+
+
+def _probed(source: Source, name: str | None) -> AudioInfo:
     with opened(source, name=name) as audio:
         first = next(audio.frames(), None)
         if first is None:
@@ -68,13 +91,20 @@ def _confirmed(audio: OpenAudio, claimed: float | None) -> float | None:
         audio.seek(claimed - _TAIL)
     except FFmpegError:
         return None
-    end: float | None = None
+    end: Fraction | None = None  # exact: the same file gives the same length however it is cut into frames
     for frame in audio.frames():
-        end = audio.time_of(frame) if end is None else end
+        end = _exactly(audio, frame) if end is None else end
         if end is None or end > claimed + _SLACK:
             return None
-        end += frame.samples / frame.sample_rate
-    return round(end, 5) if end is not None and abs(end - claimed) <= _SLACK else None
+        end += Fraction(frame.samples, frame.sample_rate)
+    return round(float(end), 5) if end is not None and abs(end - claimed) <= _SLACK else None
+
+
+def _exactly(audio: OpenAudio, frame: AudioFrame) -> Fraction | None:
+    """Seconds from the start of the recording."""
+    if frame.pts is None or not frame.time_base:
+        return None
+    return frame.pts * frame.time_base - Fraction(audio.container.start_time or 0, 1_000_000)
 
 
 def _counted(source: Source, audio: OpenAudio) -> float:

@@ -2,11 +2,67 @@
 
 from __future__ import annotations
 
+import os
+import re
 import struct
+from dataclasses import dataclass
+from typing import BinaryIO
 
 SAMPLE_BYTES = 2
 LARGEST_RIFF = 0xFFFFFFFF
 _UNKNOWN = 0xFFFFFFFF
+_PLAIN = struct.Struct("<4sI4s4sIHHIIHH4sI")
+_RATES = range(1_000, 768_001)
+
+# Compressed sound passes for 16-bit samples in the "WAV" files of some CDs, and ffmpeg tells. Its marks are sought in
+# so many bytes after the silence at the beginning: several of its frames.
+_LOOK, _SILENCE = 1 << 14, 1 << 17
+_MARKS_ANYWHERE = (
+    b"\x7f\xfe\x80\x01",  # DTS, in its four byte orders, and its high-definition kind
+    b"\xfe\x7f\x01\x80",
+    b"\x1f\xff\xe8\x00",
+    b"\xff\x1f\x00\xe8",
+    b"\x64\x58\x20\x25",
+    b"\x72\xf8\x1f\x4e",  # IEC 61937: whatever goes over S/PDIF
+    b"\xf8\x72\x6f\xba",  # TrueHD
+)
+_MARK_AT_START = re.compile(rb"(?:\x0b\x77|\x77\x0b|\xff[\xe0-\xff]|\x56[\xe0-\xff])")  # AC-3, MPEG, AAC
+
+
+@dataclass(frozen=True, slots=True)
+class PlainWav:
+    """A WAV file of 16-bit samples with nothing else in it, and with all that its header promises."""
+
+    sample_rate: int
+    channels: int
+    frames: int
+
+
+def read_plain_wav(file: BinaryIO) -> PlainWav | None:
+    """What a seekable file is, when it is certain to be such a WAV file; `None` sends it to ffmpeg.
+
+    Neither more chunks nor more or less sound than promised, one or two channels, no other sound's mark in it.
+    """
+    file.seek(0, os.SEEK_END)
+    size = file.tell()
+    file.seek(0)
+    head = file.read(_PLAIN.size)
+    if len(head) < _PLAIN.size or not head.startswith(b"RIFF"):
+        return None
+    riff, riff_size, wave, fmt, fmt_size, pcm, channels, rate, per_second, per_frame, bits, data, data_size = (
+        _PLAIN.unpack(head)
+    )
+    named = (riff, wave, fmt, fmt_size, pcm, bits, data) == (b"RIFF", b"WAVE", b"fmt ", 16, 1, 16, b"data")
+    agrees = per_frame == channels * SAMPLE_BYTES and per_second == per_frame * rate
+    whole = riff_size + 8 == size == data_size + _PLAIN.size
+    if not (named and agrees and whole and channels in (1, 2) and rate in _RATES and data_size % per_frame == 0):
+        return None
+    return None if _looks_compressed(file.read(_SILENCE)) else PlainWav(rate, channels, data_size // per_frame)
+
+
+def _looks_compressed(samples: bytes) -> bool:
+    sound = samples.lstrip(b"\0")[:_LOOK]
+    return any(mark in sound for mark in _MARKS_ANYWHERE) or _MARK_AT_START.match(sound) is not None
 
 
 def wav_header(sample_rate: int, channels: int, frames: int, recorded: str = "") -> bytes:

@@ -22,6 +22,25 @@ LITTLE_ENDIAN_FLOAT32 = np.dtype("<f4")
 _PASSAGE_VECTORS = select(embeddings.c.passage_id, embeddings.c.embedding_data).where(
     embeddings.c.space_id == bindparam("space"), among(embeddings.c.passage_id)
 )
+_PENDING = (
+    select(passages)
+    .select_from(
+        passages.outerjoin(
+            embeddings, and_(embeddings.c.passage_id == passages.c.id, embeddings.c.space_id == bindparam("space"))
+        )
+    )
+    .where(passages.c.transcript_id == bindparam("transcript"), embeddings.c.id.is_(None))
+    .order_by(passages.c.sequence)
+)
+_OF_PASSAGE = select(embeddings.c.id).where(
+    embeddings.c.space_id == bindparam("space"), embeddings.c.passage_id == bindparam("passage")
+)
+_OF_WINDOW = select(embeddings.c.id).where(
+    embeddings.c.space_id == bindparam("space"),
+    embeddings.c.audio_file_id == bindparam("recording"),
+    embeddings.c.passage_id.is_(None),
+    embeddings.c.start_seconds == bindparam("start"),
+)
 _PASSAGES_OF = select(embeddings.c.id, embeddings.c.passage_id).where(
     among(embeddings.c.id), embeddings.c.passage_id.is_not(None)
 )
@@ -78,16 +97,8 @@ def active_space(connection: Connection, kind: EmbeddingKind) -> Space:
 
 def pending_passages(connection: Connection, transcript_id: int, space: Space) -> list[Passage]:
     """The passages of a version that have no vector in `space` yet, in order."""
-    joined = passages.outerjoin(
-        embeddings, and_(embeddings.c.passage_id == passages.c.id, embeddings.c.space_id == space.id)
-    )
-    query = (
-        select(passages)
-        .select_from(joined)
-        .where(passages.c.transcript_id == transcript_id, embeddings.c.id.is_(None))
-        .order_by(passages.c.sequence)
-    )
-    return [from_row(row) for row in connection.execute(query).mappings()]
+    pending = connection.execute(_PENDING, {"space": space.id, "transcript": transcript_id})
+    return [from_row(row) for row in pending.mappings()]
 
 
 def add(
@@ -125,16 +136,11 @@ def _row(space: Space, row: NewEmbedding, audio_id: int, transcript_id: int | No
 
 
 def _exists(connection: Connection, space: Space, audio_id: int, row: NewEmbedding) -> bool:
-    query = select(embeddings.c.id).where(embeddings.c.space_id == space.id)
     if row.passage_id is not None:
-        query = query.where(embeddings.c.passage_id == row.passage_id)
+        found = connection.execute(_OF_PASSAGE, {"space": space.id, "passage": row.passage_id})
     else:
-        query = query.where(
-            embeddings.c.audio_file_id == audio_id,
-            embeddings.c.passage_id.is_(None),
-            embeddings.c.start_seconds == row.span.start,
-        )
-    return connection.execute(query).first() is not None
+        found = connection.execute(_OF_WINDOW, {"space": space.id, "recording": audio_id, "start": row.span.start})
+    return found.first() is not None
 
 
 def passage_vectors(

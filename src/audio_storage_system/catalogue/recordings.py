@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, bindparam, insert, select, update
 
 from audio_storage_system.catalogue import changes, metadata
 from audio_storage_system.clock import utc_now
@@ -18,6 +18,14 @@ from audio_storage_system.records import AudioInfo, Metadata, Recording
 STORED = "stored"
 WARNING = "warning"
 
+_ADD = insert(audio_files).returning(audio_files.c.id)
+_ONE = select(audio_files).where(audio_files.c.id == bindparam("one"))
+_KEY = select(audio_files.c.file_path).where(audio_files.c.id == bindparam("one"))
+_DURATION = select(audio_files.c.duration).where(audio_files.c.id == bindparam("one"))
+_BY_HASH = select(audio_files.c.id).where(
+    audio_files.c.owner_id == bindparam("owner"), audio_files.c.file_hash == bindparam("hash")
+)
+_BY_PATH = select(audio_files.c.id).where(audio_files.c.file_path == bindparam("path"))
 _BY_ID = select(audio_files).where(among(audio_files.c.id))
 _WARNINGS = (
     select(tables.annotations.c.audio_file_id, tables.annotations.c.label)
@@ -58,7 +66,7 @@ def add(
         "created_at": now,
         "updated_at": now,
     }
-    audio_id = int(connection.execute(insert(audio_files).returning(audio_files.c.id), row).scalar_one())
+    audio_id = int(connection.execute(_ADD, row).scalar_one())
     metadata.put(connection, audio_id, values)
     warn(connection, audio_id, info.warnings)
     changes.log(connection, audio_files, [audio_id], "insert")
@@ -67,21 +75,33 @@ def add(
 
 def get(connection: Connection, audio_id: int) -> Recording:
     """One recording. Raises `NotFound`."""
-    found = select_where(connection, audio_files.c.id == audio_id)
+    found = _recordings(connection, connection.execute(_ONE, {"one": audio_id}).mappings().all())
     if not found:
         raise NotFound(kind="recording", id=audio_id)
     return found[0]
 
 
+def key_of(connection: Connection, audio_id: int) -> str:
+    """The key of a recording's blob. Raises `NotFound`."""
+    key: str | None = connection.execute(_KEY, {"one": audio_id}).scalar()
+    if key is None:
+        raise NotFound(kind="recording", id=audio_id)
+    return key
+
+
+def duration_of(connection: Connection, audio_id: int) -> float:
+    """The length of a recording in seconds; 0 where it is not known."""
+    return connection.execute(_DURATION, {"one": audio_id}).scalar() or 0.0
+
+
 def find_by_hash(connection: Connection, owner_id: int, file_hash: str) -> int | None:
     """The id of the owner's recording with these bytes."""
-    query = select(audio_files.c.id).where(audio_files.c.owner_id == owner_id, audio_files.c.file_hash == file_hash)
-    return connection.execute(query).scalar()
+    return connection.execute(_BY_HASH, {"owner": owner_id, "hash": file_hash}).scalar()
 
 
 def find_by_path(connection: Connection, file_path: str) -> int | None:
     """The id of the recording whose blob has this key."""
-    return connection.execute(select(audio_files.c.id).where(audio_files.c.file_path == file_path)).scalar()
+    return connection.execute(_BY_PATH, {"path": file_path}).scalar()
 
 
 def paths(connection: Connection) -> set[str]:

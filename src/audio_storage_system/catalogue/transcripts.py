@@ -13,6 +13,7 @@ from sqlalchemy import (
     RowMapping,
     Select,
     and_,
+    bindparam,
     exists,
     false,
     func,
@@ -34,6 +35,11 @@ from audio_storage_system.records import Outcome, Segment, Span, Transcript, Wor
 
 FALLBACK = "fallback"
 
+_ONE = select(transcripts).where(transcripts.c.id == bindparam("one"))
+_OUTCOME = select(transcripts.c.outcome).where(transcripts.c.id == bindparam("one"))
+_WINDOWS_DONE = select(transcription_windows.c.sequence).where(
+    transcription_windows.c.transcript_id == bindparam("one")
+)
 _HEADERS = select(
     *(column for column in transcripts.c if column.name != "transcription"), literal("").label("transcription")
 ).where(among(transcripts.c.id))
@@ -155,8 +161,7 @@ def _segment_row(piece: Segment, sequence: int) -> dict[str, Any]:
 
 def windows_done(connection: Connection, transcript_id: int) -> set[int]:
     """The sequence numbers of the committed windows."""
-    query = select(transcription_windows.c.sequence).where(transcription_windows.c.transcript_id == transcript_id)
-    return set(connection.execute(query).scalars())
+    return set(connection.execute(_WINDOWS_DONE, {"one": transcript_id}).scalars())
 
 
 def speech_spans(connection: Connection, transcript_id: int) -> list[Span]:
@@ -200,22 +205,31 @@ def activate(connection: Connection, transcript_id: int) -> None:
 
 def get(connection: Connection, transcript_id: int) -> Transcript:
     """One version. Raises `NotFound`."""
-    found = select_where(connection, transcripts.c.id == transcript_id)
+    found = _selected(connection, _ONE, transcript_id)
     if not found:
         raise NotFound(kind="transcript", id=transcript_id)
     return found[0]
 
 
+def outcome_of(connection: Connection, transcript_id: int) -> Outcome | None:
+    """How a version ended; `None` while it is running, or when there is none with this id."""
+    outcome: str | None = connection.execute(_OUTCOME, {"one": transcript_id}).scalar()
+    return Outcome(outcome) if outcome else None
+
+
 def active_of(connection: Connection, audio_id: int) -> Transcript | None:
     """The version that search follows: the active one, or while there is none the latest running one."""
-    found = select_where(connection, transcripts.c.audio_file_id == audio_id, searched())
+    found = _selected(connection, _SEARCHED, audio_id)
     return found[0] if found else None
 
 
 def select_where(connection: Connection, *conditions: ColumnElement[bool]) -> list[Transcript]:
     """Versions that meet the conditions, the oldest first."""
-    query = select(transcripts).where(*conditions).order_by(transcripts.c.id)
-    rows = connection.execute(query).mappings().all()
+    return _selected(connection, select(transcripts).where(*conditions).order_by(transcripts.c.id))
+
+
+def _selected(connection: Connection, query: Select[Any], one: int | None = None) -> list[Transcript]:
+    rows = connection.execute(query, {} if one is None else {"one": one}).mappings().all()
     flags = _flags(connection, [row["id"] for row in rows])
     return [_transcript(row, flags.get(row["id"], ())) for row in rows]
 
@@ -271,6 +285,11 @@ def searched() -> ColumnElement[bool]:
         or_(other.c.active == true(), and_(other.c.outcome.is_(None), other.c.id > transcripts.c.id)),
     )
     return or_(transcripts.c.active == true(), and_(transcripts.c.outcome.is_(None), ~rival))
+
+
+_SEARCHED = (
+    select(transcripts).where(transcripts.c.audio_file_id == bindparam("one"), searched()).order_by(transcripts.c.id)
+)
 
 
 def passed_over() -> Select[Any]:

@@ -97,8 +97,8 @@ class _Work:
     def _non_speech(self, space: Space) -> list[Span]:
         """The windows between the speech that have no vector yet."""
         with self.database.read() as connection:
-            duration = recordings.get(connection, self.audio_id).duration or 0.0
-            outcome = transcripts.get(connection, self.transcript_id).outcome
+            duration = recordings.duration_of(connection, self.audio_id)
+            outcome = transcripts.outcome_of(connection, self.transcript_id)
             speech = transcripts.speech_spans(connection, self.transcript_id)
             known = embeddings.window_starts(connection, self.audio_id, space)
         if outcome is None or not outcome.succeeded:

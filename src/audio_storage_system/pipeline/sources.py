@@ -16,6 +16,7 @@ from audio_storage_system.records import Span
 
 MODEL_RATE = 16_000
 BLOCK_SECONDS = 10
+KEPT_SECONDS = 300  # of a decoded recording, 19 MB
 
 Samples = npt.NDArray[np.float32]
 
@@ -35,9 +36,9 @@ def as_model_input(samples: Samples) -> Samples:
     return resample(as_waveform(samples), MODEL_RATE)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Source:
-    """One recording's sound as blocks of 16 kHz mono; it can be read again and again.
+    """One recording's sound as blocks of 16 kHz mono; it can be read again and again, and a short one is decoded once.
 
     `warnings` tells what was wrong with the file, once it was read to its end.
     """
@@ -46,15 +47,29 @@ class Source:
     key: str
     waveform: Waveform | None = None
     warnings: list[str] = field(default_factory=list)
+    _kept: list[Samples] | None = None  # all of a short recording
 
     def blocks(self) -> Iterator[Samples]:
         """The whole recording, block after block; memory stays flat."""
         if self.waveform is not None:
             yield from _slices(resample(self.waveform, MODEL_RATE))
-            return
+        elif self._kept is not None:
+            yield from self._kept
+        else:
+            yield from self._decoded()
+
+    def _decoded(self) -> Iterator[Samples]:
+        kept, room = [], KEPT_SECONDS * MODEL_RATE
         with closing(self.blobs.open(self.key)) as file, stream(file, MODEL_RATE) as decoded:
-            yield from decoded
+            for block in decoded:
+                room -= len(block)
+                if room >= 0:
+                    kept.append(block)
+                else:
+                    kept.clear()
+                yield block
             self.warnings[:] = decoded.warnings
+        self._kept = kept if room >= 0 else None
 
     def pieces(self, spans: list[Span]) -> Iterator[tuple[int, Samples]]:
         """The samples of these spans, which are in order of their start, each with its place in the list."""

@@ -152,8 +152,8 @@ class _Run:
             if transcript_id is None:
                 flags = [transcripts.FALLBACK] if choice.fallback else []
                 transcript_id = transcripts.start(connection, recording.id, **work, language=task.language, flags=flags)
-            else:
-                transcripts.reopen(connection, transcript_id)
+                return cls(database, recording, task, transcriber, transcript_id, task.options, set(), 0, Grouper())
+            transcripts.reopen(connection, transcript_id)
             count, last_segment = passages.last_of(connection, transcript_id)
             loose = transcripts.segments_after(connection, transcript_id, last_segment)
             grouper = Grouper(sequence=count)
@@ -241,7 +241,7 @@ class _Run:
         The last passage is closed only when the version is complete: a failed one may be taken up again.
         """
         with self.database.write(locks.of_recording(self.recording.id)) as connection:
-            present = transcripts.get(connection, self.transcript_id).outcome
+            present = transcripts.outcome_of(connection, self.transcript_id)
             if present is not None and present.succeeded:
                 return
             if not outcome.succeeded and transcripts.windows_done(connection, self.transcript_id) != self.done:
@@ -257,7 +257,7 @@ class _Run:
     def succeeded(self) -> bool:
         """Whether the version is complete by now."""
         with self.database.read() as connection:
-            outcome = transcripts.get(connection, self.transcript_id).outcome
+            outcome = transcripts.outcome_of(connection, self.transcript_id)
         return outcome is not None and outcome.succeeded
 
     def _follow(self, connection: Connection) -> bool:

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 import numpy.typing as npt
 
-from audio_storage_system import deletion, marker, pipeline
-from audio_storage_system.archive import Archive, captures, exports, open_archive, reports, retrieval, sidecars
+from audio_storage_system import marker, pipeline
+from audio_storage_system.archive import Archive, captures, exports, open_archive, removal, reports, retrieval, sidecars
 from audio_storage_system.audio import Waveform, load_audio
 from audio_storage_system.catalogue import metadata, recordings, transcripts
 from audio_storage_system.clock import Deadline, utc_now
@@ -68,16 +68,24 @@ class AudioStorageSystem:
     """An archive of audio with its transcripts, embeddings and metadata.
 
     archive: its folder; default `$AUDIO_STORAGE_HOME`, else `./audio_storage`. It is made when it does not exist,
-    unless `create` is false. Further keywords are settings (see `Settings`), which win over environment and file.
+    unless `create` is false. vectors: the vector database that searches ask, such as `qdrant+http://host:6333`.
+    Further keywords are settings (see `Settings`), which win over environment and file.
 
     Safe to use from several threads and processes at once; a context manager. Every method may raise the errors of
     `audio_storage_system.errors`.
     """
 
     def __init__(
-        self, archive: Place | None = None, *, storage_backend: str = "sqlite", create: bool = True, **settings: Any
+        self,
+        archive: Place | None = None,
+        *,
+        storage_backend: str = "sqlite",
+        vectors: str | None = None,
+        create: bool = True,
+        **settings: Any,
     ) -> None:
         _check_backend(archive, storage_backend)
+        settings |= {"vectors_url": vectors} if vectors else {}
         self._archive: Archive = open_archive(archive_home(archive), create=create, **settings)
         self._not_indexed = 0
         self.recovered: list[captures.Recovered] = captures.recover(self._archive)
@@ -335,8 +343,7 @@ class AudioStorageSystem:
 
     def delete(self, audio_id: int) -> Receipt:
         """Remove a recording and everything made from it, for good; what was removed."""
-        archive = self._archive
-        return deletion.delete_recording(archive.database, archive.blobs, int(audio_id), sidecars.derived_keys)
+        return removal.remove(self._archive, [audio_id])[0]
 
     def cleanup_old_files(self, days_old: float = 30) -> list[Receipt]:
         """Delete every recording that was stored more than `days_old` days ago; what was removed."""
@@ -349,7 +356,7 @@ class AudioStorageSystem:
         old = audio_files.c.created_at < before
         with self._archive.database.read() as connection:
             found = recordings.select_where(connection, old)
-        return [self.delete(recording.id) for recording in found]
+        return removal.remove(self._archive, [recording.id for recording in found])
 
     # Embedding functions
 

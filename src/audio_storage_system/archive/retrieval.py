@@ -100,7 +100,8 @@ def _answer(archive: Archive, query: Query, deadline: Deadline, warnings: tuple[
     results = run(archive.database, archive.index, query, deadline)
     for warning in warnings:
         logger.warning(warning)
-    return replace(results, warnings=(*results.warnings, *warnings))
+    lag = archive.index.lag(query.space) if query.space and query.vector is not None else None
+    return replace(results, warnings=(*results.warnings, *warnings), index=lag)
 
 
 def _embed(embedder: TextEmbedder, text: str) -> Vector | None:

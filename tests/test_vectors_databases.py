@@ -10,13 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
-from audio_storage_system.testing.engines import EngineIndexContract, VectorEngineContract
-from audio_storage_system.vectors import VECTOR_INDEXES, VectorEngine
+from audio_storage_system.testing.engines import EngineIndexContract, VectorEngineContract, points
+from audio_storage_system.vectors import VECTOR_INDEXES, Collection, Points, VectorEngine
 from servers import pinecone_server
-
-FEW_EXAMPLES = settings(max_examples=3, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def open_folder(scheme: str, folder: Path) -> VectorEngine:
@@ -117,3 +114,47 @@ class TestPinecone(OnPinecone, VectorEngineContract):
 
 class TestPineconeIndex(OnPinecone, EngineIndexContract):
     pass
+
+
+class OnQdrantServer:
+    @pytest.fixture(autouse=True)
+    def server(self) -> Iterator[None]:
+        pytest.importorskip("qdrant_client")
+        from servers import qdrant_server  # needs the client
+
+        with qdrant_server.running() as server:
+            self.url = server.url
+            self.running = server
+            yield
+
+    def open_engine(self, folder: Path) -> VectorEngine:
+        engine: VectorEngine = VECTOR_INDEXES.load(self.url)(self.url, folder)
+        return engine
+
+
+class TestQdrantServer(OnQdrantServer, VectorEngineContract):
+    def test_what_scopes_speak_of_has_an_index(
+        self, engine: VectorEngine, collection: Collection, stored: Points
+    ) -> None:
+        assert self.running.indexed == {collection.name: {"owner_id", "audio_id", "recorded_at"}}
+
+
+class TestQdrantServerIndex(OnQdrantServer, EngineIndexContract):
+    pass
+
+
+@pytest.mark.parametrize("scheme", ["lancedb", "qdrant"])
+def test_a_deleted_vector_is_in_no_file(scheme: str, tmp_path: Path) -> None:
+    engine = open_folder(scheme, tmp_path)
+    collection = Collection("audio_archive_1_1", "model", 24)
+    every = points(50)
+    engine.ensure(collection)
+    engine.upsert(collection, every)
+    gone = every.vectors[0].tobytes()
+    if scheme == "lancedb":
+        assert any(gone in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    engine.delete(collection, every.ids[:1])
+    engine.settle(collection, deleted=True)
+    assert engine.count(collection) == 49
+    assert not any(gone in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    engine.close()

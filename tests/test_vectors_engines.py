@@ -34,6 +34,7 @@ from audio_storage_system.vectors import (
     VectorEngine,
     VectorIndex,
     engine_index,
+    exact,
     log,
     open_vector_index,
 )
@@ -89,10 +90,9 @@ def test_an_outage_is_said_once_and_answers_stay_right(
         found = index.query(space, query, limit=5, within=Everything(), deadline=NEVER)
         assert [m.embedding_id for m in found] == [m.embedding_id for m in nearest(kept, query, 5)]
     index.catch_up(space)
-    assert [record.message for record in caplog.records if "port 6333" in record.message] == [
-        "The vector database at memory: cannot be used: nobody answers at port 6333"
-        " Until it answers, searches compare every vector."
-    ]
+    said = [record.message for record in caplog.records if "port 6333" in record.message]
+    wanted = "The vector database at memory: cannot be used: nobody answers at port 6333."
+    assert said == [f"{wanted} Until it answers, searches compare every vector."]
     with pytest.raises(VectorIndexUnavailable):
         index.rebuild(space)
     store.down = ""
@@ -100,7 +100,10 @@ def test_an_outage_is_said_once_and_answers_stay_right(
     assert [len(points) for points in store.points.values()] == [90]
 
 
-def test_when_the_deadline_is_too_near_for_comparing_all_the_database_is_blamed(archive: VectorArchive) -> None:
+def test_when_the_deadline_is_too_near_for_comparing_all_the_database_is_blamed(
+    archive: VectorArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exact, "BATCH_ROWS", 10)
     store, space = Store(), archive.space()
     index = EngineIndex(archive.database, MemoryEngine(store), "archive", few=-1)
     archive.add(space, draw(50))

@@ -15,26 +15,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import insert, update
 
+from audio_storage_system.clock import utc_now
 from audio_storage_system.database import Database
+from audio_storage_system.database.tables import audio_files, change_log, embeddings
 from audio_storage_system.errors import NotFound, VectorIndexMismatch, VectorIndexUnavailable
-from audio_storage_system.testing.vectors import (
-    Only,
-    VectorIndexContract,
-    Vectors,
-    draw,
-    nearest,
-)
+from audio_storage_system.records import Space
+from audio_storage_system.testing.vectors import Only, VectorArchive, VectorIndexContract, Vectors, draw, nearest
 from audio_storage_system.vectors import (
     Capabilities,
     Collection,
     EngineIndex,
     Found,
     Ids,
+    IndexState,
     Points,
     Scope,
     VectorEngine,
     VectorIndex,
+    log,
 )
 
 STEP_ROWS = 64

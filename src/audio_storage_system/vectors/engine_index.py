@@ -168,13 +168,15 @@ class EngineIndex(VectorIndex):
             reason = (
                 "So every vector had to be compared, and the deadline passed. Check the database, or allow more time"
             )
-            raise DeadlineExceeded(f"{error} {reason}.", seconds=comparison.deadline.seconds) from late
+            raise DeadlineExceeded(
+                f"{str(error).rstrip('.')}. {reason}.", seconds=comparison.deadline.seconds
+            ) from late
 
     def _note_failure(self, space: Space, error: AudioStorageSystemError) -> None:
         """Say it once, until the database has answered again."""
         before = self._failures.get(space.id)
         if before is None:
-            logger.warning("%s Until it answers, searches compare every vector.", error)
+            logger.warning("%s. Until it answers, searches compare every vector.", str(error).rstrip("."))
         if before is None or error is not before[0]:
             self._failures[space.id] = error, time.monotonic()
 

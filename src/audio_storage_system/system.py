@@ -14,13 +14,14 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 import numpy.typing as npt
 
-from audio_storage_system import deletion, pipeline
+from audio_storage_system import pipeline
 from audio_storage_system.archive import (
     Archive,
     archive_exists,
     captures,
     exports,
     open_archive,
+    removal,
     reports,
     retrieval,
     sidecars,
@@ -331,8 +332,7 @@ class AudioStorageSystem:
 
     def delete(self, audio_id: int) -> Receipt:
         """Remove a recording and everything made from it, for good; what was removed."""
-        archive = self._archive
-        return deletion.delete_recording(archive.database, archive.blobs, int(audio_id), sidecars.derived_keys)
+        return removal.remove(self._archive, [audio_id])[0]
 
     def cleanup_old_files(self, days_old: float = 30) -> list[Receipt]:
         """Delete every recording that was stored more than `days_old` days ago; what was removed."""
@@ -345,7 +345,7 @@ class AudioStorageSystem:
         old = audio_files.c.created_at < before
         with self._archive.database.read() as connection:
             found = recordings.select_where(connection, old)
-        return [self.delete(recording.id) for recording in found]
+        return removal.remove(self._archive, [recording.id for recording in found])
 
     # Embedding functions
 

@@ -69,7 +69,7 @@ class Archive:
     def follow(self) -> None:
         """Bring the vector index up to date and forget the changes that every index has seen."""
         with self.database.read() as connection:
-            spaces = [space for space in embeddings.spaces(connection) if space.active]
+            spaces = embeddings.spaces(connection)  # older ones too: what is deleted is deleted there as well
         for space in spaces:
             self.index.catch_up(space)
         with self.database.write() as connection:

@@ -103,7 +103,8 @@ def _answer(archive: Archive, query: Query, deadline: Deadline, warnings: tuple[
     results = archive.searched(lambda database, index: run(database, index, query, deadline))
     for warning in warnings:
         logger.warning(warning)
-    return replace(results, warnings=(*results.warnings, *warnings))
+    lag = archive.index.lag(query.space) if query.space and query.vector is not None else None
+    return replace(results, warnings=(*results.warnings, *warnings), index=lag)
 
 
 def _embed(embedder: TextEmbedder, text: str) -> Vector | None:

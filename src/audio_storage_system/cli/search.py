@@ -93,6 +93,8 @@ def search(
         example: dict[str, Any] = {"audio": like, "by": by.value} if like else {"mode": mode.value}
         results = storage.search_similar_audio(text, limit, context=context, offset=offset, **example, **limits)
     out.document(results.as_dict())
+    if results.index is not None and not out.as_json:
+        say(f"Indexed {results.index.indexed} of {results.index.total}; the rest was compared one by one.")
     show_hits(results, out, first=offset + 1)
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from audio_storage_system.records import Segment, jsonable
+from audio_storage_system.vectors import IndexState
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class SearchResults:
     """The hits, best first, and what there is to know about them. A sequence of `Hit`.
 
     total: how many hits were ranked to fill the page; a page further on may rank more. warnings: what was not searched,
-    and what to do.
+    and what to do. index: how far the vector index is, where it lags; what it lacks was searched exactly.
     """
 
     query: str
@@ -76,6 +77,7 @@ class SearchResults:
     total: int
     hits: tuple[Hit, ...]
     warnings: tuple[str, ...] = ()
+    index: IndexState | None = None
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import uuid
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,26 +15,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import insert, update
 
+from audio_storage_system.clock import utc_now
 from audio_storage_system.database import Database
+from audio_storage_system.database.tables import audio_files, change_log, embeddings
 from audio_storage_system.errors import NotFound, VectorIndexMismatch, VectorIndexUnavailable
-from audio_storage_system.testing.vectors import (
-    Only,
-    VectorIndexContract,
-    Vectors,
-    draw,
-    nearest,
-)
+from audio_storage_system.records import Space
+from audio_storage_system.testing.vectors import Only, VectorArchive, VectorIndexContract, Vectors, draw, nearest
 from audio_storage_system.vectors import (
     Capabilities,
     Collection,
     EngineIndex,
     Found,
     Ids,
+    IndexState,
     Points,
     Scope,
     VectorEngine,
     VectorIndex,
+    log,
 )
 
 STEP_ROWS = 64
@@ -237,18 +236,10 @@ class VectorEngineContract:
         other.close()
 
 
-@dataclass
-class Asked:
-    """What an index asked of its engine."""
-
-    searches: list[tuple[int, Scope]] = field(default_factory=list)
-    calls: Counter[str] = field(default_factory=Counter)
-
-
 class Within(Only):
-    """Candidates with a scope, as of a filter that recordings pass or do not; too many to list."""
+    """Candidates with a scope, as of a filter that many embeddings pass: too many to list."""
 
-    def __init__(self, ids: Iterator[int] | set[int], scope: Scope) -> None:
+    def __init__(self, ids: set[int], scope: Scope) -> None:
         super().__init__(ids)
         self.limits = scope
 
@@ -260,11 +251,20 @@ class Within(Only):
 
 
 class EngineIndexContract(VectorIndexContract):
-    """What an index must do with its database besides: lag, outages, wipes, rivals. Override `open_engine`."""
+    """What an index must do with its database besides: lag, outages, wipes, filters. Override `open_engine`."""
+
+    opened: list[EngineIndex]
 
     @abstractmethod
     def open_engine(self, folder: Path) -> VectorEngine:
         """As in `VectorEngineContract`."""
+
+    @pytest.fixture(autouse=True)
+    def _closing(self) -> Iterator[None]:
+        self.opened = []
+        yield
+        for index in self.opened:
+            index.close()
 
     def open_index(self, database: Database) -> VectorIndex:
         """Steps are small, and nothing is listed, so that the database is really asked."""
@@ -274,4 +274,106 @@ class EngineIndexContract(VectorIndexContract):
         """As `open_index`."""
         folder = Path(database.place).parent
         archive_id = str(uuid.uuid5(uuid.NAMESPACE_URL, database.place))
-        return EngineIndex(database, self.open_engine(folder), archive_id, few=-1, step_rows=STEP_ROWS)
+        index = EngineIndex(database, self.open_engine(folder), archive_id, few=-1, step_rows=STEP_ROWS)
+        self.opened.append(index)
+        return index
+
+    @pytest.fixture
+    def engines(self, archive: VectorArchive) -> EngineIndex:
+        return self.open_engine_index(archive.database)
+
+    def names(self, engines: EngineIndex) -> set[str]:
+        """The collections of this archive."""
+        return engines.engine.names(f"audio_{uuid.uuid5(uuid.NAMESPACE_URL, engines.database.place)}_")
+
+    def test_what_is_not_indexed_yet_is_found_and_said(
+        self, engines: EngineIndex, archive: VectorArchive, space: Space, vectors: dict[int, Vectors]
+    ) -> None:
+        assert engines.state(space) == engines.lag(space) == IndexState(0, 300)
+        engines.catch_up(space)
+        assert engines.lag(space) is None
+        more = draw(40, seed=11)
+        vectors.update(zip(archive.add(space, more), more, strict=True))
+        assert engines.lag(space) == engines.state(space) == IndexState(300, 340)
+        query = more[0]
+        self.agree(self.ask(engines, space, query), nearest(vectors, query, 10))
+
+    def test_a_wiped_database_is_noticed_and_filled_again(
+        self, engines: EngineIndex, space: Space, vectors: dict[int, Vectors]
+    ) -> None:
+        query = draw(1, seed=12)[0]
+        for heal in (engines.catch_up, engines.rebuild):
+            engines.catch_up(space)
+            for name in self.names(engines):
+                engines.engine.drop(name)
+            self.agree(self.ask(engines, space, query), nearest(vectors, query, 10))
+            assert heal(space) == IndexState(300, 300)
+            (name,) = self.names(engines)
+            assert engines.engine.count(Collection(name, space.model, space.dimension)) == 300
+            self.agree(self.ask(engines, space, query), nearest(vectors, query, 10))
+
+    def test_vectors_that_were_lost_or_left_behind_are_noticed(
+        self, engines: EngineIndex, archive: VectorArchive, space: Space, vectors: dict[int, Vectors]
+    ) -> None:
+        if not engines.capabilities.counts:
+            pytest.skip("this database does not know at once how many vectors it holds")
+        engines.catch_up(space)
+        (name,) = self.names(engines)
+        engines.engine.delete(Collection(name, space.model, space.dimension), np.array(list(vectors)[:5]))
+        engines.catch_up(space)
+        (name,) = self.names(engines)
+        assert engines.engine.count(Collection(name, space.model, space.dimension)) == 300
+
+    def test_an_index_that_missed_changes_is_made_anew(
+        self, engines: EngineIndex, archive: VectorArchive, space: Space, vectors: dict[int, Vectors]
+    ) -> None:
+        engines.catch_up(space)
+        gone = list(vectors)[:7]
+        archive.delete(gone)
+        with archive.database.write() as connection:
+            connection.execute(change_log.delete())
+        assert engines.catch_up(space) == IndexState(293, 293)
+        found = self.ask(engines, space, vectors[gone[0]], limit=300)
+        assert {match.embedding_id for match in found} == set(vectors) - set(gone)
+
+    def test_a_scope_reaches_the_database_and_a_rare_one_never_starves(
+        self,
+        engines: EngineIndex,
+        archive: VectorArchive,
+        space: Space,
+        vectors: dict[int, Vectors],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        with archive.database.write() as connection:
+            values = {"file_hash": "2", "file_path": "b", "owner_id": 1, "original_name": "b", "status": "stored"}
+            connection.execute(insert(audio_files).values(id=2, recorded_at=utc_now(), **values))
+            query = draw(1, seed=13)[0]
+            far = {match.embedding_id for match in nearest(vectors, query, 300)[-3:]}
+            moved = update(embeddings).where(embeddings.c.id.in_(far)).values(audio_file_id=2)
+            connection.execute(moved)
+        engines.catch_up(space)
+        asked: list[Scope] = []
+        search = engines.engine.search
+
+        def observed(collection: Collection, vector: Vectors, limit: int, scope: Scope) -> Found:
+            asked.append(scope)
+            return search(collection, vector, limit, scope)
+
+        monkeypatch.setattr(engines.engine, "search", observed)
+        scope = Scope(audio_ids=(2,))
+        found = self.ask(engines, space, query, within=Within(far, scope))
+        self.agree(found, nearest({id_: vectors[id_] for id_ in far}, query, 10))
+        assert asked == [scope if engines.capabilities.filters else Scope()]
+
+    def test_after_a_prune_everything_is_still_there(
+        self, engines: EngineIndex, archive: VectorArchive, space: Space, vectors: dict[int, Vectors]
+    ) -> None:
+        engines.catch_up(space)
+        more = draw(30, seed=14)
+        vectors.update(zip(archive.add(space, more), more, strict=True))
+        with archive.database.write() as connection:
+            assert log.prune(connection) == 300
+            assert log.prune(connection) == 0
+        before = self.names(engines)
+        assert engines.catch_up(space) == IndexState(330, 330)
+        assert self.names(engines) == before

@@ -35,6 +35,11 @@ class Scope:
         """Whether there is anything to limit to."""
         return any(part is not None for part in (self.owner_ids, self.audio_ids, self.since, self.until))
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing can lie inside."""
+        return self.owner_ids == () or self.audio_ids == ()
+
 
 class Candidates(Protocol):
     """Which embeddings a search may return: access, active transcript and the caller's filter, as one question.

@@ -60,11 +60,10 @@ class EngineIndex(VectorIndex):
         self.name = engine.address
         self.capabilities = engine.capabilities
         self.engine = engine
-        self._database = database
+        self.database = database
         self._filler = Filler(database, engine, archive_id, step_rows)
         self._few = few
-        self._failure: AudioStorageSystemError | None = None
-        self._failed_at = -PAUSE_SECONDS
+        self._failures: dict[int, tuple[AudioStorageSystemError, float]] = {}
         self._following = threading.Lock()
         _renew_lock_after_fork(self)
 
@@ -75,7 +74,7 @@ class EngineIndex(VectorIndex):
         deadline.check()
         if limit < 1:
             return []
-        comparison = Comparison(self._database, space, unit, limit, within, deadline)
+        comparison = Comparison(self.database, space, unit, limit, within, deadline)
         if (listed := within.ids(self._few)) is not None:
             return comparison.of_passing(listed.tolist())
         if not self._fits(space):
@@ -83,7 +82,7 @@ class EngineIndex(VectorIndex):
         try:
             return self._asking(comparison)
         except (VectorIndexUnavailable, VectorIndexMismatch, NotFound) as error:
-            self._note_failure(error)
+            self._note_failure(space, error)
             return self._by_itself(comparison, error)
 
     def catch_up(self, space: Space) -> IndexState:
@@ -92,9 +91,9 @@ class EngineIndex(VectorIndex):
             try:
                 if self._fits(space):
                     self._filler.follow(space)
-                self._failure = None
+                self._failures.pop(space.id, None)
             except (VectorIndexUnavailable, NotFound) as error:  # not found: another process makes it anew
-                self._note_failure(error)
+                self._note_failure(space, error)
         return self.state(space)
 
     def rebuild(self, space: Space) -> IndexState:
@@ -103,18 +102,18 @@ class EngineIndex(VectorIndex):
             if self._fits(space):
                 self._filler.start_over(space)
                 self._filler.follow(space)
-            self._failure = None
+            self._failures.pop(space.id, None)
         return self.state(space)
 
     def state(self, space: Space) -> IndexState:
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             total = stored.count(connection, space)
             found = standing.searched(standing.find(connection, space, self.engine.address))
             missing = total if found is None else len(standing.newer(connection, space, found))
         return IndexState(total - missing, total)
 
     def lag(self, space: Space) -> IndexState | None:
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             found = standing.searched(standing.find(connection, space, self.engine.address))
             behind = found is None or standing.newer(connection, space, found)
         state = self.state(space) if behind else None
@@ -125,16 +124,19 @@ class EngineIndex(VectorIndex):
 
     def _asking(self, comparison: Comparison) -> list[Match]:
         """The answer with the database's help; asked again when a collection was replaced in the meantime."""
-        if self._failure and time.monotonic() < self._failed_at + PAUSE_SECONDS:
-            raise self._failure
+        failure, at = self._failures.get(comparison.space.id, (None, 0))
+        if failure and time.monotonic() < at + PAUSE_SECONDS:
+            raise failure
         try:
-            return self._once(comparison)
+            answer = self._once(comparison)
         except NotFound:
-            return self._once(comparison)
+            answer = self._once(comparison)
+        self._failures.pop(comparison.space.id, None)
+        return answer
 
     def _once(self, comparison: Comparison) -> list[Match]:
         space = comparison.space
-        with self._database.read(comparison.deadline) as connection:
+        with self.database.read(comparison.deadline) as connection:
             found = standing.searched(standing.find(connection, space, self.engine.address))
             newer = standing.newer(connection, space, found) if found else stored.ids_of(connection, space).tolist()
         best = comparison.best_of(newer)
@@ -166,14 +168,17 @@ class EngineIndex(VectorIndex):
             reason = (
                 "So every vector had to be compared, and the deadline passed. Check the database, or allow more time"
             )
-            raise DeadlineExceeded(f"{error} {reason}.", seconds=comparison.deadline.seconds) from late
+            raise DeadlineExceeded(
+                f"{str(error).rstrip('.')}. {reason}.", seconds=comparison.deadline.seconds
+            ) from late
 
-    def _note_failure(self, error: AudioStorageSystemError) -> None:
+    def _note_failure(self, space: Space, error: AudioStorageSystemError) -> None:
         """Say it once, until the database has answered again."""
-        if self._failure is None:
-            logger.warning("%s Until it answers, searches compare every vector.", error)
-        if error is not self._failure:
-            self._failure, self._failed_at = error, time.monotonic()
+        before = self._failures.get(space.id)
+        if before is None:
+            logger.warning("%s. Until it answers, searches compare every vector.", str(error).rstrip("."))
+        if before is None or error is not before[0]:
+            self._failures[space.id] = error, time.monotonic()
 
     def _fits(self, space: Space) -> bool:
         """Whether the database takes vectors as long as these; others are compared exactly."""

@@ -70,6 +70,9 @@ class Found(NamedTuple):
         return cls(np.array(ids, dtype=np.int64), np.array(similarities, dtype=np.float32))
 
 
+NOTHING = Found.of([], [])
+
+
 class VectorEngine(ABC):
     """One vector database at one address. Safe to share between threads, and to use from several processes at once.
 

@@ -1,0 +1,160 @@
+"""The vector databases that run here: each passes the contracts of an engine and of an index, and the machine."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from audio_storage_system.testing.engines import EngineIndexContract, VectorEngineContract, points
+from audio_storage_system.vectors import VECTOR_INDEXES, Collection, Points, VectorEngine
+from servers import pinecone_server
+
+
+def open_folder(scheme: str, folder: Path) -> VectorEngine:
+    pytest.importorskip({"chroma": "chromadb", "qdrant": "qdrant_client"}.get(scheme, scheme))
+    engine: VectorEngine = VECTOR_INDEXES.load(scheme)(f"{scheme}:vectors", folder)
+    return engine
+
+
+class TestQdrantFolder(VectorEngineContract):
+    def open_engine(self, folder: Path) -> VectorEngine:
+        return open_folder("qdrant", folder)
+
+
+class TestQdrantFolderIndex(EngineIndexContract):
+    def open_engine(self, folder: Path) -> VectorEngine:
+        return open_folder("qdrant", folder)
+
+
+class TestLanceDB(VectorEngineContract):
+    def open_engine(self, folder: Path) -> VectorEngine:
+        return open_folder("lancedb", folder)
+
+
+class TestLanceDBIndex(EngineIndexContract):
+    def open_engine(self, folder: Path) -> VectorEngine:
+        return open_folder("lancedb", folder)
+
+
+class TestChromaFolder(VectorEngineContract):
+    def open_engine(self, folder: Path) -> VectorEngine:
+        return open_folder("chroma", folder)
+
+
+class TestChromaFolderIndex(EngineIndexContract):
+    def open_engine(self, folder: Path) -> VectorEngine:
+        return open_folder("chroma", folder)
+
+
+@pytest.fixture(scope="module")
+def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The real server, as `chroma run` starts it."""
+    pytest.importorskip("chromadb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("chroma")
+    command = [str(Path(sys.executable).parent / "chroma"), "run", "--path", str(folder), "--port", str(port)]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        for _ in range(300):
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield f"chroma+http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+class OnChromaServer:
+    @pytest.fixture(autouse=True)
+    def server(self, chroma_server: str) -> None:
+        self.url = chroma_server
+
+    def open_engine(self, folder: Path) -> VectorEngine:
+        engine: VectorEngine = VECTOR_INDEXES.load(self.url)(self.url, folder)
+        return engine
+
+
+class TestChromaServer(OnChromaServer, VectorEngineContract):
+    pass
+
+
+class TestChromaServerIndex(OnChromaServer, EngineIndexContract):
+    pass
+
+
+class OnPinecone:
+    @pytest.fixture(autouse=True)
+    def server(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        pytest.importorskip("pinecone")
+        with pinecone_server.running(24) as server:
+            monkeypatch.setenv("PINECONE_API_KEY", pinecone_server.KEY)
+            monkeypatch.setenv("PINECONE_INDEX_HOST", server.url)
+            yield
+
+    def open_engine(self, folder: Path) -> VectorEngine:
+        engine: VectorEngine = VECTOR_INDEXES.load("pinecone")("pinecone:index", folder)
+        return engine
+
+
+class TestPinecone(OnPinecone, VectorEngineContract):
+    pass
+
+
+class TestPineconeIndex(OnPinecone, EngineIndexContract):
+    pass
+
+
+class OnQdrantServer:
+    @pytest.fixture(autouse=True)
+    def server(self) -> Iterator[None]:
+        pytest.importorskip("qdrant_client")
+        from servers import qdrant_server  # needs the client
+
+        with qdrant_server.running() as server:
+            self.url = server.url
+            self.running = server
+            yield
+
+    def open_engine(self, folder: Path) -> VectorEngine:
+        engine: VectorEngine = VECTOR_INDEXES.load(self.url)(self.url, folder)
+        return engine
+
+
+class TestQdrantServer(OnQdrantServer, VectorEngineContract):
+    def test_what_scopes_speak_of_has_an_index(
+        self, engine: VectorEngine, collection: Collection, stored: Points
+    ) -> None:
+        assert self.running.indexed == {collection.name: {"owner_id", "audio_id", "recorded_at"}}
+
+
+class TestQdrantServerIndex(OnQdrantServer, EngineIndexContract):
+    pass
+
+
+@pytest.mark.parametrize("scheme", ["lancedb", "qdrant"])
+def test_a_deleted_vector_is_in_no_file(scheme: str, tmp_path: Path) -> None:
+    engine = open_folder(scheme, tmp_path)
+    collection = Collection("audio_archive_1_1", "model", 24)
+    every = points(50)
+    engine.ensure(collection)
+    engine.upsert(collection, every)
+    gone = every.vectors[0].tobytes()
+    if scheme == "lancedb":
+        assert any(gone in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    engine.delete(collection, every.ids[:1])
+    engine.settle(collection, deleted=True)
+    assert engine.count(collection) == 49
+    assert not any(gone in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    engine.close()

@@ -19,7 +19,6 @@ from sqlalchemy import text as sql
 from audio_storage_system.archive import Archive, open_archive
 from audio_storage_system.catalogue import embeddings, recordings, transcripts
 from audio_storage_system.clock import Deadline
-from audio_storage_system.database import sqlite
 from audio_storage_system.errors import ArchiveBusy, DeadlineExceeded, InvalidFilter, InvalidInput
 from audio_storage_system.records import Space
 from audio_storage_system.search import Filter, Query, SearchResults, run
@@ -428,7 +427,7 @@ def test_waiting_for_a_connection_ends_with_the_deadline(archive: Archive, monke
             held.enter_context(archive.database.engine.connect())
         with pytest.raises(DeadlineExceeded):
             find(archive, "budget", deadline=Deadline.after(0.2))
-        monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_SECONDS", 0.2)
+        monkeypatch.setattr(archive.database.dialect, "patience_seconds", 0.2)
         with pytest.raises(ArchiveBusy):
             find(archive, "budget")
     assert find(archive, "budget").total == 0

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, RowMapping, and_, func, insert, select, true,
 from audio_storage_system.catalogue import changes
 from audio_storage_system.catalogue.passages import from_row
 from audio_storage_system.catalogue.transcripts import searched
-from audio_storage_system.database.queries import among
+from audio_storage_system.database.queries import among, insert_all
 from audio_storage_system.database.tables import embedding_spaces, embeddings, passages, transcripts
 from audio_storage_system.errors import InvalidVector, NotFound
 from audio_storage_system.records import EmbeddingKind, Passage, Space, Span
@@ -90,13 +90,25 @@ def add(
 
     Raises `InvalidVector` for a vector of another dimension.
     """
-    kept = [row for row in rows if not _exists(connection, space, audio_id, row)]
-    ids = [
-        int(connection.execute(insert(embeddings).returning(embeddings.c.id), values).scalar_one())
-        for values in (_row(space, row, audio_id, transcript_id) for row in kept)
+    passages_known = _passages_known(connection, space, rows)
+    windows_known = window_starts(connection, audio_id, space) if any(row.passage_id is None for row in rows) else set()
+    kept = [
+        _row(space, row, audio_id, transcript_id)
+        for row in rows
+        if (row.span.start not in windows_known if row.passage_id is None else row.passage_id not in passages_known)
     ]
+    ids = insert_all(connection, embeddings, kept)
     changes.log(connection, embeddings, ids, "insert")
     return ids
+
+
+def _passages_known(connection: Connection, space: Space, rows: Sequence[NewEmbedding]) -> set[int | None]:
+    """Those of their passages that have a vector in `space`."""
+    ids = [row.passage_id for row in rows if row.passage_id is not None]
+    query = select(embeddings.c.passage_id).where(
+        embeddings.c.space_id == space.id, among(embeddings.c.passage_id, ids)
+    )
+    return set(connection.execute(query).scalars()) if ids else set()
 
 
 def _row(space: Space, row: NewEmbedding, audio_id: int, transcript_id: int | None) -> dict[str, object]:
@@ -115,19 +127,6 @@ def _row(space: Space, row: NewEmbedding, audio_id: int, transcript_id: int | No
         "model_name": space.model,
         "embedding_data": to_blob(row.vector),
     }
-
-
-def _exists(connection: Connection, space: Space, audio_id: int, row: NewEmbedding) -> bool:
-    query = select(embeddings.c.id).where(embeddings.c.space_id == space.id)
-    if row.passage_id is not None:
-        query = query.where(embeddings.c.passage_id == row.passage_id)
-    else:
-        query = query.where(
-            embeddings.c.audio_file_id == audio_id,
-            embeddings.c.passage_id.is_(None),
-            embeddings.c.start_seconds == row.span.start,
-        )
-    return connection.execute(query).first() is not None
 
 
 def passage_vectors(

@@ -32,6 +32,8 @@ from audio_storage_system.vectors.stored import Vectors
 
 # The most numbers that an HNSW index over halfvec takes; longer vectors are compared exactly.
 MOST_DIMENSIONS = 4_000
+# Numbers of 16 bits have a step of 2⁻¹¹, and both vectors are written in them.
+PRECISION = 1e-3
 # A search that takes longer is not worth waiting for: what it was to narrow down is then compared exactly.
 PATIENCE_SECONDS = 60.0
 # How many neighbours HNSW looks at, at least; and how many rows an iterative scan may visit for a filter.
@@ -71,7 +73,7 @@ _SETTINGS = text(
 class PgvectorEngine(VectorEngine):
     """The vectors of any number of archives in one PostgreSQL database."""
 
-    capabilities = Capabilities(filters=True, max_batch=1_000, max_dimension=MOST_DIMENSIONS)
+    capabilities = Capabilities(filters=True, max_batch=1_000, max_dimension=MOST_DIMENSIONS, precision=PRECISION)
 
     def __init__(self, database: Database, *, owned: bool = False) -> None:
         self.address = f"pgvector:{database.place}"

@@ -7,12 +7,10 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -41,13 +39,14 @@ from audio_storage_system.errors import (
 from audio_storage_system.records import Outcome
 from audio_storage_system.testing.scripted import ScriptedTranscriber
 from audio_storage_system.transcribers import Window
+from catalogues import database_url, plain_sql
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Iterator[AudioStorageSystem]:
-    with AudioStorageSystem(tmp_path / "archive", transcriber="scripted") as opened:
+def storage(home: Path) -> Iterator[AudioStorageSystem]:
+    with AudioStorageSystem(home, transcriber="scripted") as opened:
         yield opened
 
 
@@ -57,9 +56,8 @@ def call(demo: Path) -> Path:
 
 
 def rows(storage: AudioStorageSystem, query: str, *values: object) -> list[tuple[object, ...]]:
-    """Plain SQL on the file, as the guide has it."""
-    with closing(sqlite3.connect(storage.home / "audio_storage.db")) as connection:
-        return connection.execute(query, values).fetchall()
+    """Plain SQL, as the guide has it."""
+    return plain_sql(storage.home, query, *values)
 
 
 # Storing
@@ -108,7 +106,8 @@ def test_metadata_keeps_its_types_and_its_plain_sql(storage: AudioStorageSystem,
         "SELECT af.id FROM audio_files af JOIN metadata m ON af.id = m.audio_file_id WHERE m.key='user' AND m.value=?",
         "john",
     )
-    recent = rows(storage, "SELECT id FROM audio_files WHERE created_at > datetime('now', '-7 days')")
+    a_week_ago = "now() - interval '7 days'" if database_url(storage.home) else "datetime('now', '-7 days')"
+    recent = rows(storage, f"SELECT id FROM audio_files WHERE created_at > {a_week_ago}")  # noqa: S608
     assert found == recent == [(int(audio_id),)]
     storage.set_metadata(audio_id, {"user": "anna"})
     storage.remove_metadata(audio_id, "none", "absent")
@@ -156,8 +155,7 @@ def test_files_over_the_limit_are_refused(tmp_path: Path, call: Path) -> None:
         assert storage.list_recordings() == []
 
 
-def test_two_processes_adding_one_file_make_one_recording(tmp_path: Path, call: Path) -> None:
-    home = tmp_path / "archive"
+def test_two_processes_adding_one_file_make_one_recording(home: Path, call: Path) -> None:
     AudioStorageSystem(home).close()
     code = "import sys; from audio_storage_system import AudioStorageSystem as A; print(int(A(sys.argv[1]).store_audio_file(sys.argv[2])))"  # noqa: E501
     command = [sys.executable, "-W", "ignore", "-c", code, str(home), str(call)]
@@ -341,7 +339,7 @@ def test_every_format_exports_the_version_asked_for(storage: AudioStorageSystem,
 def test_all_three_kinds_of_embedding_are_made_once(storage: AudioStorageSystem, call: Path) -> None:
     added = storage.add(call)
     count = """SELECT embedding_type, count(*), count(DISTINCT passage_id) FROM embeddings
-               WHERE passage_id NOT NULL GROUP BY 1"""
+               WHERE passage_id IS NOT NULL GROUP BY 1 ORDER BY 1"""
     [(passages_made,)] = rows(storage, "SELECT count(*) FROM passages")
     assert rows(storage, count) == [
         (kind, passages_made, passages_made) for kind in ("audio", "combined", "transcript")
@@ -421,8 +419,8 @@ def test_a_context_pack_cites_what_it_holds(storage: AudioStorageSystem, demo: P
 # The archive itself
 
 
-def test_deleting_removes_every_trace_and_leaves_a_receipt(tmp_path: Path, demo: Path) -> None:
-    with AudioStorageSystem(tmp_path / "a", transcriber="scripted", sidecars=True, compress="flac") as storage:
+def test_deleting_removes_every_trace_and_leaves_a_receipt(home: Path, demo: Path) -> None:
+    with AudioStorageSystem(home, transcriber="scripted", sidecars=True, compress="flac") as storage:
         gone, kept = storage.add(demo / "call.flac"), storage.add(demo / "meeting.flac")
         receipt = storage.delete(gone)
         assert receipt.rows["audio_files"] == 1 and receipt.rows["segments"] >= 1 and receipt.rows["embeddings"] >= 3
@@ -511,9 +509,8 @@ def test_postgres_without_an_address_says_what_to_set(tmp_path: Path) -> None:
 def test_the_index_can_be_made_anew(storage: AudioStorageSystem, call: Path) -> None:
     storage.add(call)
     before = storage.search_similar_audio("second spoken").as_dict()
-    with closing(sqlite3.connect(storage.home / "audio_storage.db")) as connection:
-        connection.execute("DELETE FROM passages_fts")
-        connection.commit()
+    table = "passage_search WHERE space_id = 0" if database_url(storage.home) else "passages_fts"
+    rows(storage, f"DELETE FROM {table}")  # noqa: S608
     assert not storage.search_similar_audio("spoken", mode="keyword").hits
     states = storage.reindex()
     assert all(state.indexed == state.total for state in states.values()) and len(states) == 3
@@ -561,8 +558,7 @@ AudioStorageSystem(sys.argv[1]).store_audio_file(sys.argv[2], recorded_at=dateti
 """
 
 
-def test_a_blob_whose_row_was_never_written_is_adopted(tmp_path: Path, call: Path) -> None:
-    home = tmp_path / "a"
+def test_a_blob_whose_row_was_never_written_is_adopted(home: Path, call: Path) -> None:
     AudioStorageSystem(home).close()
     child = subprocess.run([sys.executable, "-W", "ignore", "-c", CRASHES, str(home), str(call)], check=False)
     assert child.returncode == -signal.SIGKILL

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, RowMapping, and_, bindparam, func, insert, se
 from audio_storage_system.catalogue import changes
 from audio_storage_system.catalogue.passages import from_row
 from audio_storage_system.catalogue.transcripts import searched
-from audio_storage_system.database.queries import among, given
+from audio_storage_system.database.queries import among, given, insert_all, within
 from audio_storage_system.database.tables import embedding_spaces, embeddings, passages, transcripts
 from audio_storage_system.errors import InvalidVector, NotFound
 from audio_storage_system.records import EmbeddingKind, Passage, Space, Span
@@ -31,15 +31,6 @@ _PENDING = (
     )
     .where(passages.c.transcript_id == bindparam("transcript"), embeddings.c.id.is_(None))
     .order_by(passages.c.sequence)
-)
-_OF_PASSAGE = select(embeddings.c.id).where(
-    embeddings.c.space_id == bindparam("space"), embeddings.c.passage_id == bindparam("passage")
-)
-_OF_WINDOW = select(embeddings.c.id).where(
-    embeddings.c.space_id == bindparam("space"),
-    embeddings.c.audio_file_id == bindparam("recording"),
-    embeddings.c.passage_id.is_(None),
-    embeddings.c.start_seconds == bindparam("start"),
 )
 _PASSAGES_OF = select(embeddings.c.id, embeddings.c.passage_id).where(
     among(embeddings.c.id), embeddings.c.passage_id.is_not(None)
@@ -108,13 +99,25 @@ def add(
 
     Raises `InvalidVector` for a vector of another dimension.
     """
-    kept = [row for row in rows if not _exists(connection, space, audio_id, row)]
-    ids = [
-        int(connection.execute(insert(embeddings).returning(embeddings.c.id), values).scalar_one())
-        for values in (_row(space, row, audio_id, transcript_id) for row in kept)
+    passages_known = _passages_known(connection, space, rows)
+    windows_known = window_starts(connection, audio_id, space) if any(row.passage_id is None for row in rows) else set()
+    kept = [
+        _row(space, row, audio_id, transcript_id)
+        for row in rows
+        if (row.span.start not in windows_known if row.passage_id is None else row.passage_id not in passages_known)
     ]
+    ids = insert_all(connection, embeddings, kept)
     changes.log(connection, embeddings, ids, "insert")
     return ids
+
+
+def _passages_known(connection: Connection, space: Space, rows: Sequence[NewEmbedding]) -> set[int | None]:
+    """Those of their passages that have a vector in `space`."""
+    ids = [row.passage_id for row in rows if row.passage_id is not None]
+    query = select(embeddings.c.passage_id).where(
+        embeddings.c.space_id == space.id, within(embeddings.c.passage_id, ids)
+    )
+    return set(connection.execute(query).scalars()) if ids else set()
 
 
 def _row(space: Space, row: NewEmbedding, audio_id: int, transcript_id: int | None) -> dict[str, object]:
@@ -133,14 +136,6 @@ def _row(space: Space, row: NewEmbedding, audio_id: int, transcript_id: int | No
         "model_name": space.model,
         "embedding_data": to_blob(row.vector),
     }
-
-
-def _exists(connection: Connection, space: Space, audio_id: int, row: NewEmbedding) -> bool:
-    if row.passage_id is not None:
-        found = connection.execute(_OF_PASSAGE, {"space": space.id, "passage": row.passage_id})
-    else:
-        found = connection.execute(_OF_WINDOW, {"space": space.id, "recording": audio_id, "start": row.span.start})
-    return found.first() is not None
 
 
 def passage_vectors(

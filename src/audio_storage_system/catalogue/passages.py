@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from sqlalchemy import Connection, RowMapping, func, insert, select
+from sqlalchemy import Connection, RowMapping, func, select
 
 from audio_storage_system.catalogue import fulltext
+from audio_storage_system.database.queries import insert_all
 from audio_storage_system.database.tables import passages
 from audio_storage_system.records import Passage
 
@@ -22,13 +23,9 @@ def add(
 ) -> list[int]:
     """New passages of a transcript, findable by their words at once; their ids."""
     base = {"transcript_id": transcript_id, "audio_file_id": audio_id, "owner_id": owner_id}
-    ids = [_insert(connection, {**base, **_row(passage)}) for passage in rows]
+    ids = insert_all(connection, passages, [{**base, **_row(passage)} for passage in rows])
     fulltext.add(connection, [(id_, row.text, language) for id_, row in zip(ids, rows, strict=True)])
     return ids
-
-
-def _insert(connection: Connection, row: Mapping[str, object]) -> int:
-    return int(connection.execute(insert(passages).returning(passages.c.id), row).scalar_one())
 
 
 def _row(passage: Passage) -> dict[str, object]:

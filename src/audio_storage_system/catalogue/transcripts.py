@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from sqlalchemy import (
@@ -28,7 +28,7 @@ from sqlalchemy import (
 from audio_storage_system.catalogue import changes
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import tables
-from audio_storage_system.database.queries import among, given
+from audio_storage_system.database.queries import among, given, insert_all
 from audio_storage_system.database.tables import passages, segments, transcription_windows, transcripts
 from audio_storage_system.errors import Conflict, NotFound
 from audio_storage_system.records import Outcome, Segment, Span, Transcript, Word
@@ -135,13 +135,8 @@ def commit_window(
     ).scalar_one()
     base = {"transcript_id": transcript_id, "window_id": window_id}
     rows = [{**base, **_segment_row(piece, first + number)} for number, piece in enumerate(pieces)]
-    return [_insert_segment(connection, row, piece) for row, piece in zip(rows, pieces, strict=True)]
-
-
-def _insert_segment(connection: Connection, row: Mapping[str, Any], piece: Segment) -> Segment:
-    segment_id = connection.execute(insert(segments).returning(segments.c.id), row).scalar_one()
-    values = {name: getattr(piece, name) for name in Segment.__slots__ if name != "id"}
-    return Segment(**values, id=segment_id)
+    ids = insert_all(connection, segments, rows)
+    return [replace(piece, id=id_) for piece, id_ in zip(pieces, ids, strict=True)]
 
 
 def _segment_row(piece: Segment, sequence: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError, StatementError, TimeoutError
 
 from audio_storage_system.clock import Deadline
@@ -70,6 +70,21 @@ class Database:
         ):
             yield connection
         self.writes += 1
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[Connection | None]:
+        """For long work on a server that no transaction may contain: each statement is one of its own. `None` when
+        somebody else has the name already."""
+        with self._translated(NEVER), self._connect(NEVER) as connection:
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            key = func.hashtextextended(name, 0)
+            if not connection.execute(select(func.pg_try_advisory_lock(key))).scalar_one():
+                yield None
+                return
+            try:
+                yield connection
+            finally:
+                connection.execute(select(func.pg_advisory_unlock(key)))
 
     def _connect(self, deadline: Deadline) -> Connection:
         """A connection, waited for until the deadline where all are in use, but no longer than for a lock.

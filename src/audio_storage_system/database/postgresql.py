@@ -19,6 +19,7 @@ from audio_storage_system.errors import (
     DatabaseRefused,
     DatabaseUnavailable,
     DeadlineExceeded,
+    InvalidInput,
     InvalidSetting,
     MissingExtra,
     StorageFailed,
@@ -93,6 +94,8 @@ class PostgreSQL(Dialect):
             return DeadlineExceeded(seconds=deadline.seconds)
         if state in ("40001", "40P01", "55P03", "53300"):
             return ArchiveBusy(place=place)
+        if state == "22003":
+            return InvalidInput(reason="a number is too large for the catalogue")
         if state == "53100":
             return StorageFull(place=place)
         if state == "25006":

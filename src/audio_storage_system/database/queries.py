@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -12,9 +12,11 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     String,
+    Table,
     bindparam,
     cast,
     column,
+    insert,
     literal,
     select,
 )
@@ -70,6 +72,15 @@ def _in_list(wanted: Column[Any], ids: BindParameter[str]) -> ColumnElement[bool
 def given(ids: Iterable[int | None]) -> dict[str, str]:
     """The parameters of a statement with `among`."""
     return {"given": json.dumps([int(id_) for id_ in ids if id_ is not None])}
+
+
+def insert_all(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Insert these rows, which have the same columns, in as few statements as the database takes; their new ids, in the
+    order of the rows."""
+    if not rows:
+        return []
+    statement = insert(table).returning(table.c.id, sort_by_parameter_order=True)
+    return [int(id_) for id_ in connection.execute(statement, rows).scalars()]
 
 
 def ids_in_order(connection: Connection) -> bool:

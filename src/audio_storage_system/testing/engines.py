@@ -165,9 +165,11 @@ class VectorEngineContract:
         for limit in (1, 10, 200, 500):
             query = points(1, seed=3).vectors[0]
             found = engine.search(collection, query, min(limit, engine.capabilities.max_results), Scope())
-            cosines = stored.vectors @ query
-            assert found.ids.tolist() == stored.ids[np.argsort(-cosines)][:limit].tolist()
-            assert found.similarities == pytest.approx(np.sort(cosines)[::-1][:limit], abs=1e-4)
+            cosines, near = stored.vectors @ query, engine.capabilities.precision
+            best = np.sort(cosines)[::-1][:limit]
+            assert len(set(found.ids.tolist())) == len(best)
+            assert cosines[np.searchsorted(stored.ids, found.ids)] == pytest.approx(best, abs=near)
+            assert found.similarities == pytest.approx(best, abs=near)
 
     def test_the_same_again_changes_nothing(self, engine: VectorEngine, collection: Collection, stored: Points) -> None:
         engine.upsert(collection, next(stored.batches(10)))
@@ -372,7 +374,7 @@ class EngineIndexContract(VectorIndexContract):
         more = draw(30, seed=14)
         vectors.update(zip(archive.add(space, more), more, strict=True))
         with archive.database.write() as connection:
-            assert log.prune(connection) == 300
+            assert log.prune(connection) >= 299  # on a server the newest one read stays, as a mark
             assert log.prune(connection) == 0
         before = self.names(engines)
         assert engines.catch_up(space) == IndexState(330, 330)

@@ -67,8 +67,9 @@ class VectorArchive:
         self.database = database
 
     @classmethod
-    def create(cls, path: Path) -> VectorArchive:
-        archive = cls(Database.open(path))
+    def create(cls, place: Path | Database) -> VectorArchive:
+        """In a new SQLite file, or in an empty database."""
+        archive = cls(place if isinstance(place, Database) else Database.open(place))
         migrate(archive.database)
         recording = {"id": 1, "file_hash": "", "file_path": "a", "owner_id": 1, "original_name": "a"}
         with archive.database.write() as connection:
@@ -318,6 +319,10 @@ class VectorIndexMachine(RuleBasedStateMachine):
     def open_index(self, database: Database) -> VectorIndex:
         """As in the contract; compared must be everything that passes, for the answers to be exact."""
 
+    def make_archive(self, folder: Path) -> VectorArchive:
+        """A new archive; on another database than SQLite where this is overridden."""
+        return VectorArchive.create(folder / "archive.db")
+
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
@@ -325,7 +330,7 @@ class VectorIndexMachine(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.archive = VectorArchive.create(Path(self.folder.name) / "archive.db")
+        self.archive = self.make_archive(Path(self.folder.name))
         self.spaces = [self.archive.space(4, "one"), self.archive.space(4, "two")]
         self.stored: list[dict[int, Vectors]] = [{}, {}]
         self.indexes = [self.open_index(self.archive.database) for _ in range(2)]

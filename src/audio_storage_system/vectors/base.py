@@ -72,7 +72,8 @@ class Capabilities:
 
     exact: it compares everything. persistent: it outlives the process. filters: the database it asks leaves out by
     itself what is outside a `Scope`. max_batch: vectors in one request. max_results: neighbours in one answer.
-    max_dimension: longer vectors are compared exactly. counts: it knows at once how many vectors it holds.
+    max_dimension: longer vectors are compared exactly. counts: it knows at once how many vectors it holds. precision:
+    how far its similarities may be from the true ones; among nearer ones its order means nothing.
     """
 
     exact: bool = False
@@ -82,6 +83,7 @@ class Capabilities:
     max_results: int = 1_000_000
     max_dimension: int = 1_000_000
     counts: bool = True
+    precision: float = 1e-4
     metrics: tuple[str, ...] = ("cosine",)
 
 

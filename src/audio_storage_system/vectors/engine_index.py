@@ -43,8 +43,6 @@ FEW = 2_000
 # How many more than wanted are asked for at once, and how much deeper each further question goes.
 MARGIN = 16
 DEEPER = 4
-# Similarities from databases are right to about this much; nearer ones might be in another order.
-TOLERANCE = 1e-4
 # Beyond this, equally near vectors are no longer all looked at to order them by id.
 TIES = 2_000
 # For how long a database that failed is not asked again.
@@ -155,7 +153,7 @@ class EngineIndex(VectorIndex):
             fresh = [id_ for id_ in found.ids.tolist() if id_ not in seen]
             best = comparison.merged(best, comparison.of_passing(comparison.within.admit(fresh)))
             seen.update(fresh)
-            if len(found.ids) < depth or _enough(best, found, comparison.limit):
+            if len(found.ids) < depth or _enough(best, found, comparison.limit, self.capabilities.precision):
                 return best
             depth = most if depth < most < DEEPER * depth else DEEPER * depth
         return comparison.best_of_all()
@@ -185,10 +183,10 @@ class EngineIndex(VectorIndex):
         return space.dimension <= self.capabilities.max_dimension
 
 
-def _enough(best: list[Match], found: Found, limit: int) -> bool:
+def _enough(best: list[Match], found: Found, limit: int, precision: float) -> bool:
     """Whether nothing that the database has not shown yet can belong to the `limit` best."""
     full = len(best) == limit
-    return full and (found.similarities[-1] < best[-1].similarity - TOLERANCE or len(found.ids) >= TIES + 2 * limit)
+    return full and (found.similarities[-1] < best[-1].similarity - precision or len(found.ids) >= TIES + 2 * limit)
 
 
 def _by_deadline(call: Callable[[], Found], deadline: Deadline) -> Found:

@@ -33,6 +33,8 @@ from audio_storage_system.vectors.stored import Vectors
 
 # The most numbers that an HNSW index over halfvec takes; longer vectors are compared exactly.
 MOST_DIMENSIONS = 4_000
+# Numbers of 16 bits have a step of 2⁻¹¹, and both vectors are written in them.
+PRECISION = 1e-3
 # A search that takes longer is not worth waiting for: what it was to narrow down is then compared exactly.
 PATIENCE_SECONDS = 60.0
 # How many neighbours HNSW looks at, at least; and how many rows an iterative scan may visit for a filter.
@@ -62,6 +64,7 @@ _INSERT = text(
     " CAST(:moments AS timestamptz[]), CAST(:embeddings AS bigint[]), CAST(:audios AS bigint[]),"
     " CAST(:vectors AS text[])) given(owner, moment, embedding, audio, vector)"
 )
+_USABLE = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
 _COUNT = text("SELECT count(*) FROM passage_search WHERE space_id = :id")
 _SETTINGS = text(
     "SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', :depth, true),"
@@ -72,7 +75,7 @@ _SETTINGS = text(
 class PgvectorEngine(VectorEngine):
     """The vectors of any number of archives in one PostgreSQL database."""
 
-    capabilities = Capabilities(filters=True, max_batch=1_000, max_dimension=MOST_DIMENSIONS)
+    capabilities = Capabilities(filters=True, max_batch=1_000, max_dimension=MOST_DIMENSIONS, precision=PRECISION)
 
     def __init__(self, database: Database, address: str = "pgvector", *, owned: bool = False) -> None:
         self.address = address
@@ -168,14 +171,16 @@ class PgvectorEngine(VectorEngine):
 
     def settle(self, collection: Collection, *, deleted: bool) -> None:
         """Make the HNSW index once the first vectors are in: many at once take a fraction of the time of one by one."""
-        with self._reaching(), self._database.write("passage_search index") as connection:
-            id_ = _number(connection, collection)
-            if collection.dimension <= MOST_DIMENSIONS:
-                connection.exec_driver_sql(
-                    f"CREATE INDEX IF NOT EXISTS {_index_name(id_)} ON passage_search"
-                    f" USING hnsw ((vector::halfvec({int(collection.dimension)})) halfvec_cosine_ops)"
-                    f" WHERE space_id = {id_}"
-                )
+        if collection.dimension > MOST_DIMENSIONS:
+            return
+        with self._reaching():
+            with self._database.read() as connection:
+                id_ = _number(connection, collection)
+                if connection.execute(_USABLE, {"name": _index_name(id_)}).scalar():
+                    return
+            with self._database.alone(f"index {id_}") as connection:
+                if connection is not None:
+                    _build_index(connection, id_, collection.dimension)
 
     def close(self) -> None:
         if self._owned:
@@ -188,6 +193,16 @@ class PgvectorEngine(VectorEngine):
             yield
         except (StorageFailed, DeadlineExceeded) as error:
             raise VectorIndexUnavailable(place=self.address, reason=str(error)) from error
+
+
+def _build_index(connection: Connection, id_: int, dimension: int) -> None:
+    """Others go on writing meanwhile, except where the table is partitioned, which PostgreSQL cannot do."""
+    name, concurrently = _index_name(id_), "" if passage_search.partitioning(connection) else "CONCURRENTLY"
+    connection.exec_driver_sql(f"DROP INDEX IF EXISTS {name}")  # what an attempt cut short has left
+    connection.exec_driver_sql(
+        f"CREATE INDEX {concurrently} {name} ON passage_search"
+        f" USING hnsw ((vector::halfvec({int(dimension)})) halfvec_cosine_ops) WHERE space_id = {int(id_)}"
+    )
 
 
 def _number(connection: Connection, collection: Collection) -> int:

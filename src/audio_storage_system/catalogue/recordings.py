@@ -66,6 +66,17 @@ def get(connection: Connection, audio_id: int) -> Recording:
     return found[0]
 
 
+def exists(connection: Connection, audio_id: int) -> bool:
+    """Whether there is such a recording."""
+    return connection.execute(select(audio_files.c.id).where(audio_files.c.id == audio_id)).first() is not None
+
+
+def must_exist(connection: Connection, audio_id: int) -> None:
+    """Raise `NotFound` unless it is there: under its lock, before anything is written that belongs to it."""
+    if not exists(connection, audio_id):
+        raise NotFound(kind="recording", id=audio_id)
+
+
 def find_by_hash(connection: Connection, owner_id: int, file_hash: str) -> int | None:
     """The id of the owner's recording with these bytes."""
     query = select(audio_files.c.id).where(audio_files.c.owner_id == owner_id, audio_files.c.file_hash == file_hash)

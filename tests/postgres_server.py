@@ -24,6 +24,7 @@ import pytest
 
 from audio_storage_system.database import Database
 from audio_storage_system.database.migrations import migrate
+from audio_storage_system.vectors.pgvector import PgvectorEngine
 
 USER, SYSTEM_USER = "archivist", "pgserver"
 
@@ -104,7 +105,10 @@ class Programs:
 
     def start(self, data: Path, port: int) -> None:
         """Start the server of this data folder and wait for it."""
-        options = f"-h 127.0.0.1 -p {port} -k {data.parent} -c fsync=off -c max_connections=200 -c wal_level=replica"
+        options = (
+            f"-h 127.0.0.1 -p {port} -k {data.parent}"
+            " -c fsync=off -c full_page_writes=off -c max_connections=200 -c wal_level=replica"
+        )
         self.run("pg_ctl", "-w", "-D", str(data), "-l", str(data.parent / "log"), "-o", options, "start")
 
     def stop(self, data: Path, mode: str = "fast") -> None:
@@ -164,10 +168,11 @@ def postgres_server() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres_server: Server) -> Iterator[str]:
-    """The name of a database with the schema in it, to make copies of: faster than migrating each."""
+    """The name of a database with the schema and pgvector in it, to make copies of: faster than making each."""
     with postgres_server.fresh_database() as url:
         database = Database.connect(url)
         migrate(database)
+        PgvectorEngine(database).extend()
         database.close()
         yield url.rpartition("/")[2]
 

@@ -33,9 +33,8 @@ class OnServer:
     """Every engine is in the one database of the test."""
 
     @pytest.fixture(autouse=True)
-    def _server(self, postgres_url: str) -> Iterator[None]:
-        self.url, self.servers = postgres_url, ExitStack()
-        with self.servers:
+    def _server(self, postgres_server: Server, postgres_template: str) -> Iterator[None]:
+        with postgres_server.fresh_database(postgres_template) as self.url, ExitStack() as self.servers:
             yield
 
     def open_engine(self, folder: Path) -> VectorEngine:
@@ -54,11 +53,10 @@ class TestPgvectorBesideSQLite(OnServer, EngineIndexContract):
 
 class TestPgvectorOfTheCatalogue(OnServer, EngineIndexContract):
     @pytest.fixture
-    def archive(self, postgres_server: Server, postgres_template: str) -> Iterator[VectorArchive]:
-        with postgres_server.fresh_database(postgres_template) as url:
-            database = Database.connect(url)
-            yield VectorArchive.create(database)
-            database.close()
+    def archive(self) -> VectorArchive:
+        database = Database.connect(self.url)
+        self.opened.callback(database.close)
+        return VectorArchive.create(database)
 
     def open_engine_index(self, database: Database) -> EngineIndex:
         return own_index(database)

@@ -87,7 +87,7 @@ def _delete_rows(connection: Connection, audio_id: int) -> dict[str, int]:
     """Remove the rows, children first; how many of each table."""
     versions = select(transcripts.c.id).where(transcripts.c.audio_file_id == audio_id)
     ours = passages.c.audio_file_id == audio_id
-    fulltext.remove(connection, list(connection.execute(select(passages.c.id).where(ours)).scalars()))
+    said = list(connection.execute(select(passages.c.id).where(ours)).scalars())
     vectors = connection.execute(select(embeddings.c.id).where(embeddings.c.audio_file_id == audio_id)).scalars().all()
     changes.log(connection, embeddings, vectors, "delete")
     changes.log(connection, audio_files, [audio_id], "delete")
@@ -111,10 +111,12 @@ def _delete_rows(connection: Connection, audio_id: int) -> dict[str, int]:
         tables.metadata,
         audio_files,
     )
-    return {
+    removed = {
         table.name: connection.execute(delete(table).where(condition)).rowcount
         for table, condition in zip(order, conditions, strict=True)
     }
+    fulltext.remove(connection, said)  # last: a rebuild that holds these passages has put them in by now
+    return removed
 
 
 def _receipt(recording: Recording, rows: dict[str, int], keys: list[str]) -> Receipt:

@@ -94,6 +94,17 @@ def duration_of(connection: Connection, audio_id: int) -> float:
     return connection.execute(_DURATION, {"one": audio_id}).scalar() or 0.0
 
 
+def exists(connection: Connection, audio_id: int) -> bool:
+    """Whether there is such a recording."""
+    return connection.execute(select(audio_files.c.id).where(audio_files.c.id == audio_id)).first() is not None
+
+
+def must_exist(connection: Connection, audio_id: int) -> None:
+    """Raise `NotFound` unless it is there: under its lock, before anything is written that belongs to it."""
+    if not exists(connection, audio_id):
+        raise NotFound(kind="recording", id=audio_id)
+
+
 def find_by_hash(connection: Connection, owner_id: int, file_hash: str) -> int | None:
     """The id of the owner's recording with these bytes."""
     return connection.execute(_BY_HASH, {"owner": owner_id, "hash": file_hash}).scalar()

@@ -38,6 +38,9 @@ _MOMENTS = text(
     "SELECT DISTINCT a.recorded_at FROM passages p JOIN audio_files a ON a.id = p.audio_file_id"
     " WHERE p.id = ANY(CAST(:ids AS bigint[]))"
 )
+_ALL_MOMENTS = text(
+    "SELECT DISTINCT date_trunc('month', recorded_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' FROM audio_files"
+)
 _REMOVE = text("DELETE FROM passage_search WHERE space_id = 0 AND passage_id = ANY(CAST(:ids AS bigint[]))")
 _CLEAR = text("DELETE FROM passage_search WHERE space_id = 0")
 _ANALYZE = text("ANALYZE passage_search")
@@ -61,7 +64,9 @@ def create(connection: Connection, partition: str = "") -> None:
 
 
 def clear(connection: Connection) -> None:
-    """Forget every passage; embeddings in the same table stay."""
+    """Forget every passage; embeddings in the same table stay. First there is room for all recordings: making some
+    later could end in waiting for one who waits for this."""
+    passage_search.make_room(connection, connection.execute(_ALL_MOMENTS).scalars())
     connection.execute(_CLEAR)
 
 

@@ -36,6 +36,7 @@ passage_search = Table(
     Column("text_vector", TSVECTOR),
 )
 
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('passage_search', 0))")
 _EXISTS = text("SELECT to_regclass('passage_search')")
 _INDEXES = (
     "CREATE INDEX idx_passage_search_text ON passage_search USING gin (text_vector) WHERE space_id = 0",
@@ -58,6 +59,9 @@ def create(connection: Connection, partition: str = "") -> None:
     """Make the table where there is none, cut by `year`, `month`, `owner:N`, or not at all."""
     check(partition)
     if connection.execute(_EXISTS).scalar() is not None:
+        return
+    connection.execute(_LOCK)
+    if connection.execute(_EXISTS).scalar() is not None:  # made by another process while this one waited
         return
     table, parts = str(CreateTable(passage_search).compile(connection)), int(partition.partition(":")[2] or 0)
     by = _RANGES.get(partition, "HASH (owner_id)")
@@ -87,11 +91,16 @@ def make_room(connection: Connection, moments: Iterable[datetime]) -> None:
         return
     for name, since, until in sorted({_part(by, moment) for moment in moments}):
         if connection.execute(select(func.to_regclass(name))).scalar() is None:
-            connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("passage_search", 0))))
-            bounds = f"FROM ('{since}') TO ('{until}')"  # of our own making: figures only
-            connection.exec_driver_sql(
-                f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF passage_search FOR VALUES {bounds}"
-            )
+            connection.execute(_LOCK)
+            _add_part(connection, name, f"FROM ('{since}') TO ('{until}')")
+
+
+def _add_part(connection: Connection, name: str, bounds: str) -> None:
+    """Make a partition unless another process has. Attaching one stops nobody who reads or writes; making it in place
+    (`PARTITION OF`) would lock them out. Name and bounds are of our own making: figures only."""
+    if connection.execute(select(func.to_regclass(name))).scalar() is None:
+        connection.exec_driver_sql(f"CREATE TABLE {name} (LIKE passage_search)")
+        connection.exec_driver_sql(f"ALTER TABLE passage_search ATTACH PARTITION {name} FOR VALUES {bounds}")
 
 
 def _part(by: str, moment: datetime) -> tuple[str, str, str]:

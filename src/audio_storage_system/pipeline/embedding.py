@@ -107,6 +107,7 @@ class _Work:
 
     def _keep(self, space: Space, rows: Sequence[NewEmbedding]) -> int:
         with self.database.write(locks.of_recording(self.audio_id)) as connection:
+            recordings.must_exist(connection, self.audio_id)
             ids = embeddings.add(connection, space, rows, audio_id=self.audio_id, transcript_id=self.transcript_id)
         return len(ids)
 

@@ -63,11 +63,11 @@ def store(
     name = _clean_name(name or path.name)
     with _opened(path, max_bytes) as file:
         new = _New(owner_id, name, probe(file, name=name), values, recorded_at)
-        while (stored := _store_once(database, blobs, file, new)) is None:
-            pass  # a deletion under way took the key just claimed for its own: again, under another
-    if stored.duplicate:
-        _merge(database, stored.audio_id, name, values, on_duplicate)
-    else:
+        while (stored := _store_once(database, blobs, file, new)) is None or not (
+            not stored.duplicate or _merge(database, stored.audio_id, name, values, on_duplicate)
+        ):
+            pass  # a deletion under way took the key just claimed for its own, or what was a duplicate: again
+    if not stored.duplicate:
         for warning in new.info.warnings:
             logger.warning("%s: %s", name, warning)
     return stored
@@ -197,25 +197,34 @@ def blob_key(moment: datetime, name: str) -> str:
     return f"{BLOB_PREFIX}/{year}/{moment:%m}/audio_{year}{moment:%m%d_%H%M%S}{suffix}"
 
 
-def _merge(database: Database, audio_id: int, name: str, values: Metadata, on_duplicate: OnDuplicate) -> None:
+def _merge(database: Database, audio_id: int, name: str, values: Metadata, on_duplicate: OnDuplicate) -> bool:
+    """Give a recording that is there already the metadata it lacks; false when it has been deleted since."""
     if on_duplicate == "error":
         raise DuplicateRecording(name=name, audio_id=audio_id, reason="")
     _give_name(database, audio_id, name)
     with database.read() as connection:
-        present = metadata.get(connection, audio_id)
-    wanted = dict(values) if on_duplicate == "update" else {k: v for k, v in values.items() if k not in present}
-    wanted = {key: value for key, value in wanted.items() if key not in present or present[key] != value}
-    if wanted:
-        with database.write(locks.of_recording(audio_id)) as connection:
+        if recordings.exists(connection, audio_id) and not _lacking(connection, audio_id, values, on_duplicate):
+            return True  # the usual case, without waiting for anyone
+    with database.write(locks.of_recording(audio_id)) as connection:
+        if not recordings.exists(connection, audio_id):
+            return False
+        if wanted := _lacking(connection, audio_id, values, on_duplicate):
             metadata.put(connection, audio_id, wanted)
             recordings.touch(connection, audio_id)
+    return True
+
+
+def _lacking(connection: Connection, audio_id: int, values: Metadata, on_duplicate: OnDuplicate) -> Metadata:
+    present = metadata.get(connection, audio_id)
+    wanted = dict(values) if on_duplicate == "update" else {k: v for k, v in values.items() if k not in present}
+    return {key: value for key, value in wanted.items() if key not in present or present[key] != value}
 
 
 def _give_name(database: Database, audio_id: int, name: str) -> None:
     """A recording adopted after a crash is called after its blob, until the file that it was comes again."""
     with database.read() as connection:
-        present = recordings.get(connection, audio_id)
-    if present.original_name == Path(present.file_path).name != name:
+        present = recordings.get_many(connection, [audio_id]).get(audio_id)
+    if present is not None and present.original_name == Path(present.file_path).name != name:
         with database.write(locks.of_recording(audio_id)) as connection:
             recordings.rename(connection, audio_id, name)
 

@@ -113,6 +113,7 @@ def _note_unavailable(database: Database, recording: Recording, task: Task, erro
     engine = split_spec(resolve_transcriber(task.asked))[0]
     parameters = {"language": task.language}
     with database.write(locks.of_recording(recording.id)) as connection:
+        recordings.must_exist(connection, recording.id)
         transcript_id = transcripts.find_unfinished(
             connection, recording.id, asked=task.asked, engine=engine, parameters=parameters
         ) or transcripts.start(
@@ -148,6 +149,7 @@ class _Run:
         parameters = {"model": transcriber.model, **transcriber.parameters(task.options)}
         work: dict[str, Any] = {"asked": task.asked, "engine": transcriber.engine, "parameters": parameters}
         with database.write(locks.of_recording(recording.id)) as connection:
+            recordings.must_exist(connection, recording.id)
             transcript_id = transcripts.find_unfinished(connection, recording.id, **work)
             if transcript_id is None:
                 flags = [transcripts.FALLBACK] if choice.fallback else []
@@ -210,6 +212,7 @@ class _Run:
             self.options = replace(self.options, language=language)
         results = self.transcriber.transcribe(windows, self.options)
         with self.database.write(locks.of_recording(self.recording.id)) as connection:
+            recordings.must_exist(connection, self.recording.id)
             if transcripts.windows_done(connection, self.transcript_id) != self.done:
                 raise Conflict(reason=f"Transcript {self.transcript_id} is being made by another process too")
             for item, window, result in zip(batch, windows, results, strict=True):

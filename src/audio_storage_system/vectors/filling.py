@@ -63,7 +63,7 @@ class Filler:
     def start_over(self, space: Space, *, discard: bool = False) -> None:
         """Begin a new generation; searches use the old one until `follow` has filled the new one, or with `discard` not
         at all."""
-        with self.database.write() as connection:
+        with self.database.write(self._name(space)) as connection:
             lost = standing.find(connection, space, self.engine.address) if discard else []
             standing.begin(connection, space, self.engine.address, lost)
 
@@ -76,7 +76,7 @@ class Filler:
         lost = [one for one in known if one.loaded != 0 and self._lost(space, one, there)]
         if lost:
             logger.warning("The vector index at %s is gone or too old: making it anew", self.engine.address)
-            with self.database.write() as connection:
+            with self.database.write(self._name(space)) as connection:
                 standing.begin(connection, space, self.engine.address, lost)
 
     def _lost(self, space: Space, one: Standing, there: set[str]) -> bool:
@@ -106,7 +106,7 @@ class Filler:
         return self._apply(space, target)
 
     def _begin(self, space: Space) -> None:
-        with self.database.write() as connection:
+        with self.database.write(self._name(space)) as connection:
             if not standing.find(connection, space, self.engine.address):
                 standing.begin(connection, space, self.engine.address)
 
@@ -193,6 +193,10 @@ class Filler:
     def _total(self, space: Space) -> int:
         with self.database.read() as connection:
             return stored.count(connection, space)
+
+    def _name(self, space: Space) -> str:
+        """What only one process at a time begins anew."""
+        return f"vector index:{self.engine.address}:{space.id}"
 
     def _prefix(self, space: Space) -> str:
         return f"audio_{self.archive_id}_{space.id}_"

@@ -92,13 +92,14 @@ class PgvectorEngine(VectorEngine):
         with self._database.read() as connection:
             if connection.execute(_COLUMN).scalar_one():
                 return
-        self._extend()
+        self.extend()
         with self._database.write("passage_search") as connection:
             passage_search.create(connection)
             for statement in _PREPARE:
                 connection.exec_driver_sql(statement)
 
-    def _extend(self) -> None:
+    def extend(self) -> None:
+        """Make the extension unless the database has it. Raises `MissingExtension`."""
         with self._database.read() as connection:
             if connection.execute(_EXTENSION).scalar_one():
                 return
@@ -131,7 +132,7 @@ class PgvectorEngine(VectorEngine):
 
     def upsert(self, collection: Collection, points: Points) -> None:
         moments = [datetime.fromtimestamp(seconds, UTC) for seconds in points.recorded_at.tolist()]
-        with self._reaching(), self._database.write() as connection:
+        with self._reaching(), self._database.write(collection.name) as connection:
             id_ = _number(connection, collection)
             passage_search.make_room(connection, moments)
             connection.execute(_DELETE, {"id": id_, "ids": points.ids.tolist()})
@@ -145,7 +146,7 @@ class PgvectorEngine(VectorEngine):
             connection.execute(_INSERT, {"id": id_, **rows})
 
     def delete(self, collection: Collection, ids: Ids) -> None:
-        with self._reaching(), self._database.write() as connection:
+        with self._reaching(), self._database.write(collection.name) as connection:
             connection.execute(_DELETE, {"id": _number(connection, collection), "ids": ids.tolist()})
 
     def search(self, collection: Collection, vector: Vectors, limit: int, scope: Scope) -> Found:

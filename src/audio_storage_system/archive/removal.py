@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from audio_storage_system import deletion
 from audio_storage_system.archive import sidecars
 from audio_storage_system.archive.opening import Archive
+from audio_storage_system.catalogue import recordings
+from audio_storage_system.clock import utc_now
+from audio_storage_system.database.tables import audio_files
 from audio_storage_system.deletion import Receipt
+from audio_storage_system.errors import InvalidInput
 
 
 def remove(archive: Archive, audio_ids: Sequence[int]) -> list[Receipt]:
@@ -20,3 +25,16 @@ def remove(archive: Archive, audio_ids: Sequence[int]) -> list[Receipt]:
         ]
     finally:
         archive.follow()
+
+
+def remove_older(archive: Archive, days_old: float) -> list[Receipt]:
+    """Remove what was stored more than `days_old` days ago. Raises `InvalidInput`."""
+    try:
+        before = utc_now() - timedelta(days=days_old)
+    except (OverflowError, ValueError) as error:
+        raise InvalidInput(reason=f"{days_old} days ago is no time") from error
+    if days_old < 0:
+        raise InvalidInput(reason="days_old is not negative")
+    with archive.database.read() as connection:
+        old = recordings.select_where(connection, audio_files.c.created_at < before)
+    return remove(archive, [recording.id for recording in old])

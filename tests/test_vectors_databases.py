@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from audio_storage_system.database import Database
 from audio_storage_system.testing.engines import EngineIndexContract, VectorEngineContract, points
-from audio_storage_system.vectors import VECTOR_INDEXES, Collection, Points, VectorEngine
+from audio_storage_system.testing.vectors import VectorIndexMachine
+from audio_storage_system.vectors import VECTOR_INDEXES, Collection, EngineIndex, Points, VectorEngine, VectorIndex
 from servers import pinecone_server
 
 
@@ -158,3 +161,24 @@ def test_a_deleted_vector_is_in_no_file(scheme: str, tmp_path: Path) -> None:
     assert engine.count(collection) == 49
     assert not any(gone in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     engine.close()
+
+
+FEW_EXAMPLES = settings(max_examples=3, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+class ChromaMachine(VectorIndexMachine):
+    scheme = "chroma"
+
+    def open_index(self, database: Database) -> VectorIndex:
+        folder = Path(database.place).parent
+        return EngineIndex(database, open_folder(self.scheme, folder), "archive", few=-1, step_rows=16)
+
+
+class LanceDBMachine(ChromaMachine):
+    scheme = "lancedb"
+
+
+TestChromaMachine = ChromaMachine.TestCase
+TestChromaMachine.settings = FEW_EXAMPLES
+TestLanceDBMachine = LanceDBMachine.TestCase
+TestLanceDBMachine.settings = FEW_EXAMPLES

@@ -28,8 +28,7 @@ from audio_storage_system.archive import (
 )
 from audio_storage_system.audio import Waveform, load_audio
 from audio_storage_system.catalogue import locks, metadata, recordings, transcripts
-from audio_storage_system.clock import Deadline, utc_now
-from audio_storage_system.database.tables import audio_files
+from audio_storage_system.clock import Deadline
 from audio_storage_system.database.tables import transcripts as transcript_table
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import InvalidInput, NotFound
@@ -336,16 +335,7 @@ class AudioStorageSystem:
 
     def cleanup_old_files(self, days_old: float = 30) -> list[Receipt]:
         """Delete every recording that was stored more than `days_old` days ago; what was removed."""
-        try:
-            before = utc_now() - timedelta(days=days_old)
-        except (OverflowError, ValueError, TypeError) as error:
-            raise InvalidInput(reason=f"{days_old!r} days ago is no time") from error
-        if days_old < 0:
-            raise InvalidInput(reason="days_old is not negative")
-        old = audio_files.c.created_at < before
-        with self._archive.database.read() as connection:
-            found = recordings.select_where(connection, old)
-        return removal.remove(self._archive, [recording.id for recording in found])
+        return removal.remove_older(self._archive, days_old)
 
     # Embedding functions
 

@@ -102,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
     def query(self, name: str, body: dict[str, Any]) -> Any:
         wanted = TypeAdapter(models.Filter | None).validate_python(body.get("filter"))
         found = self.server.client.query_points(
-            name, query=body["query"], query_filter=wanted, limit=body["limit"], with_payload=body["with_payload"]
+            name, query=body["query"]["nearest"], query_filter=wanted, limit=body["limit"], with_payload=False
         )
         return found.model_dump(mode="json")
 

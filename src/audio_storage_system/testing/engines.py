@@ -267,6 +267,7 @@ class EngineIndexContract(VectorIndexContract):
         yield
         for index in self.opened:
             index.close()
+        assert [index.failures for index in self.opened if index.failures] == [], "the catalogue answered by itself"
 
     def open_index(self, database: Database) -> VectorIndex:
         """Steps are small, and nothing is listed, so that the database is really asked."""

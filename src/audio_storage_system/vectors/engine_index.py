@@ -61,7 +61,7 @@ class EngineIndex(VectorIndex):
         self.database = database
         self._filler = Filler(database, engine, archive_id, step_rows)
         self._few = few
-        self._failures: dict[int, tuple[AudioStorageSystemError, float]] = {}
+        self.failures: dict[int, tuple[AudioStorageSystemError, float]] = {}
         self._following = threading.Lock()
         _renew_lock_after_fork(self)
 
@@ -89,7 +89,7 @@ class EngineIndex(VectorIndex):
             try:
                 if self._fits(space):
                     self._filler.follow(space)
-                self._failures.pop(space.id, None)
+                self.failures.pop(space.id, None)
             except (VectorIndexUnavailable, NotFound) as error:  # not found: another process makes it anew
                 self._note_failure(space, error)
         return self.state(space)
@@ -100,7 +100,7 @@ class EngineIndex(VectorIndex):
             if self._fits(space):
                 self._filler.start_over(space)
                 self._filler.follow(space)
-            self._failures.pop(space.id, None)
+            self.failures.pop(space.id, None)
         return self.state(space)
 
     def state(self, space: Space) -> IndexState:
@@ -122,14 +122,14 @@ class EngineIndex(VectorIndex):
 
     def _asking(self, comparison: Comparison) -> list[Match]:
         """The answer with the database's help; asked again when a collection was replaced in the meantime."""
-        failure, at = self._failures.get(comparison.space.id, (None, 0))
+        failure, at = self.failures.get(comparison.space.id, (None, 0))
         if failure and time.monotonic() < at + PAUSE_SECONDS:
             raise failure
         try:
             answer = self._once(comparison)
         except NotFound:
             answer = self._once(comparison)
-        self._failures.pop(comparison.space.id, None)
+        self.failures.pop(comparison.space.id, None)
         return answer
 
     def _once(self, comparison: Comparison) -> list[Match]:
@@ -172,11 +172,11 @@ class EngineIndex(VectorIndex):
 
     def _note_failure(self, space: Space, error: AudioStorageSystemError) -> None:
         """Say it once, until the database has answered again."""
-        before = self._failures.get(space.id)
+        before = self.failures.get(space.id)
         if before is None:
             logger.warning("%s. Until it answers, searches compare every vector.", str(error).rstrip("."))
         if before is None or error is not before[0]:
-            self._failures[space.id] = error, time.monotonic()
+            self.failures[space.id] = error, time.monotonic()
 
     def _fits(self, space: Space) -> bool:
         """Whether the database takes vectors as long as these; others are compared exactly."""

@@ -83,12 +83,14 @@ class LanceDBEngine(VectorEngine):
             self._database().drop_table(name, ignore_missing=True)
 
     def settle(self, collection: Collection, *, deleted: bool) -> None:
-        """Joins small files into large ones. After a deletion, and then at once, removes every older version of the
-        table: whoever reads one at that moment is refused, and reads anew."""
+        """Joins small files into large ones. After a deletion every row is written anew, and every older version of the
+        table removed at once: whoever reads one at that moment is refused, and reads anew."""
         with self._errors(collection), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # says just that
             table = self._table(collection)
             age = timedelta(0) if deleted else timedelta(hours=1)
+            if deleted:  # only marked so far; compaction leaves a file alone that has lost few rows
+                table.update(where="true", values_sql={"owner_id": "owner_id"})
             table.optimize(cleanup_older_than=age, delete_unverified=False)
             if not deleted and table.count_rows() >= INDEX_FROM_ROWS and not table.list_indices():
                 table.create_index(metric="cosine", index_type="IVF_FLAT", vector_column_name="vector")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Table, func, insert, select
+from sqlalchemy import Connection, Table, bindparam, insert, select, update
 
 from audio_storage_system.catalogue import changes, fulltext, locks
 from audio_storage_system.database.queries import among, ids_in_order
@@ -72,6 +72,13 @@ def put(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
         advance(connection, table)
 
 
+def renew(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
+    """Give rows that are there these values."""
+    if rows:
+        statement = update(table).where(table.c.id == bindparam("row_id"))
+        connection.execute(statement, [{**row, "row_id": row["id"]} for row in rows])
+
+
 def _restart_indexes(connection: Connection, rows: Sequence[Row]) -> None:
     """An index that reads in the order of ids would pass over ids lower than those it has read: it begins anew."""
     if ids_in_order(connection) and rows[0]["id"] < newest(connection, embeddings):
@@ -103,8 +110,3 @@ def _derive(connection: Connection, table: Table, rows: Sequence[Row], languages
         fulltext.add(connection, [(row["id"], row["text"], languages.get(row["id"])) for row in rows])
     if table in (embeddings, transcripts, audio_files):
         changes.log(connection, table, [row["id"] for row in rows], "insert")
-
-
-def count(connection: Connection, table: Table, upto: int) -> int:
-    """How many rows there are up to this id."""
-    return int(connection.execute(select(func.count()).select_from(table).where(table.c.id <= upto)).scalar_one())

@@ -101,8 +101,9 @@ def answers(place: Place, **settings: Any) -> dict[str, Any]:
 
 
 def _hits(found: Any) -> list[Any]:
-    """Scores differ in the last digits between databases."""
-    return sorted((hit.audio_id, hit.transcription, round(hit.similarity, 5), round(hit.score, 3)) for hit in found)
+    """Scores differ in the last digits between databases; a passage without a vector is equal to itself."""
+    shown = [hit.as_dict() for hit in found]
+    return [(hit["audio_id"], hit["transcription"], hit["similarity"] and round(hit["similarity"], 5)) for hit in shown]
 
 
 @contextmanager

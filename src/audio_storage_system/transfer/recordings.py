@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select
 
-from audio_storage_system.blobs import BlobStore, StagedBlob
+from audio_storage_system.blobs import BlobStore
 from audio_storage_system.catalogue import changes, locks
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.sequences import advance
 from audio_storage_system.database.tables import audio_files, metadata
-from audio_storage_system.errors import ArchiveMismatch, InvalidInput, NotFound
+from audio_storage_system.errors import ArchiveMismatch, NotFound
+from audio_storage_system.transfer.audio import Brought, bring
 from audio_storage_system.transfer.pair import Pair, buried_among
 from audio_storage_system.transfer.report import CopyProblem
-from audio_storage_system.transfer.rows import Row, absent, present, put, read_rows
+from audio_storage_system.transfer.rows import Row, absent, present, put, read_rows, renew
 
-# Recordings per transaction, and compared at a time.
-BATCH, WINDOW = 32, 5_000
+# Recordings per transaction, and compared at a time; files on their way at a time, each with a megabyte in memory.
+BATCH, WINDOW, FILES = 32, 5_000, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +40,12 @@ def measure(pair: Pair) -> None:
 
 def copy_recordings(pair: Pair) -> None:
     """Copy the recordings that the destination lacks, and what changed of the others."""
-    for found in _compare(pair):
-        ids = sorted([*found.missing, *found.changed])
-        for start in range(0, len(ids), BATCH):
-            _copy_batch(pair, ids[start : start + BATCH])
-            pair.tell("recordings")
+    with ThreadPoolExecutor(FILES, "copy") as pool:
+        for found in _compare(pair):
+            ids = sorted([*found.missing, *found.changed])
+            for start in range(0, len(ids), BATCH):
+                _copy_batch(pair, pool, ids[start : start + BATCH])
+                pair.tell("recordings")
 
 
 def read_back(pair: Pair) -> None:
@@ -97,19 +101,32 @@ def _difference(pair: Pair, there: dict[int, Row], here: dict[int, Row], buried:
     return _Difference(missing, [id_ for id_ in both if there[id_]["updated_at"] != here[id_]["updated_at"]])
 
 
-def _copy_batch(pair: Pair, ids: Sequence[int]) -> None:
+def _copy_batch(pair: Pair, pool: ThreadPoolExecutor, ids: Sequence[int]) -> None:
     with pair.source.database.read() as connection:
         rows, values = read_rows(connection, audio_files, ids), _values_of(connection, ids)
     with pair.destination.database.read() as connection:
         new = absent(connection, audio_files, rows)
-    lacking = {row["id"] for row in new if not _bring(pair, row)}
+    lacking = {brought.audio_id for brought in pool.map(partial(bring, pair), new) if not _note(pair, brought)}
     rows = [row for row in rows if row["id"] not in lacking]
-    keys = [row["file_path"] for row in new if row["id"] not in lacking]
+    keys = {row["file_path"] for row in new if row["id"] not in lacking}
     with pair.destination.database.write(locks.COPYING, *map(locks.of_blob, keys)) as connection:
-        kept = _still_wanted(connection, pair.destination.blobs, rows, set(keys))
-        added = _write(connection, kept, [value for value in values if value["audio_file_id"] in kept])
-    pair.copied[audio_files.name] += added
-    pair.copied[metadata.name] += sum(value["audio_file_id"] in kept for value in values)
+        kept = _still_wanted(connection, pair.destination.blobs, rows, keys)
+        values = [value for value in values if value["audio_file_id"] in kept]
+        pair.copied[audio_files.name] += _write(connection, kept, values)
+    pair.copied[metadata.name] += len(values)
+
+
+def _note(pair: Pair, brought: Brought) -> bool:
+    """Count what became of a recording's bytes; whether they are there."""
+    pair.problems.pop(brought.audio_id, None)
+    if brought.problem is not None:
+        pair.problems[brought.audio_id] = CopyProblem(brought.audio_id, brought.key, brought.problem)
+    if brought.sent is not None:
+        pair.blobs += 1
+        pair.bytes += brought.sent
+    pair.verified += brought.there
+    pair.tell("recordings")
+    return brought.there
 
 
 def _values_of(connection: Connection, audio_ids: Sequence[int]) -> list[Row]:
@@ -128,8 +145,7 @@ def _write(connection: Connection, rows: dict[int, Row], values: list[Row]) -> i
     """Enter the rows that are new, bring the others up to date, and replace the metadata of all; how many were new."""
     there = present(connection, audio_files, rows)
     put(connection, audio_files, [row for id_, row in rows.items() if id_ not in there])
-    for audio_id in there:
-        connection.execute(update(audio_files).where(audio_files.c.id == audio_id).values(rows[audio_id]))
+    renew(connection, audio_files, [rows[audio_id] for audio_id in there])
     connection.execute(delete(metadata).where(within(metadata.c.audio_file_id, rows)))
     if values:
         connection.execute(insert(metadata), values)
@@ -137,70 +153,3 @@ def _write(connection: Connection, rows: dict[int, Row], values: list[Row]) -> i
     changes.log(connection, audio_files, sorted(rows.keys() - there), "insert")
     changes.log(connection, audio_files, sorted(there), "update")
     return len(rows.keys() - there)
-
-
-def _bring(pair: Pair, row: Row) -> bool:
-    """Have the recording's bytes at the destination, under the same key; whether they are there."""
-    try:
-        reason = _transfer(pair, row)
-    except NotFound:
-        reason = None if _is_gone(pair, row["id"]) else "its file is missing at the source"
-        if reason is None:
-            return False
-    if reason is None:
-        pair.problems.pop(row["id"], None)
-        return True
-    pair.problems[row["id"]] = CopyProblem(row["id"], row["file_path"], reason)
-    return False
-
-
-def _is_gone(pair: Pair, audio_id: int) -> bool:
-    """Whether the recording was deleted at the source meanwhile."""
-    with pair.source.database.read() as connection:
-        return not present(connection, audio_files, [audio_id])
-
-
-def _transfer(pair: Pair, row: Row) -> str | None:
-    """Why the bytes cannot be copied; `None` when they are there. Raises `NotFound` where the source lacks them."""
-    key, blobs = row["file_path"], pair.destination.blobs
-    try:
-        if not blobs.has(key):
-            problem = _send(pair, row)
-            if problem is not None:
-                return problem
-    except InvalidInput as error:  # a key that leads out of the archive: somebody else wrote this row
-        return error.message
-    found = blobs.describe(key)
-    pair.verified += 1
-    if found.sha256 != row["file_hash"]:
-        return "the destination holds other bytes under this key"
-    return None
-
-
-def _send(pair: Pair, row: Row) -> str | None:
-    """Copy the bytes, unless they are not what their hash says; why not, else `None`."""
-    key = row["file_path"]
-    with pair.source.blobs.open(key) as file:
-        staged = pair.destination.blobs.stage(file)
-    if staged.sha256 != row["file_hash"]:
-        pair.destination.blobs.discard(staged)
-        return f"its file at the source is damaged: the hash of its {staged.size:,} bytes is not the one stored"
-    if _publish(pair, staged, key):
-        pair.blobs += 1
-        pair.bytes += staged.size
-        pair.tell("recordings")
-    return None
-
-
-def _publish(pair: Pair, staged: StagedBlob, key: str) -> bool:
-    """Give staged bytes this very key, unless it was taken meanwhile; whether they have it now."""
-    blobs = pair.destination.blobs
-    with pair.destination.database.write(locks.of_blob(key)):
-        taken = blobs.has(key) or blobs.publish(staged, key)
-    if taken == key:
-        return True
-    if taken is True:
-        blobs.discard(staged)
-    else:
-        blobs.delete(taken)
-    return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Table, func, insert, select
+from sqlalchemy import Connection, Table, bindparam, insert, select, update
 
 from audio_storage_system.catalogue import changes, fulltext, locks
 from audio_storage_system.database.queries import ids_in_order, within
@@ -71,6 +71,13 @@ def put(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
         advance(connection, table)
 
 
+def renew(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
+    """Give rows that are there these values."""
+    if rows:
+        statement = update(table).where(table.c.id == bindparam("row_id"))
+        connection.execute(statement, [{**row, "row_id": row["id"]} for row in rows])
+
+
 def _restart_indexes(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
     """Whoever reads in the order of ids would pass over ids lower than those already read: that begins anew."""
     if table not in (passages, embeddings) or not ids_in_order(connection):
@@ -106,8 +113,3 @@ def _derive(connection: Connection, table: Table, rows: Sequence[Row], languages
         fulltext.add(connection, [(row["id"], row["text"], languages.get(row["id"])) for row in rows])
     if table in (embeddings, transcripts, audio_files):
         changes.log(connection, table, [row["id"] for row in rows], "insert")
-
-
-def count(connection: Connection, table: Table, upto: int) -> int:
-    """How many rows there are up to this id."""
-    return int(connection.execute(select(func.count()).select_from(table).where(table.c.id <= upto)).scalar_one())

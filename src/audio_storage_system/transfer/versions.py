@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, func, insert, select, update
+from sqlalchemy import Connection, Table, func, insert, select
 
 from audio_storage_system.catalogue import changes, locks
 from audio_storage_system.database.queries import within
@@ -16,7 +16,7 @@ from audio_storage_system.database.sequences import advance
 from audio_storage_system.database.tables import embedding_spaces, principals, segments, transcripts
 from audio_storage_system.errors import ArchiveMismatch
 from audio_storage_system.transfer.pair import Pair
-from audio_storage_system.transfer.rows import Row, absent, put
+from audio_storage_system.transfer.rows import Row, absent, put, renew
 
 BATCH, WINDOW = 50, 5_000
 # Of each of the small tables: what a row is, for ever.
@@ -63,8 +63,7 @@ def settle_spaces(pair: Pair) -> bool:
         return False
     specs = [row for row in wanted if row["id"] in ids]
     with pair.destination.database.write(locks.COPYING, locks.SPACES) as connection:
-        connection.execute(update(embedding_spaces).values(active=False))
-        _update(connection, embedding_spaces, specs)
+        renew(connection, embedding_spaces, sorted(specs, key=lambda row: bool(row["active"])))
     return True
 
 
@@ -114,16 +113,19 @@ def _settle(pair: Pair, audio_ids: Sequence[int]) -> None:
     with pair.source.database.read() as connection:
         versions = _versions(connection, audio_ids)
         growing = _growing(connection, [row["id"] for row in versions], pair.upto[segments.name])
-    waiting = {row["audio_file_id"] for row in versions if row["id"] in growing}
     with pair.destination.database.write(locks.COPYING, *map(locks.of_recording, audio_ids)) as connection:
         here = {row["id"]: row for row in _versions(connection, audio_ids)}
-        waiting |= {row["audio_file_id"] for row in versions if row["active"] and row["id"] not in here}
-        ready = [row for row in versions if row["audio_file_id"] not in waiting and row["id"] in here]
+        waiting = {row["audio_file_id"] for row in versions if row["id"] in growing or _is_to_come(row, here)}
+        ready = [row for row in versions if row["id"] in here and row["audio_file_id"] not in waiting]
         changed = [row for row in ready if row != here[row["id"]]]
-        settled = {row["audio_file_id"] for row in ready}
-        connection.execute(update(transcripts).where(within(transcripts.c.audio_file_id, settled)).values(active=False))
-        _update(connection, transcripts, ready)
+        # The one that was active lets go first: there is never more than one.
+        renew(connection, transcripts, sorted(changed, key=lambda row: bool(row["active"])))
         changes.log(connection, transcripts, [row["id"] for row in changed], "update")
+
+
+def _is_to_come(version: Row, here: dict[int, Row]) -> bool:
+    """Whether search follows a version that the destination does not have yet: then it goes on with its own."""
+    return bool(version["active"]) and version["id"] not in here
 
 
 def _versions(connection: Connection, audio_ids: Sequence[int]) -> list[Row]:
@@ -137,11 +139,6 @@ def _growing(connection: Connection, transcript_ids: Sequence[int], upto: int) -
         within(segments.c.transcript_id, transcript_ids), segments.c.id > upto
     )
     return set(connection.execute(query.distinct()).scalars())
-
-
-def _update(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
-    for row in rows:
-        connection.execute(update(table).where(table.c.id == row["id"]).values(row))
 
 
 def _all(connection: Connection, table: Table) -> list[Row]:

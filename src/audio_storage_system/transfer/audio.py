@@ -1,0 +1,90 @@
+"""The bytes of one recording, from one blob store into the other, under the same key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from sqlalchemy import select
+
+from audio_storage_system.blobs import StagedBlob
+from audio_storage_system.catalogue import locks
+from audio_storage_system.database.tables import audio_files
+from audio_storage_system.errors import InvalidInput, NotFound
+from audio_storage_system.transfer.pair import Pair
+from audio_storage_system.transfer.rows import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What became of it. `there`: the destination has the bytes, read back. `sent`: bytes copied. `problem`: why not;
+    `None` also where the recording was deleted meanwhile."""
+
+    audio_id: int
+    key: str
+    there: bool
+    sent: int | None = None
+    problem: str | None = None
+
+
+class _Refused(Exception):
+    """Why a recording cannot be copied."""
+
+
+def bring(pair: Pair, row: Row) -> Brought:
+    """Have the recording's bytes at the destination: copied, or found there. Nothing is ever overwritten. Safe to call
+    from several threads."""
+    this = row["id"], row["file_path"]
+    try:
+        sent = None if pair.destination.blobs.has(row["file_path"]) else _send(pair, row)
+        found = pair.destination.blobs.describe(row["file_path"])
+    except _Refused as error:
+        return Brought(*this, there=False, problem=str(error))
+    except InvalidInput as error:  # a key that leads out of the archive: somebody else wrote this row
+        return Brought(*this, there=False, problem=error.message)
+    except NotFound:  # at the destination: what was there a moment ago was being deleted, and comes with the next copy
+        return Brought(*this, there=False)
+    if found.sha256 != row["file_hash"]:
+        return Brought(*this, there=False, problem="the destination holds other bytes under this key")
+    return Brought(*this, there=True, sent=sent)
+
+
+def _send(pair: Pair, row: Row) -> int | None:
+    """Copy the bytes, unless they are not what their hash says; how many, `None` where others were faster."""
+    try:
+        file = pair.source.blobs.open(row["file_path"])
+    except NotFound as error:
+        if _is_deleted(pair, row["id"]):
+            raise
+        raise _Refused("its file is missing at the source") from error
+    with file:
+        staged = _stage(pair, file)
+    if staged.sha256 != row["file_hash"]:
+        pair.destination.blobs.discard(staged)
+        raise _Refused(f"its file at the source is damaged: {staged.size:,} bytes whose hash is not the one stored")
+    return staged.size if _publish(pair, staged, row["file_path"]) else None
+
+
+def _stage(pair: Pair, file: BinaryIO) -> StagedBlob:
+    try:
+        return pair.destination.blobs.stage(file)
+    except OSError as error:  # of the source: the destination's own are of our tree
+        raise _Refused(f"its file at the source cannot be read: {error.strerror}") from error
+
+
+def _is_deleted(pair: Pair, audio_id: int) -> bool:
+    with pair.source.database.read() as connection:
+        return connection.execute(select(audio_files.c.id).where(audio_files.c.id == audio_id)).first() is None
+
+
+def _publish(pair: Pair, staged: StagedBlob, key: str) -> bool:
+    """Give staged bytes this very key, unless it was taken meanwhile; whether they have it now. The lock keeps two
+    copies from giving one blob two keys, of which the second may be that of another recording."""
+    blobs = pair.destination.blobs
+    with pair.destination.database.write(locks.of_blob(key)):
+        given = None if blobs.has(key) else blobs.publish(staged, key)
+    if given is None:
+        blobs.discard(staged)
+    elif given != key:
+        blobs.delete(given)
+    return given == key

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
 
 HIDDEN = "***"
 # Parameters of an address that may hold a secret.
@@ -19,9 +18,9 @@ def redacted(url: str) -> str:
     """`url` with passwords and keys replaced by `***`; a path stays as it is."""
     if not is_url(url):
         return url
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    name, colon, _ = user.partition(":")
-    netloc = f"{name}{colon}{HIDDEN if colon else ''}{at}{host}"
-    query = _SECRET.sub(lambda found: f"{found[1]}={HIDDEN}", parts.query)
-    return f"{parts.scheme}://{netloc}{parts.path}{'?' if query else ''}{query}"
+    scheme, _, rest = url.partition("://")
+    before, at, place = rest.rpartition("@")  # the last one: a password may hold any character, also @, /, ? and #
+    user, colon, _ = before.partition(":")
+    place, mark, query = place.partition("#")[0].partition("?")
+    query = _SECRET.sub(lambda found: f"{found[1]}={HIDDEN}", query)
+    return f"{scheme}://{user}{colon}{HIDDEN if colon else ''}{at}{place}{mark if query else ''}{query}"

@@ -86,7 +86,18 @@ def open_archive(home: Path, *, create: bool, **given: Any) -> Archive:
     settings = load_settings(home, **given)
     blobs = open_blob_store(home)
     found = marker.read(blobs)
-    database = _reach(home, settings, found, create)
+    database = _connect(settings) if settings.database_url else Database.open(home / CATALOGUE)
+    try:
+        return _opened(home, settings, blobs, found, database, create)
+    except BaseException:
+        database.close()
+        raise
+
+
+def _opened(
+    home: Path, settings: Settings, blobs: BlobStore, found: Marker | None, database: Database, create: bool
+) -> Archive:
+    _check_place(database, home, settings, found, create)
     founding = None if found else open_founding_embedders(settings.text_embedder, settings.audio_embedder)
     if not settings.database_url:
         with disk_errors(home):
@@ -122,18 +133,15 @@ def archive_exists(home: Path, named: Mapping[str, Any]) -> bool:
         return not is_empty(connection, database.place)
 
 
-def _reach(home: Path, settings: Settings, found: Marker | None, create: bool) -> Database:
-    """The catalogue's database, which may be new. Raises `ArchiveNotFound`, `ArchiveDamaged` where it ought to hold an
-    archive and does not."""
-    database = _connect(settings) if settings.database_url else Database.open(home / CATALOGUE)
+def _check_place(database: Database, home: Path, settings: Settings, found: Marker | None, create: bool) -> None:
+    """Raise `ArchiveNotFound`, `ArchiveDamaged` where the database ought to hold an archive and does not."""
     if not _is_new(database, home, settings):
-        return database
+        return
     if found is not None or (not settings.database_url and (home / pipeline.BLOB_PREFIX).exists()):
         lost = "its database is empty" if settings.database_url else f"its catalogue {CATALOGUE} is missing"
         raise ArchiveDamaged(place=str(home), reason=f"{lost}; restore it from a backup")
     if not create:
         raise ArchiveNotFound(place=database.place if settings.database_url else str(home))
-    return database
 
 
 def _is_new(database: Database, home: Path, settings: Settings) -> bool:

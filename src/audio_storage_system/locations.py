@@ -6,7 +6,6 @@ import re
 from urllib.parse import urlsplit
 
 _HIDDEN = r"(?:\w*(?:password|passwd|secret|token|signature|credential|key|key_id)\w*|sig|sas)"
-_USER = re.compile(r"(?<=://)([^/?#@]*?)(:[^/?#]*)?@")
 _QUERY = re.compile(rf"(?i)(?<=[?&])({_HIDDEN})=[^&#\s]*")
 
 
@@ -16,8 +15,13 @@ def is_url(place: object) -> bool:
 
 
 def redacted(url: str) -> str:
-    """`url` as it may be shown: passwords, keys and tokens are `***`."""
-    shown = _USER.sub(lambda found: f"{found[1]}{':***' if found[2] else ''}@", url)
+    """`url` as it may be shown: passwords, keys and tokens are `***`; a path stays as it is."""
+    if not is_url(url):
+        return url
+    scheme, _, rest = url.partition("://")
+    before, at, place = rest.rpartition("@")  # the last one: a password may hold any character, also @, /, ? and #
+    user, colon, _ = before.partition(":")
+    shown = f"{scheme}://{user}{':***' if colon else ''}{at}{place.partition('#')[0]}"
     return _QUERY.sub(r"\1=***", shown)
 
 

@@ -102,6 +102,14 @@ def open_archive(home: Path, *, create: bool, **given: Any) -> Archive:
     blobs = open_blobs(home, settings)
     found = marker.read(blobs)
     database = reach(home, settings, found, create=create)
+    try:
+        return _opened(home, settings, blobs, found, database)
+    except BaseException:
+        database.close()
+        raise
+
+
+def _opened(home: Path, settings: Settings, blobs: BlobStore, found: Marker | None, database: Database) -> Archive:
     founding = None if found else open_founding_embedders(settings.text_embedder, settings.audio_embedder)
     make_ready(home, settings, database)
     identity = identify(database, settings.partition, marker.create)
@@ -157,14 +165,22 @@ def reach(home: Path, settings: Settings, found: Marker | None, *, create: bool)
     """The catalogue's database, which may be new. Raises `ArchiveNotFound`, `ArchiveDamaged` where it ought to hold an
     archive and does not."""
     database = _connect(settings) if settings.database_url else Database.open(home / CATALOGUE)
+    try:
+        _check_place(database, home, settings, found, create)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _check_place(database: Database, home: Path, settings: Settings, found: Marker | None, create: bool) -> None:
     if not _is_new(database, home, settings):
-        return database
+        return
     if found is not None or (not settings.database_url and (home / pipeline.BLOB_PREFIX).exists()):
         lost = "its database is empty" if settings.database_url else f"its catalogue {CATALOGUE} is missing"
         raise ArchiveDamaged(place=str(home), reason=f"{lost}; restore it from a backup")
     if not create:
         raise ArchiveNotFound(place=database.place if settings.database_url else str(home))
-    return database
 
 
 def _is_new(database: Database, home: Path, settings: Settings) -> bool:

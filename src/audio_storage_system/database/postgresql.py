@@ -112,8 +112,8 @@ class PostgreSQL(Dialect):
 def _parsed(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
-        raise InvalidSetting(name="database_url", reason=f"{redacted(url)} is no address of a database") from error
+    except (ArgumentError, ValueError):  # whose words may hold what the address holds
+        raise InvalidSetting(name="database_url", reason=f"{redacted(url)} is no address of a database") from None
     if parsed.drivername not in SCHEMES:
         raise InvalidSetting(name="database_url", reason=f"{redacted(url)} does not begin with postgresql://")
     return parsed.set(drivername="postgresql+psycopg")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sqlite3
+import statistics
 import subprocess
 import threading
 import time
@@ -82,6 +83,11 @@ def in_turns(contenders: Mapping[str, Callable[[int], Any]], turns: int) -> dict
 def totals(took: Mapping[str, Iterable[Took]]) -> dict[str, Took]:
     """Each contender's turns together."""
     return {name: Took(*map(sum, zip(*turns, strict=True))) for name, turns in took.items()}
+
+
+def medians(took: Mapping[str, Iterable[Took]]) -> dict[str, Took]:
+    """Each contender's middle turn, figure by figure: a slow minute of the machine decides nothing."""
+    return {name: Took(*map(statistics.median, zip(*turns, strict=True))) for name, turns in took.items()}
 
 
 def verdict(what: str, value: float, target: float, *, at_least: bool = False, unit: str = "x") -> None:

@@ -451,19 +451,16 @@ class AudioStorageSystem:
     def _embed(self, audio_id: int, transcript_id: int, source: pipeline.Source) -> int:
         embedders = self._archive.spaces.available()
         made = pipeline.embed(self._archive.database, source, embedders, int(audio_id), transcript_id)
-        self._note_embedded(made)
+        # The index follows now and then: what it has not seen yet is searched all the same, but exactly.
+        self._not_indexed += made
+        if self._not_indexed >= FOLLOW_AFTER:
+            self._not_indexed = 0
+            self._archive.follow()
         self._refresh(audio_id)
         return made
 
     def _refresh(self, audio_id: int) -> None:
         sidecars.refresh(self._archive, int(audio_id))
-
-    def _note_embedded(self, made: int) -> None:
-        """Let the index follow now and then: what it has not seen yet is searched all the same, but exactly."""
-        self._not_indexed += made
-        if self._not_indexed >= FOLLOW_AFTER:
-            self._not_indexed = 0
-            self._archive.follow()
 
     def _source(self, audio_id: int, waveform: npt.NDArray[np.float32] | None) -> pipeline.Source:
         with self._archive.database.read() as connection:

@@ -13,7 +13,8 @@ from audio_storage_system.cli.human import size
 from audio_storage_system.cli.output import Output
 from audio_storage_system.cli.session import opened
 from audio_storage_system.errors import Conflict
-from audio_storage_system.settings import FILE_NAME, archive_home
+from audio_storage_system.locations import redacted
+from audio_storage_system.settings import FILE_NAME, locate
 
 
 def init(
@@ -43,6 +44,10 @@ def init(
         str | None, typer.Option(metavar="KIND", help="Also keep a 16 kHz copy of each recording: flac or pcm16.")
     ] = None,
     max_file_bytes: Annotated[int | None, typer.Option(help="Refuse larger files.")] = None,
+    partition: Annotated[
+        str | None,
+        typer.Option(metavar="HOW", help="On PostgreSQL, cut the search table: year, month or owner:N; for good."),
+    ] = None,
     archive: options.ArchivePlace = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -50,7 +55,8 @@ def init(
 
     Where there is an archive already nothing happens; its settings are changed in that file.
     """
-    out, home = Output(as_json), archive_home(archive)
+    out, (home, named) = Output(as_json), locate(archive)
+    place = redacted(named.get("database_url", "")) or home
     values = {
         "text_embedder": text_embedder,
         "audio_embedder": audio_embedder,
@@ -61,6 +67,7 @@ def init(
         "sidecars": sidecars,
         "compress": compress,
         "max_file_bytes": max_file_bytes,
+        "partition": partition,
     }
     given = {name: value for name, value in values.items() if value is not None}
     exists = audio_storage_system.AudioStorageSystem.exists(archive)
@@ -69,9 +76,10 @@ def init(
     with opened(archive, create=True, **given) as storage:
         spaces = storage.stats()["spaces"]
     if given:
+        home.mkdir(parents=True, exist_ok=True)
         (home / FILE_NAME).write_text(_toml(given), encoding="utf-8")
     out.document({"home": str(home), "created": not exists, "settings": given, "spaces": spaces})
-    out.line(f"{'There is an archive at' if exists else 'Made an archive at'} {home}")
+    out.line(f"{'There is an archive at' if exists else 'Made an archive at'} {place}")
 
 
 def _toml(values: dict[str, Any]) -> str:

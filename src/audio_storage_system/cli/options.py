@@ -10,7 +10,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdou
 ArchivePlace = Annotated[
     str | None,
     typer.Option(
-        "--archive", metavar="FOLDER", help="The archive's folder (default: $AUDIO_STORAGE_HOME, else ./audio_storage)."
+        "--archive",
+        metavar="PLACE",
+        help="The archive: its folder, the address of its database, or its audio-storage.toml "
+        "(default: $AUDIO_STORAGE_HOME, else ./audio_storage).",
     ),
 ]
 Model = Annotated[

@@ -130,6 +130,7 @@ def _by_words(database: Database, query: Query, depth: int, deadline: Deadline) 
             admit=within.admit,
             within_ids=within.ids(SELECTIVE) if query.filter.limits else None,
             languages=versions.languages(connection),
+            period=query.filter.period,
         )
     return dict(found)
 

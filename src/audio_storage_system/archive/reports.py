@@ -48,7 +48,7 @@ def stats(archive: Archive) -> dict[str, Any]:
 def reindex(archive: Archive) -> dict[str, IndexState]:
     """Make full text and vector indexes anew from the catalogue; the state of each space by `kind:model`."""
     with archive.database.write(locks.FULL_TEXT) as connection:
-        fulltext.rebuild(connection)
+        fulltext.rebuild(connection, archive.settings.partition)
     with archive.database.read() as connection:
         spaces = embeddings.spaces(connection)
     return {f"{space.kind}:{space.model}": archive.index.rebuild(space) for space in spaces}

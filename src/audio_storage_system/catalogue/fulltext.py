@@ -7,7 +7,7 @@ what it answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeAlias
 
@@ -20,6 +20,7 @@ from audio_storage_system.catalogue.analysis import stems, words
 from audio_storage_system.catalogue.bm25 import TYPICAL_LENGTH, Floats, Ids, Postings
 from audio_storage_system.catalogue.posting_cache import PostingCache, cache_of
 from audio_storage_system.catalogue.query_text import Expression, Word, parse
+from audio_storage_system.catalogue.tsvector import Period
 from audio_storage_system.database.remembering import remembered
 from audio_storage_system.database.tables import passages, transcripts
 
@@ -76,10 +77,10 @@ def remove(connection: Connection, passage_ids: Iterable[int]) -> None:
     engine_of(connection).remove(connection, passage_ids)
 
 
-def rebuild(connection: Connection) -> None:
+def rebuild(connection: Connection, partition: str = "") -> None:
     """Make the table anew from the catalogue, as it is the fastest to search. No passage is deleted meanwhile."""
     engine = engine_of(connection)
-    engine.create(connection)
+    engine.create(connection, partition)  # where it was dropped, as it was
     engine.clear(connection)
     for rows in _stored_passages(connection):
         add(connection, rows)
@@ -104,15 +105,17 @@ def search(
     admit: Admit,
     within_ids: npt.NDArray[np.int64] | None = None,
     languages: Collection[str | None] = (),
+    period: Period = tsvector.ALWAYS,
 ) -> list[Match]:
     """The passages that `query` (see `query_text`) finds and `admit` lets pass: (id, BM25 > 0), best first, ties by id.
 
     The result equals filtering first: candidates are tested in growing batches until enough pass or none is left.
     `within_ids`, ascending, where the ids that can pass are few and known, spares the rest that test. `languages` are
     those of the stored transcripts, `None` among them where one is unknown: a word is looked up as its stem in each.
+    `period` spares reading what was recorded outside it, where the database can tell; nothing else may pass `admit`.
     Any text is a valid query; one without a usable word finds nothing.
     """
-    parsed, reader = parse(query, languages), _Reader(connection, engine_of(connection), cache_of(connection.engine))
+    parsed, reader = parse(query, languages), _Reader.of(connection, period)
     required = [reader.saying(expression) for expression in parsed.required]
     lists = [reader.of_word(word) for word in reader.informative(parsed.words)] + required
     if not lists or limit <= 0:
@@ -128,25 +131,44 @@ def search(
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Posting lists as one connection sees them, from memory where they are known."""
+    """Posting lists as one connection sees them, from memory where they are known. `period`: lists hold only what was
+    recorded then, and say how many there are of the whole."""
 
     connection: Connection
     engine: Engine
     cache: PostingCache
+    period: Period | None = None
+
+    @classmethod
+    def of(cls, connection: Connection, period: Period) -> _Reader:
+        """For lists of this period where the database reads those faster than whole ones."""
+        prunes = period != tsvector.ALWAYS and engine_of(connection) is tsvector and tsvector.prunes(connection)
+        return cls(connection, engine_of(connection), cache_of(connection.engine), period if prunes else None)
 
     def of_word(self, word: Word) -> Postings:
         """Where any form is said. A passage that says several forms counts with the most frequent, because one word of
         a passage in another language can be two of them: itself and its stem."""
         if word.is_prefix or self.count(word) > MAX_POSTINGS:
             return self.saying(word)
+        if self.period is not None:
+            read = partial(tsvector.occurrences, period=self.period)
+            parts = [self._list(("occurrences", form, self.period), partial(read, form=form)) for form in word.forms]
+            return replace(Postings.of_any(parts), found=self.count(word))
         forms = [self._list(("occurrences", form), partial(self.engine.occurrences, form=form)) for form in word.forms]
         return forms[0] if len(forms) == 1 else Postings.of_any(forms)
 
     def saying(self, expression: Expression) -> Postings:
         """Where this is said, however often."""
+        if self.period is not None:
+            read = partial(tsvector.saying, expression=expression, period=self.period)
+            part = self._list(("saying", expression, self.period), read)
+            return replace(part, found=self._found(expression))
         return self._list(("saying", expression), partial(self.engine.saying, expression=expression))
 
-    def _list(self, key: tuple[str, str | Expression], read: Callable[[Connection], Postings]) -> Postings:
+    def _found(self, expression: Expression) -> int:
+        return self.cache.count(expression, lambda: tsvector.count(self.connection, expression))
+
+    def _list(self, key: Hashable, read: Callable[[Connection], Postings]) -> Postings:
         version = remembered(self.connection, "fulltext", lambda: self.engine.version(self.connection))
         return self.cache.postings(version, key, lambda: read(self.connection))
 

@@ -84,6 +84,11 @@ def partitioning(connection: Connection) -> str:
     return str(connection.execute(_PARTITIONING).scalar_one())
 
 
+def by_time(connection: Connection) -> bool:
+    """Whether the table is cut by when something was recorded."""
+    return partitioning(connection) in _RANGES
+
+
 def make_room(connection: Connection, moments: Iterable[datetime]) -> None:
     """See to it that rows recorded at these moments have a partition to go to. Inside a write transaction."""
     by = partitioning(connection)

@@ -131,6 +131,7 @@ def _by_words(database: Database, query: Query, depth: int, deadline: Deadline) 
             admit=within.admit,
             within_ids=within.ids(SELECTIVE) if query.filter.limits else None,
             languages=remembered(connection, "languages", lambda: versions.languages(connection)),
+            period=query.filter.period,
         )
     return dict(found)
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
@@ -58,13 +59,13 @@ _ADD = text(
 _FORGET = text("DELETE FROM vector_collections WHERE id = :id")
 _CLEAR = text("DELETE FROM passage_search WHERE space_id = :id")
 _DELETE = text("DELETE FROM passage_search WHERE space_id = :id AND embedding_id = ANY(CAST(:ids AS bigint[]))")
-_INSERT = text(
-    "INSERT INTO passage_search (space_id, owner_id, recorded_at, embedding_id, audio_id, vector)"
-    " SELECT :id, owner, moment, embedding, audio, CAST(vector AS halfvec) FROM unnest(CAST(:owners AS bigint[]),"
-    " CAST(:moments AS timestamptz[]), CAST(:embeddings AS bigint[]), CAST(:audios AS bigint[]),"
-    " CAST(:vectors AS text[])) given(owner, moment, embedding, audio, vector)"
+_COPY = (
+    "COPY passage_search (space_id, owner_id, recorded_at, embedding_id, audio_id, vector) FROM STDIN (FORMAT BINARY)"
 )
 _USABLE = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
+# PostgreSQL's own format for that: https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format".
+_COPY_BEGIN, _COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC).timestamp()
 _COUNT = text("SELECT count(*) FROM passage_search WHERE space_id = :id")
 _SETTINGS = text(
     "SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', :depth, true),"
@@ -136,14 +137,7 @@ class PgvectorEngine(VectorEngine):
             id_ = _number(connection, collection)
             passage_search.make_room(connection, moments)
             connection.execute(_DELETE, {"id": id_, "ids": points.ids.tolist()})
-            rows: dict[str, list[Any]] = {
-                "owners": points.owner_ids.tolist(),
-                "moments": moments,
-                "embeddings": points.ids.tolist(),
-                "audios": points.audio_ids.tolist(),
-                "vectors": [_written(vector) for vector in points.vectors],
-            }
-            connection.execute(_INSERT, {"id": id_, **rows})
+            _copy(connection, _encoded(id_, points))
 
     def delete(self, collection: Collection, ids: Ids) -> None:
         with self._reaching(), self._database.write(collection.name) as connection:
@@ -233,6 +227,38 @@ def _nearest(id_: int, dimension: int, scope: Scope) -> tuple[str, dict[str, Any
     distance = f"CAST(vector AS halfvec({int(dimension)})) <=> CAST(:vector AS halfvec({int(dimension)}))"
     query = f"SELECT embedding_id, {distance} AS distance FROM passage_search"  # noqa: S608
     return f"{query} WHERE {' AND '.join(conditions)} ORDER BY {distance} LIMIT :limit", parameters
+
+
+def _copy(connection: Connection, data: bytes) -> None:
+    """Hand over rows in binary: as SQL with texts they take several times as long."""
+    driver = connection.connection.driver_connection
+    if driver is None:
+        raise StorageFailed(reason="the connection was lost")
+    try:
+        with driver.cursor().copy(_COPY) as copy:
+            copy.write(data)
+    except connection.dialect.loaded_dbapi.Error as error:  # what goes past SQLAlchemy, as it would hand it on
+        raise DBAPIError(_COPY, None, error) from error
+
+
+def _encoded(id_: int, points: Points) -> bytes:
+    """The rows of these points: each a number of fields, and each field with its length before it."""
+    dimension = points.vectors.shape[1]
+    whole = [(name, ">i4") if name.endswith("_") else (name, ">i8") for name in _whole_fields()]
+    layout = [("fields", ">i2"), *whole, ("vector_", ">i4"), ("dimension", ">i2"), ("unused", ">i2")]
+    rows = np.zeros(len(points), dtype=[*layout, ("vector", ">f2", (dimension,))])
+    rows["fields"] = 6
+    for name in _whole_fields()[::2]:
+        rows[name] = 8
+    rows["space"], rows["owner"], rows["embedding"], rows["audio"] = id_, points.owner_ids, points.ids, points.audio_ids
+    rows["moment"] = np.round((points.recorded_at - _EPOCH) * 1e6).astype(np.int64)
+    rows["vector_"], rows["dimension"], rows["vector"] = 4 + 2 * dimension, dimension, points.vectors
+    return _COPY_BEGIN + rows.tobytes() + _COPY_END
+
+
+def _whole_fields() -> list[str]:
+    """Each length, then its number, in the order of `_COPY`."""
+    return [part for name in ("space", "owner", "moment", "embedding", "audio") for part in (f"{name}_", name)]
 
 
 def _index_name(id_: int) -> str:

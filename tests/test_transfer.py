@@ -134,6 +134,14 @@ def test_an_empty_archive_can_be_copied(tmp_path: Path) -> None:
     assert content(tmp_path / "a") == content(tmp_path / "b")
 
 
+def test_metadata_changed_by_ones_own_sql_is_copied(original: Path, tmp_path: Path) -> None:
+    copy_archive(original, tmp_path / "copy")
+    sql(original, "DELETE FROM metadata WHERE audio_file_id = 1 AND key = 'seed'")
+    sql(original, "INSERT INTO metadata (audio_file_id, key, value, value_type) VALUES (2, 'user', 'john', 'text')")
+    assert copy_archive(original, tmp_path / "copy").complete
+    assert content(tmp_path / "copy") == content(original)
+
+
 # Deletions
 
 

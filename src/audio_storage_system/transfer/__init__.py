@@ -20,7 +20,9 @@ from sqlalchemy import Connection, Table, func, select
 from audio_storage_system import marker
 from audio_storage_system.archive import Archive, Original, open_copy, open_original
 from audio_storage_system.catalogue import embeddings as stored
+from audio_storage_system.catalogue import locks
 from audio_storage_system.database.queries import among
+from audio_storage_system.database.sequences import advance_to, last_given
 from audio_storage_system.database.tables import audio_files, embeddings, metadata, tombstones, transcripts
 from audio_storage_system.errors import InvalidInput, Unavailable
 from audio_storage_system.settings import locate_apart
@@ -76,6 +78,7 @@ def _copy(pair: Pair, verify: Verify, began: float) -> CopyReport:
         pair.upto = {table.name: newest(connection, table) for table in COPIED}
     removals.apply_deletions(pair)
     refuse_own_rows(pair)
+    _advance(pair)
     recordings.measure(pair)
     if pair.of_recordings:
         marker.begin_filling(pair.destination.blobs)
@@ -88,6 +91,18 @@ def _copy(pair: Pair, verify: Verify, began: float) -> CopyReport:
         recordings.read_back(pair)
     _finish(pair)
     return _report(pair, counts, began)
+
+
+def _advance(pair: Pair) -> None:
+    """Let the destination give no id that the source has ever given, also to what is deleted by now."""
+    with pair.source.database.read() as connection:
+        wanted = {table: last_given(connection, table) for table in COPIED}
+    with pair.destination.database.read() as connection:
+        behind = [table for table in COPIED if last_given(connection, table) < wanted[table]]
+    if behind:
+        with pair.destination.database.write(locks.COPYING) as connection:
+            for table in behind:
+                advance_to(connection, table, wanted[table])
 
 
 def _round(pair: Pair) -> None:

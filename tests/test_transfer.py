@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 
 from audio_storage_system import AudioStorageSystem, copy_archive
-from audio_storage_system.errors import ArchiveMismatch, ArchiveNotFound, Conflict, InvalidInput, NewerFormat
+from audio_storage_system.errors import (
+    ArchiveDamaged,
+    ArchiveMismatch,
+    ArchiveNotFound,
+    Conflict,
+    InvalidInput,
+    NewerFormat,
+)
 from audio_storage_system.transfer import CopyProgress
 from copying import answers, content, files, fill, scripted, sound, written
 
@@ -120,6 +127,22 @@ def test_new_recordings_in_a_finished_copy_get_new_ids(original: Path, tmp_path:
         assert int(copied.add(new)) == int(storage.add(new)) == 5
 
 
+@pytest.mark.parametrize("on", ["sqlite", "postgresql"])
+def test_an_id_of_something_deleted_is_not_given_again(
+    on: str, original: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    with opened(original) as storage:
+        storage.delete(4)  # the newest
+    copy = tmp_path / "copy"
+    if on == "postgresql":
+        copy = OnServer.at(request.getfixturevalue("postgres_url"), copy).place
+    copy_archive(original, copy)
+    with opened(copy) as copied:
+        assert copied.add(sound(tmp_path / "new.wav", 99)) > 4
+    assert copy_archive(copy, tmp_path / "back").complete
+    assert content(tmp_path / "back") == content(copy)
+
+
 def test_progress_ends_at_all_there_is(original: Path, tmp_path: Path) -> None:
     told: list[CopyProgress] = []
     report = copy_archive(original, tmp_path / "copy", progress=told.append)
@@ -132,6 +155,14 @@ def test_an_empty_archive_can_be_copied(tmp_path: Path) -> None:
     AudioStorageSystem(tmp_path / "a").close()
     assert copy_archive(tmp_path / "a", tmp_path / "b").complete
     assert content(tmp_path / "a") == content(tmp_path / "b")
+
+
+def test_metadata_changed_by_ones_own_sql_is_copied(original: Path, tmp_path: Path) -> None:
+    copy_archive(original, tmp_path / "copy")
+    sql(original, "DELETE FROM metadata WHERE audio_file_id = 1 AND key = 'seed'")
+    sql(original, "INSERT INTO metadata (audio_file_id, key, value, value_type) VALUES (2, 'user', 'john', 'text')")
+    assert copy_archive(original, tmp_path / "copy").complete
+    assert content(tmp_path / "copy") == content(original)
 
 
 # Deletions
@@ -221,7 +252,28 @@ def test_all_audio_can_be_read_back(original: Path, tmp_path: Path) -> None:
     assert [problem.audio_id for problem in report.problems] == [1, 2] and not report.complete
 
 
+def test_a_copy_that_lost_its_catalogue_is_filled_again(original: Path, tmp_path: Path) -> None:
+    copy_archive(original, tmp_path / "copy")
+    for path in (tmp_path / "copy").glob("audio_storage.db*"):
+        path.unlink()
+    with opened(original) as storage:
+        storage.delete(4)
+    report = copy_archive(original, tmp_path / "copy")
+    assert report.complete and report.blobs_copied == 0 and report.blobs_verified == 2
+    assert content(tmp_path / "copy") == content(original)
+
+
 # What is refused
+
+
+def test_audio_of_unknown_origin_is_left_alone(original: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "other", tmp_path, 1)
+    for path in [*(tmp_path / "other").glob("audio_storage.db*"), tmp_path / "other" / "metadata.json"]:
+        path.unlink()
+    before = files(tmp_path / "other")
+    with pytest.raises(ArchiveDamaged):
+        copy_archive(original, tmp_path / "other")
+    assert files(tmp_path / "other") == before
 
 
 def test_another_archive_is_never_touched(original: Path, tmp_path: Path) -> None:

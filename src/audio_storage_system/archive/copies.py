@@ -77,7 +77,8 @@ def open_copy(home: Path, original: Original, furnish: Furnish, **given: Any) ->
         place = redacted(blobs.url)
         raise Conflict(reason=f"Both archives would keep their audio in {place}: give the copy a place of its own")
     found = marker.read(blobs)
-    database = reach(home, settings, None, create=True)
+    refill = found is not None and found.archive_id == original.marker.archive_id
+    database = reach(home, settings, found, create=True, refill=refill)
     if database.place == original.database.place:
         raise Conflict(reason=f"Both archives would keep their catalogue in {database.place}")
     _refuse_another(database, settings, found, original.marker.archive_id)

@@ -161,22 +161,25 @@ def archive_exists(home: Path, named: Mapping[str, Any]) -> bool:
         return not is_empty(connection, database.place)
 
 
-def reach(home: Path, settings: Settings, found: Marker | None, *, create: bool) -> Database:
-    """The catalogue's database, which may be new. Raises `ArchiveNotFound`, `ArchiveDamaged` where it ought to hold an
-    archive and does not."""
+def reach(home: Path, settings: Settings, found: Marker | None, *, create: bool, refill: bool = False) -> Database:
+    """The catalogue's database, which may be new. Raises `ArchiveNotFound`, and `ArchiveDamaged` where it ought to hold
+    an archive and does not, unless it is to be filled again."""
     database = _connect(settings) if settings.database_url else Database.open(home / CATALOGUE)
     try:
-        _check_place(database, home, settings, found, create)
+        _check_place(database, home, settings, found, create=create, refill=refill)
     except BaseException:
         database.close()
         raise
     return database
 
 
-def _check_place(database: Database, home: Path, settings: Settings, found: Marker | None, create: bool) -> None:
+def _check_place(
+    database: Database, home: Path, settings: Settings, found: Marker | None, *, create: bool, refill: bool
+) -> None:
     if not _is_new(database, home, settings):
         return
-    if found is not None or (not settings.database_url and (home / pipeline.BLOB_PREFIX).exists()):
+    has_audio = found is not None or (not settings.database_url and (home / pipeline.BLOB_PREFIX).exists())
+    if has_audio and not refill:
         lost = "its database is empty" if settings.database_url else f"its catalogue {CATALOGUE} is missing"
         raise ArchiveDamaged(place=str(home), reason=f"{lost}; restore it from a backup")
     if not create:

@@ -8,6 +8,7 @@ way, vector indexes follow the change log of the destination.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from contextlib import ExitStack
@@ -17,10 +18,13 @@ from typing import Literal, get_args
 from sqlalchemy import Connection, Table, func, select
 
 from audio_storage_system import marker
-from audio_storage_system.archive import Original, open_copy, open_original
+from audio_storage_system.archive import Archive, Original, open_copy, open_original
+from audio_storage_system.catalogue import embeddings as stored
+from audio_storage_system.catalogue import locks
 from audio_storage_system.database.queries import within
+from audio_storage_system.database.sequences import advance_to, last_given
 from audio_storage_system.database.tables import audio_files, embeddings, metadata, tombstones, transcripts
-from audio_storage_system.errors import InvalidInput
+from audio_storage_system.errors import InvalidInput, Unavailable
 from audio_storage_system.settings import locate_apart
 from audio_storage_system.transfer import recordings, removals, versions
 from audio_storage_system.transfer.pair import COPIED, GROWING, Pair, newest, refuse_own_rows
@@ -28,6 +32,8 @@ from audio_storage_system.transfer.report import CopyProblem, CopyProgress, Copy
 from audio_storage_system.transfer.rows import copy_rows
 
 __all__ = ["CopyProblem", "CopyProgress", "CopyReport", "TableCount", "Verify", "copy_archive"]
+
+logger = logging.getLogger(__name__)
 
 Place = str | os.PathLike[str]
 Verify = Literal["copied", "all"]
@@ -72,6 +78,7 @@ def _copy(pair: Pair, verify: Verify, began: float) -> CopyReport:
         pair.upto = {table.name: newest(connection, table) for table in COPIED}
     removals.apply_deletions(pair)
     refuse_own_rows(pair)
+    _advance(pair)
     recordings.measure(pair)
     if pair.of_recordings:
         marker.begin_filling(pair.destination.blobs)
@@ -86,6 +93,18 @@ def _copy(pair: Pair, verify: Verify, began: float) -> CopyReport:
     return _report(pair, counts, began)
 
 
+def _advance(pair: Pair) -> None:
+    """Let the destination give no id that the source has ever given, also to what is deleted by now."""
+    with pair.source.database.read() as connection:
+        wanted = {table: last_given(connection, table) for table in COPIED}
+    with pair.destination.database.read() as connection:
+        behind = [table for table in COPIED if last_given(connection, table) < wanted[table]]
+    if behind:
+        with pair.destination.database.write(locks.COPYING) as connection:
+            for table in behind:
+                advance_to(connection, table, wanted[table])
+
+
 def _round(pair: Pair) -> None:
     versions.copy_small(pair)
     recordings.copy_recordings(pair)
@@ -98,11 +117,24 @@ def _round(pair: Pair) -> None:
 
 
 def _finish(pair: Pair) -> None:
-    """Bring the vector index up to date, and let blobs without a row be orphans again."""
-    if pair.copied[embeddings.name] or pair.deleted:
-        pair.destination.follow()
-    if marker.is_filling(pair.destination.blobs):
-        marker.end_filling(pair.destination.blobs)
+    """Let blobs without a row be orphans again, and bring the vector index up to date: it would follow by itself, so
+    that a vector database which is down makes no copy fail."""
+    archive = pair.destination
+    if marker.is_filling(archive.blobs):
+        marker.end_filling(archive.blobs)
+    try:
+        if pair.copied[embeddings.name] or pair.deleted or _lags(archive):
+            archive.follow()
+    except Unavailable as error:
+        logger.warning("The vector index could not follow yet: %s", error)
+
+
+def _lags(archive: Archive) -> bool:
+    """Whether an earlier copy was cut short before the index had followed it."""
+    with archive.database.read() as connection:
+        spaces = [space for space in stored.spaces(connection) if space.active]
+    states = [archive.index.state(space) for space in spaces]
+    return any(state.indexed < state.total for state in states)
 
 
 def _counts(pair: Pair) -> dict[str, TableCount]:

@@ -67,7 +67,7 @@ def newest(connection: Connection, table: Table) -> int:
 
 def compare(pair: Pair, table: Table, upto: int) -> Iterator[Window]:
     """Where the ids up to `upto` differ, ascending; nothing where they are the same."""
-    if _outline(pair.source.database, table, upto) == _outline(pair.destination.database, table, upto):
+    if same_ids(pair, table, upto):
         return
     after = 0
     while after < upto:
@@ -119,12 +119,19 @@ def buried_among(connection: Connection, audio_ids: object) -> set[int]:
     return set(connection.execute(select(known).where(within(known, ids))).scalars())
 
 
-def _outline(database: Database, table: Table, upto: int) -> tuple[int, ...]:
-    """Differs where the ids do: one side only ever has ids that the other had before."""
+def same_ids(pair: Pair, table: Table, upto: int | None = None) -> bool:
+    """Whether both sides have the same ids, as far as count, sum and maximum tell: one side only ever has ids that the
+    other had before."""
+    return _outline(pair.source.database, table, upto) == _outline(pair.destination.database, table, upto)
+
+
+def _outline(database: Database, table: Table, upto: int | None) -> tuple[int, ...]:
     ids = table.c.id
-    query = select(func.count(), func.coalesce(func.sum(ids), 0), func.coalesce(func.max(ids), 0)).where(ids <= upto)
+    query = select(func.count(), func.coalesce(func.sum(ids), 0), func.coalesce(func.max(ids), 0))
     with database.read() as connection:
-        return tuple(int(number) for number in connection.execute(query).one())
+        return tuple(
+            int(number) for number in connection.execute(query if upto is None else query.where(ids <= upto)).one()
+        )
 
 
 def _ids(database: Database, table: Table, after: int, upto: int, limit: int | None) -> list[int]:

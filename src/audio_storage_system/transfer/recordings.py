@@ -16,7 +16,7 @@ from audio_storage_system.database.sequences import advance
 from audio_storage_system.database.tables import audio_files, metadata
 from audio_storage_system.errors import ArchiveMismatch, NotFound
 from audio_storage_system.transfer.audio import Brought, bring
-from audio_storage_system.transfer.pair import Pair, buried_among
+from audio_storage_system.transfer.pair import Pair, buried_among, same_ids
 from audio_storage_system.transfer.report import CopyProblem
 from audio_storage_system.transfer.rows import Row, absent, present, put, read_rows, renew
 
@@ -46,6 +46,31 @@ def copy_recordings(pair: Pair) -> None:
             for start in range(0, len(ids), BATCH):
                 _copy_batch(pair, pool, ids[start : start + BATCH])
                 pair.tell("recordings")
+        for audio_ids in _otherwise_described(pair):
+            for start in range(0, len(audio_ids), BATCH):
+                _copy_batch(pair, pool, audio_ids[start : start + BATCH])
+
+
+def _otherwise_described(pair: Pair) -> Iterator[list[int]]:
+    """The recordings whose metadata was changed past the code that notes when: by SQL of the user's own."""
+    last = pair.upto[audio_files.name]
+    if same_ids(pair, metadata):
+        return
+    for after in range(0, last, WINDOW):
+        with pair.source.database.read() as connection:
+            there = _metadata_ids(connection, after, min(after + WINDOW, last))
+        with pair.destination.database.read() as connection:
+            here = _metadata_ids(connection, after, min(after + WINDOW, last))
+            known = present(connection, audio_files, there.keys() | here.keys())
+        yield sorted(audio_id for audio_id in known if there.get(audio_id) != here.get(audio_id))
+
+
+def _metadata_ids(connection: Connection, after: int, upto: int) -> dict[int, list[int]]:
+    owner, found = metadata.c.audio_file_id, dict[int, list[int]]()
+    query = select(owner, metadata.c.id).where(owner > after, owner <= upto).order_by(metadata.c.id)
+    for audio_id, id_ in connection.execute(query):
+        found.setdefault(audio_id, []).append(id_)
+    return found
 
 
 def read_back(pair: Pair) -> None:

@@ -28,6 +28,7 @@ def apply_deletions(pair: Pair) -> None:
             known = buried_among(connection, [grave["audio_id"] for grave in graves])
             there = _existing(connection, [grave["audio_id"] for grave in graves])
         for grave in graves:
+            pair.problems.pop(grave["audio_id"], None)
             if grave["audio_id"] in there:
                 _delete(pair, grave["audio_id"])
         _bury(pair, [grave for grave in graves if grave["audio_id"] not in known | there])

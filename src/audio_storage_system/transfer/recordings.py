@@ -196,11 +196,15 @@ def _publish(pair: Pair, staged: StagedBlob, key: str) -> bool:
     """Give staged bytes this very key, unless it was taken meanwhile; whether they have it now."""
     blobs = pair.destination.blobs
     with pair.destination.database.write(locks.of_blob(key)):
-        taken = blobs.has(key) or blobs.publish(staged, key)
-    if taken == key:
-        return True
-    if taken is True:
+        taken = blobs.has(key)
+    if taken:
         blobs.discard(staged)
-    else:
-        blobs.delete(taken)
-    return False
+        return False
+    try:
+        published = blobs.publish(staged, key)  # takes as long as the upload does, so not in the transaction
+    except BaseException:
+        blobs.discard(staged)
+        raise
+    if published != key:
+        blobs.delete(published)
+    return published == key

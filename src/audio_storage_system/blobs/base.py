@@ -17,7 +17,7 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class StagedBlob:
-    """Bytes that are safe on the store's disk but have no key yet. `sha256` in lower-case hex, `size` in bytes."""
+    """Bytes that have no key yet. `sha256` in lower-case hex, `size` in bytes."""
 
     token: str
     sha256: str
@@ -33,12 +33,13 @@ class BlobStore(ABC):
 
     url: str
     remote: ClassVar[bool] = False
-    """Whether bytes travel over a network, so that it pays to know first whether they are stored already."""
+    """Whether bytes travel over a network, so that it pays to keep those read on this machine."""
 
     @abstractmethod
     def stage(self, source: BinaryIO, *, name: str = "") -> StagedBlob:
-        """Copy `source` to its end into the store, hashing on the way. The bytes are safe from the source's end on, and
-        durable once published. `name` tells stores that note one the media type, by its suffix."""
+        """Read `source` to its end, hashing on the way; the caller may close it then. The bytes are durable once they
+        are published. A store that sends them over a network may keep an ordinary file open instead of copying it, and
+        `publish` then raises `StorageFailed` where it has changed. `name` tells the media type by its suffix."""
 
     @abstractmethod
     def publish(self, staged: StagedBlob, key: str) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -20,6 +20,7 @@ import obstore
 from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, S3Store
 
+from audio_storage_system.blobs.holding import Sending, SendingFailed
 from audio_storage_system.errors import (
     BucketNotFound,
     NotFound,
@@ -34,7 +35,7 @@ Store = S3Store | GCSStore | AzureStore
 PART = 8 << 20
 """Bytes of one part of a large upload. S3 and GCS allow 10,000 parts."""
 PARTS = 9_000
-CONCURRENCY = 4
+CONCURRENCY = 8
 TYPES = {
     ".wav": "audio/wav",
     ".flac": "audio/flac",
@@ -62,34 +63,37 @@ _user: list[int] = []  # the process whose threads obstore works with
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """What a bucket tells of an object; `key` is below the prefix."""
+    """What a bucket tells of an object; `key` is below the prefix. `notes` are those of ours that were stored with it;
+    a list has none."""
 
     key: str
     size: int
     modified: datetime
     version: str
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 class Bucket:
-    """`connect(timeout, media_type)` opens an obstore store that gives up a request after that many seconds.
+    """`connect(timeout)` opens an obstore store that gives up a request after that many seconds.
 
     Safe to use from several threads. A process that was forked from one that used a bucket cannot use any: obstore's
     threads do not exist in it, and a call would wait for ever; it raises `Unavailable` instead.
     """
 
-    def __init__(self, scheme: str, name: str, place: str, connect: Callable[[float, str | None], Store]) -> None:
+    def __init__(self, scheme: str, name: str, place: str, connect: Callable[[float], Store]) -> None:
         self.scheme, self.name, self.place = scheme, name, place
         self._connect = connect
-        self._stores: dict[tuple[float, str | None], Store] = {}
+        self._stores: dict[float, Store] = {}
         self._seen = False
 
-    def put(self, key: str, data: bytes, *, new: bool = False) -> bool:
-        """Store `data` in one request; with `new` only if there is no such key. Whether it was stored.
+    def put(self, key: str, data: bytes, *, new: bool = False, claim: str = "") -> bool:
+        """Store `data` in one request, with `claim` as a note; with `new` only if there is no such key. Whether it was
+        stored.
 
         An object that bears the mark of this very call is its own, stored by a try whose answer was lost.
         """
         mark = uuid4().hex
-        attributes = {"Content-Type": media_type(key), "upload": mark}
+        attributes = {"Content-Type": media_type(key), "upload": mark} | ({"claim": claim} if claim else {})
         with self._errors(key):
             try:
                 obstore.put(
@@ -101,46 +105,43 @@ class Bucket:
                     use_multipart=False,
                 )
             except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
-                return self._mark(key) == mark
+                return self._bears(key, mark)
         return True
 
-    def _mark(self, key: str) -> str | None:
+    def _bears(self, key: str, mark: str) -> bool:
         try:
-            found: Any = obstore.get(self._quick(), key, options={"head": True}).attributes
+            found = obstore.get(self._quick(), key, options={"head": True})
         except FileNotFoundError:
-            return None
-        return next((value for name, value in found.items() if name.lower() == "upload"), None)
+            return False
+        return _notes(found.attributes).get("upload") == mark
 
-    def upload(self, key: str, blocks: Iterator[bytes], *, part: int = PART, name: str = "") -> None:
-        """Store a stream in parts; the key exists only once all of them are there. `blocks` must not raise errors of
-        its own that look like obstore's: the caller keeps them apart. At most `CONCURRENCY + 1` parts are in memory."""
+    def upload(self, key: str, sending: Sending, *, part: int = PART) -> None:
+        """Store a stream in parts, over what `key` holds; it changes only once all of them are there. Up to
+        `CONCURRENCY + 1` parts are in memory. Where the last answer was lost, the object's mark tells that it is there.
+        """
+        mark = uuid4().hex
         with self._errors(key):
-            obstore.put(
-                self._transfer(),
-                key,
-                blocks,
-                attributes={"Content-Type": media_type(name or key)},
-                use_multipart=True,
-                chunk_size=part,
-                max_concurrency=CONCURRENCY,
-            )
-
-    def copy(self, source: str, key: str, *, new: bool) -> bool:
-        """Copy inside the bucket, without the bytes passing here; with `new` only if there is no such key. Whether it
-        was copied. Raises `NotFound` when there is no `source`."""
-        # S3 forgets the media type in such a copy; the store's default then takes its place
-        store = self._store(300, media_type(key) if self.scheme == "s3" else None)
-        with self._errors(source):
             try:
-                obstore.copy(store, source, key, overwrite=not new)
-            except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
-                return False
-        return True
+                obstore.put(
+                    self._transfer(),
+                    key,
+                    iter(sending),
+                    attributes={"Content-Type": media_type(key), "upload": mark},
+                    use_multipart=True,
+                    chunk_size=part,
+                    max_concurrency=CONCURRENCY,
+                )
+            except SendingFailed:
+                raise sending.error or SendingFailed from None
+            except (FileNotFoundError, exceptions.BaseError):
+                if not (sending.complete and self._bears(key, mark)):
+                    raise
 
     def head(self, key: str) -> Meta:
         """What is known of `key`. Raises `NotFound`."""
         with self._errors(key):
-            return _meta(obstore.head(self._quick(), key))
+            found = obstore.get(self._quick(), key, options={"head": True})
+            return replace(_meta(found.meta), notes=_notes(found.attributes))
 
     def read(self, key: str, start: int, end: int) -> bytes:
         """Bytes `start` to `end`, which must lie inside the object. Raises `NotFound`."""
@@ -173,12 +174,12 @@ class Bucket:
             return obstore.sign(self._quick(), "GET", key, expires)
 
     def _quick(self) -> Store:
-        return self._store(10, None)
+        return self._store(10)
 
     def _transfer(self) -> Store:
-        return self._store(60, None)
+        return self._store(60)
 
-    def _store(self, timeout: float, default_type: str | None) -> Store:
+    def _store(self, timeout: float) -> Store:
         if not _user:
             _user.append(os.getpid())
         elif _user[0] != os.getpid():
@@ -186,10 +187,9 @@ class Bucket:
                 reason=f"{self.place} was used before this process was forked, and cannot be used in the fork; "
                 'start processes with the method "spawn"'
             )
-        wanted = (timeout, default_type)
-        if wanted not in self._stores:
-            self._stores[wanted] = self._connect(*wanted)
-        return self._stores[wanted]
+        if timeout not in self._stores:
+            self._stores[timeout] = self._connect(timeout)
+        return self._stores[timeout]
 
     def _check_bucket(self) -> None:
         """Raise `BucketNotFound` if it is the bucket that is missing: asked for one object, a server does not tell."""
@@ -235,6 +235,11 @@ def media_type(key: str) -> str:
 def _meta(found: Any) -> Meta:
     version = f"{found['size']} {found['e_tag'] or ''} {found['version'] or ''}"
     return Meta(found["path"], found["size"], found["last_modified"], version)
+
+
+def _notes(attributes: Mapping[Any, Any]) -> dict[str, str]:
+    """Servers differ in the case of these names."""
+    return {str(name).lower(): str(value) for name, value in attributes.items()}
 
 
 def _is_refusal(text: str) -> bool:

@@ -58,8 +58,7 @@ def open_bucket(url: str) -> Bucket:
 
 
 def _s3(name: str, prefix: str | None, options: dict[str, str]) -> Connect:
-    config: Any = {"copy_if_not_exists": os.environ.get("AWS_COPY_IF_NOT_EXISTS", "multipart")}
-    config |= {key: options[key] for key in ("endpoint", "region") if key in options}
+    config: Any = {key: options[key] for key in ("endpoint", "region") if key in options}
     config |= _profile(options.get("profile"))
     return lambda client: S3Store(name, prefix=prefix, config=config, client_options=client, retry_config=RETRIES)
 
@@ -78,17 +77,15 @@ def _az(name: str, prefix: str | None, options: dict[str, str]) -> Connect:
 CONNECTORS = {"s3": _s3, "gs": _gs, "az": _az}
 
 
-def _careful(connect: Connect, client: dict[str, Any], place: str) -> Callable[[float, str | None], Store]:
+def _careful(connect: Connect, client: dict[str, Any], place: str) -> Callable[[float], Store]:
     """Bounds every request in time, and says plainly what of the surroundings obstore could not use."""
 
-    def connected(timeout: float, media_type: str | None) -> Store:
+    def connected(timeout: float) -> Store:
         given = {
             **client,
             "timeout": timedelta(seconds=timeout),
             "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
         }
-        if media_type:
-            given["default_content_type"] = media_type
         try:
             return connect(given)
         except Exception as error:  # obstore has no class of its own for this; its text may quote a credential

@@ -1,14 +1,13 @@
 """Who is writing to a shared bucket: each process leaves a mark, so that a scan can tell its work from a dead one's.
 
-A mark is the object `.staging/<session>.writer`. It is there before the session's first staged object
-(`.staging/<session>-<random>`), is written anew every `BEAT` while the session stores, and is removed when the session
-ends in good order. A session counts as dead
+A mark is the object `.staging/<session>.writer`. It is there before the first thing that the session stores, is written
+anew every `BEAT` while the session stores, and is removed when the session ends in good order. A session counts as dead
 
 - at once, if a lock file of its name on this machine can be locked: its process is gone;
 - otherwise, when its mark is older than `STALE`. Servers and machines agree on the time to within 15 minutes, or the
   server refuses the signature; so no living session that is storing looks that old.
 
-A session that slept for longer loses its staged objects and gets an error; nothing stored is lost.
+A session that slept for longer loses nothing: what it stored has a row, or is given one by whoever scans.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ import os
 import threading
 import time
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -65,6 +65,24 @@ class Session:
                 self._claim.beaten = time.monotonic()
             return self._claim.id
 
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Keep the mark fresh while one call takes long. From a thread of its own: a source that is being read inside
+        obstore must not call obstore."""
+        done = threading.Event()
+        thread = threading.Thread(target=self._beat_until, args=(done,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _beat_until(self, done: threading.Event) -> None:
+        while not done.wait(BEAT.total_seconds() / 2):
+            with suppress(AudioStorageSystemError):  # the upload itself will tell
+                self.beat()
+
     def end(self) -> None:
         """Take the mark away."""
         with self._lock:
@@ -102,38 +120,25 @@ class Census:
 
     dead: dict[str, Meta] = field(default_factory=dict)
     living: set[str] = field(default_factory=set)
-    staged: list[Meta] = field(default_factory=list)
 
     @classmethod
     def take(cls, bucket: Bucket, own: str) -> Census:
-        """List the marks and the staged objects, those of session `own` left out."""
+        """List the marks, that of session `own` left out."""
         census = cls()
         for found in bucket.list(STAGING):
-            session = _session(found.key)
-            if session == own or found.key == PROOF:
+            session = found.key.removeprefix(f"{STAGING}/").removesuffix(SUFFIX)
+            if session == own or not found.key.endswith(SUFFIX):
                 continue
-            if not found.key.endswith(SUFFIX):
-                census.staged.append(found)
-            elif _is_dead(session, found):
+            if _is_dead(session, found):
                 census.dead[session] = found
             else:
                 census.living.add(session)
         return census
 
     def abandoned(self) -> list[str]:
-        """The keys below `.staging` that nobody needs any more, marks last.
-
-        While others are writing, a dead session's are left until everything it stored is `SETTLED`, so that whoever
-        scans next still sees that there was a crash.
-        """
-        gone = {id for id, mark in self.dead.items() if not self.living or _age(mark) > STALE}
-        known = self.living | set(self.dead)
-        staged = [
-            found.key
-            for found in self.staged
-            if _session(found.key) in gone or (_session(found.key) not in known and _age(found) > STALE)
-        ]
-        return [*staged, *(self.dead[id].key for id in sorted(gone))]
+        """The marks that nobody needs any more. While others are writing, a dead session's is left until everything it
+        stored is `SETTLED`, so that whoever scans next still sees that there was a crash."""
+        return [mark.key for _, mark in sorted(self.dead.items()) if not self.living or _age(mark) > STALE]
 
 
 def is_settled(found: Meta) -> bool:
@@ -147,10 +152,6 @@ def _age(found: Meta) -> timedelta:
 
 def _mark(session: str) -> str:
     return f"{STAGING}/{session}{SUFFIX}"
-
-
-def _session(key: str) -> str:
-    return key.removeprefix(f"{STAGING}/").removesuffix(SUFFIX).split("-")[0]
 
 
 def _is_dead(session: str, mark: Meta) -> bool:

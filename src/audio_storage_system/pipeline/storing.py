@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import stat
@@ -27,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 OnDuplicate = Literal["keep", "update", "error"]
 BLOB_PREFIX = "audio_files"
-BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +113,11 @@ class _New:
 
 
 def _store_once(database: Database, blobs: BlobStore, file: BinaryIO, new: _New) -> Stored | None:
-    if blobs.remote and (stored := _known_before(database, file, new)):
-        return stored
     file.seek(0)
     staged = blobs.stage(file, name=new.name)
-    with database.read() as connection:
-        known = recordings.find_by_hash(connection, new.owner_id, staged.sha256)
-    if known is not None:
-        blobs.discard(staged)
-        return Stored(known, duplicate=True)
-    key = blobs.publish(staged, blob_key(new.moment, new.name))
+    key = _publish_unless_known(database, blobs, staged, new)
+    if isinstance(key, Stored):
+        return key
     stored = None
     try:
         stored = _enter(database, blobs, staged, key, new)
@@ -134,15 +127,20 @@ def _store_once(database: Database, blobs: BlobStore, file: BinaryIO, new: _New)
     return stored
 
 
-def _known_before(database: Database, file: BinaryIO, new: _New) -> Stored | None:
-    """The recording with these bytes, so that they need not travel only to be thrown away."""
-    file.seek(0)
-    digest = hashlib.sha256()
-    while block := file.read(BLOCK):
-        digest.update(block)
-    with database.read() as connection:
-        known = recordings.find_by_hash(connection, new.owner_id, digest.hexdigest())
-    return None if known is None else Stored(known, duplicate=True)
+def _publish_unless_known(database: Database, blobs: BlobStore, staged: StagedBlob, new: _New) -> str | Stored:
+    """The key that the bytes were given, or the recording that has them already; they are staged no longer."""
+    published = False
+    try:
+        with database.read() as connection:
+            known = recordings.find_by_hash(connection, new.owner_id, staged.sha256)
+        if known is not None:
+            return Stored(known, duplicate=True)
+        key = blobs.publish(staged, blob_key(new.moment, new.name))
+        published = True
+        return key
+    finally:
+        if not published:
+            blobs.discard(staged)
 
 
 def _enter(database: Database, blobs: BlobStore, staged: StagedBlob, key: str, new: _New) -> Stored | None:

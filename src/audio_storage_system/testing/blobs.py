@@ -12,12 +12,15 @@ import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from audio_storage_system.blobs import BlobStore
-from audio_storage_system.errors import InvalidInput, NotFound
+from audio_storage_system.errors import InvalidInput, NotFound, StorageFailed
 
+LARGE = (25 << 20) + 17
+"""More bytes than a store would send in one request or keep in memory."""
 KEY = "audio_files/2026/11/audio_20261122_120000.wav"
 
 
@@ -32,10 +35,13 @@ def get(store: BlobStore, key: str) -> bytes:
         return file.read()
 
 
-class _BrokenSource(io.BytesIO):
+class _BrokenSource(io.RawIOBase):
+    def __init__(self, blocks: list[bytes]) -> None:
+        self._blocks = blocks
+
     def read(self, size: int | None = -1, /) -> bytes:
-        if block := super().read(size):
-            return block
+        if self._blocks:
+            return self._blocks.pop()
         raise ConnectionError("the source went away")
 
 
@@ -105,10 +111,63 @@ class BlobStoreContract:
             store.publish(staged, KEY)
         assert list(store.keys()) == []
 
-    def test_a_source_that_fails_leaves_nothing_and_its_error_comes_through(self, store: BlobStore) -> None:
+    @pytest.mark.parametrize("megabytes", [1, LARGE >> 20])
+    def test_a_source_that_fails_leaves_nothing_and_its_error_comes_through(
+        self, store: BlobStore, megabytes: int
+    ) -> None:
         with pytest.raises(ConnectionError):
-            store.stage(_BrokenSource(b"half"))
+            store.stage(_BrokenSource([bytes(1 << 20)] * megabytes))  # type: ignore[arg-type]
         assert list(store.keys()) == []
+
+    @pytest.mark.parametrize("size", [1, LARGE])
+    def test_a_file_is_stored_from_where_it_stands_and_may_be_closed_before_it_is_published(
+        self, store: BlobStore, tmp_path: Path, size: int
+    ) -> None:
+        data = os.urandom(size)
+        path = tmp_path / "source.wav"
+        path.write_bytes(b"head" + data)
+        with path.open("rb") as file:
+            file.seek(4)
+            staged = store.stage(file)
+        assert (staged.sha256, staged.size) == (hashlib.sha256(data).hexdigest(), size)
+        assert get(store, store.publish(staged, KEY)) == data
+        assert path.read_bytes() == b"head" + data
+
+    def test_a_file_that_changes_before_it_is_published_is_refused_or_stored_as_it_was(
+        self, store: BlobStore, tmp_path: Path
+    ) -> None:
+        data = os.urandom(LARGE)
+        path = tmp_path / "source.wav"
+        path.write_bytes(data)
+        with path.open("rb") as file:
+            staged = store.stage(file)
+        with path.open("r+b") as file:
+            file.seek(LARGE // 2)
+            file.write(b"something else")
+        try:
+            key = store.publish(staged, KEY)
+        except StorageFailed as error:
+            assert "changed" in str(error)
+            store.discard(staged)
+            assert list(store.keys()) == []
+        else:
+            assert get(store, key) == data
+
+    def test_large_blobs_are_never_overwritten_and_leave_nothing_behind(self, store: BlobStore) -> None:
+        contents = [os.urandom(LARGE) for _ in range(2)]
+        keys = [put(store, data) for data in contents]
+        assert keys == [KEY, KEY.replace(".wav", "-2.wav")]
+        assert [get(store, key) for key in keys] == contents
+        assert list(store.keys()) == sorted(keys, key=str.encode)
+        assert not store.crashed()
+
+    @pytest.mark.parametrize("size", [1, LARGE])
+    def test_replacing_gives_this_very_key_whatever_it_held(self, store: BlobStore, size: int) -> None:
+        put(store, b"first", "derived.json")
+        data = os.urandom(size)
+        store.replace(store.stage(io.BytesIO(data)), "derived.json")
+        assert get(store, "derived.json") == data
+        assert list(store.keys()) == ["derived.json"]
 
     def test_keys_come_in_order_and_below_the_folder_asked_for(self, store: BlobStore) -> None:
         names = ["a/b/2.wav", "a/b/1.wav", "a/b.wav", "a/b-2.wav", "ab/3.wav", "c.wav", "ä/é.wav"]

@@ -78,13 +78,23 @@ def _is_deleted(pair: Pair, audio_id: int) -> bool:
 
 
 def _publish(pair: Pair, staged: StagedBlob, key: str) -> bool:
-    """Give staged bytes this very key, unless it was taken meanwhile; whether they have it now. The lock keeps two
-    copies from giving one blob two keys, of which the second may be that of another recording."""
+    """Give staged bytes this very key, unless it was taken meanwhile; whether they have it now.
+
+    Not in a transaction: it takes as long as an upload does. Of two copies at once one may get another key for a moment,
+    which it gives back; should that be the key of another recording, the copy that looks just then reports it, and the
+    next run puts it right.
+    """
     blobs = pair.destination.blobs
     with pair.destination.database.write(locks.of_blob(key)):
-        given = None if blobs.has(key) else blobs.publish(staged, key)
-    if given is None:
+        taken = blobs.has(key)
+    if taken:
         blobs.discard(staged)
-    elif given != key:
+        return False
+    try:
+        given = blobs.publish(staged, key)
+    except BaseException:
+        blobs.discard(staged)
+        raise
+    if given != key:
         blobs.delete(given)
     return given == key

@@ -80,7 +80,7 @@ def _is_deleted(pair: Pair, audio_id: int) -> bool:
 def _publish(pair: Pair, staged: StagedBlob, key: str) -> bool:
     """Give staged bytes this very key, unless it was taken meanwhile; whether they have it now.
 
-    Not in a transaction: it takes as long as an upload does. Of two copies at once one may get another key for a moment,
+    Not in a transaction: it takes as long as an upload does. Of two copies at once one may get another key for a while,
     which it gives back; should that be the key of another recording, the copy that looks just then reports it, and the
     next run puts it right.
     """

@@ -71,7 +71,8 @@ class Filled:
         with self.database.write(f"recording:{number}") as connection:
             audio_id = recordings.add(
                 connection, owner_id=1, file_hash=str(number), file_path=str(number), file_size=1,
-                original_name="a.wav", info=WAV, recorded_at=moment, offset_minutes=None, values={"bucket": number % 100},
+                original_name="a.wav", info=WAV, recorded_at=moment, offset_minutes=None,
+                values={"bucket": number % 100},
             )  # fmt: skip
             version = transcripts.start(connection, audio_id, asked="b", engine="b", parameters={}, language="en")
             kept = transcripts.commit_window(connection, version, 0, Span(0, 1500), pieces, 0)

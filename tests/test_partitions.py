@@ -167,6 +167,7 @@ def test_how_to_cut_is_said_when_the_archive_is_made(
     assert "owner:N" in capsys.readouterr().err
     with pytest.raises(InvalidSetting, match="PostgreSQL"):
         AudioStorageSystem(tmp_path / "c", partition="year")
+    assert not (tmp_path / "c").exists()
 
 
 def call(*arguments: str) -> int:

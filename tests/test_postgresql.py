@@ -418,3 +418,18 @@ def test_an_error_in_a_transaction_gives_its_connection_back(home: Path) -> None
             with pytest.raises(AudioStorageSystemError):
                 storage.get_recording(2**70)
         assert storage.list_recordings() == []
+
+
+@pytest.mark.parametrize(("threshold", "prepared"), [("none", False), ("0", True)])
+def test_statements_are_prepared_as_the_address_says(home: Path, threshold: str, prepared: bool) -> None:
+    url = f"{database_url(home)}?prepare_threshold={threshold}"
+    with AudioStorageSystem(home, database_url=url) as storage:
+        storage.list_recordings()
+        with storage._archive.database.read() as connection:
+            found = connection.exec_driver_sql("SELECT count(*) FROM pg_prepared_statements").scalar_one()
+    assert (found > 0) is prepared
+
+
+def test_a_threshold_that_is_none_of_these_is_refused(home: Path) -> None:
+    with pytest.raises(InvalidSetting, match="number"):
+        AudioStorageSystem(home, database_url=f"{database_url(home)}?prepare_threshold=often")

@@ -339,14 +339,18 @@ class OnServer:
     place: Path
 
     @classmethod
-    def at(cls, url: str, home: Path) -> OnServer:
+    def at(cls, url: str, home: Path, blobs: str = "") -> OnServer:
         home.mkdir()
-        (home / "audio-storage.toml").write_text(f'database_url = "{url}"')
+        (home / "audio-storage.toml").write_text(f'database_url = "{url}"\nblobs_url = "{blobs}"\n')
         return cls(home / "audio-storage.toml")
 
 
-def test_a_round_trip_over_postgresql_changes_nothing(original: Path, tmp_path: Path, postgres_url: str) -> None:
-    server = OnServer.at(postgres_url, tmp_path / "server").place
+@pytest.mark.parametrize("blobs", ["local", "s3"])
+def test_a_round_trip_over_postgresql_changes_nothing(
+    blobs: str, original: Path, tmp_path: Path, postgres_url: str, request: pytest.FixtureRequest
+) -> None:
+    bucket = request.getfixturevalue("s3_url") if blobs == "s3" else ""
+    server = OnServer.at(postgres_url, tmp_path / "server", bucket).place
     there, back = copy_archive(original, server), copy_archive(server, tmp_path / "back")
     assert there.complete and back.complete
     assert content(original) == content(server) == content(tmp_path / "back")

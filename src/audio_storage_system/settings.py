@@ -13,7 +13,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from audio_storage_system.database import passage_search
 from audio_storage_system.errors import InvalidInput, InvalidSetting
 from audio_storage_system.locations import is_url, redacted
 
@@ -135,7 +134,6 @@ def load_settings(home: Path, **given: Any) -> Settings:
     settings = Settings()
     for values in (_read_file(_user_config()), _read_file(home / FILE_NAME), _read_environment(), given):
         settings = replace(settings, **_checked(values))
-    passage_search.check(settings.partition)
     if settings.compress not in ("", "flac", "pcm16"):
         raise InvalidSetting(name="compress", reason='it is "flac", "pcm16" or empty')
     if not 0 <= settings.combined_weight <= 1:

@@ -16,10 +16,10 @@ from audio_storage_system.archive.query_vectors import QueryVectors
 from audio_storage_system.archive.replica import Replica
 from audio_storage_system.blobs import BlobStore, open_blob_store
 from audio_storage_system.catalogue import embeddings, fulltext, locks
-from audio_storage_system.database import Database, Pool
+from audio_storage_system.database import Database, Pool, passage_search
 from audio_storage_system.database.migrations import is_empty, migrate
 from audio_storage_system.durable import disk_errors
-from audio_storage_system.errors import ArchiveDamaged, ArchiveNotFound
+from audio_storage_system.errors import ArchiveDamaged, ArchiveNotFound, InvalidSetting
 from audio_storage_system.marker import Marker
 from audio_storage_system.settings import Settings, load_settings
 from audio_storage_system.spaces import Spaces, open_founding_embedders
@@ -99,6 +99,7 @@ def open_archive(home: Path, *, create: bool, **given: Any) -> Archive:
     `DatabaseUnavailable`, `DatabaseRefused`.
     """
     settings = load_settings(home, **given)
+    _check_partition(settings)
     blobs = open_blobs(home, settings)
     found = marker.read(blobs)
     database = reach(home, settings, found, create=create)
@@ -159,6 +160,12 @@ def archive_exists(home: Path, named: Mapping[str, Any]) -> bool:
         return (home / CATALOGUE).exists() or marker.read(open_blobs(home, settings)) is not None
     with closing(_connect(settings)) as database, database.read() as connection:
         return not is_empty(connection, database.place)
+
+
+def _check_partition(settings: Settings) -> None:
+    passage_search.check(settings.partition)
+    if settings.partition and not settings.database_url:
+        raise InvalidSetting(name="partition", reason="the catalogue has to be on PostgreSQL for that")
 
 
 def reach(home: Path, settings: Settings, found: Marker | None, *, create: bool, refill: bool = False) -> Database:

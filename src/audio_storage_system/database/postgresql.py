@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -31,6 +32,8 @@ CONNECT_TIMEOUT_SECONDS = 5
 LOCK_TIMEOUT = "30s"
 # How long to wait for a connection in use before looking at the clock again.
 TURN_SECONDS = 0.1
+# A parameter of the address that is not libpq's but the driver's: poolers such as PgBouncer ask for it.
+PREPARE = "prepare_threshold"
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
 # Compiling a plan of these small queries takes longer than running it.
@@ -58,10 +61,13 @@ class PostgreSQL(Dialect):
     def create(self) -> Engine:
         given = self._url.query
         defaults = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "audio-storage"}
+        arguments: dict[str, Any] = {name: value for name, value in defaults.items() if name not in given}
+        if PREPARE in given:
+            arguments[PREPARE] = _threshold(str(given[PREPARE]))
         try:
             return create_engine(
-                self._url,
-                connect_args={name: value for name, value in defaults.items() if name not in given},
+                self._url.difference_update_query([PREPARE]),
+                connect_args=arguments,
                 pool_size=self._pool.size,
                 max_overflow=self._pool.overflow,
                 pool_timeout=TURN_SECONDS,
@@ -117,6 +123,15 @@ def _parsed(url: str) -> URL:
     if parsed.drivername not in SCHEMES:
         raise InvalidSetting(name="database_url", reason=f"{redacted(url)} does not begin with postgresql://")
     return parsed.set(drivername="postgresql+psycopg")
+
+
+def _threshold(value: str) -> int | None:
+    """After how many times a statement is prepared on the server; `None`: never."""
+    if value.lower() == "none":
+        return None
+    if not value.isdecimal():
+        raise InvalidSetting(name="database_url", reason=f'its {PREPARE} is a number or "none"')
+    return int(value)
 
 
 def _milliseconds(deadline: Deadline) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,8 +22,9 @@ from uuid import uuid4
 import obstore
 
 from audio_storage_system.blobs import BlobStore, open_blob_store
+from audio_storage_system.blobs.cache import CachedBlobStore
 from audio_storage_system.blobs.cloud_urls import open_bucket
-from measuring import MIB, Memory, Took, in_turns, machine, verdict
+from measuring import MIB, Took, in_turns, machine, verdict
 
 SERVER = """
 import sys
@@ -69,16 +71,26 @@ def bare_download(bucket: Any, key: str) -> None:
         pass
 
 
-def contenders(url: str, path: Path) -> dict[str, Callable[[int], Any]]:
+def contenders(url: str, path: Path, cache: Path) -> dict[str, Callable[[int], Any]]:
     """What takes turns."""
     store, bucket = open_blob_store(url), open_bucket(url)._transfer()
     key = upload(store, path)
+    cached = CachedBlobStore(store, cache, 4 * path.stat().st_size)
     return {
         "upload, obstore": lambda turn: obstore.put(bucket, f"bare/{turn}.wav", path),
         "upload, ours": lambda turn: upload(store, path),
         "download, obstore": lambda turn: bare_download(bucket, key),
-        "download, ours": lambda turn: download(store, key),
+        "download in ranges, ours": lambda turn: download(store, key),
+        "download and hash, ours": lambda turn: store.describe(key),
+        "download through an empty cache": lambda turn: download(emptied(cached, cache), key),
+        "read again from the cache": lambda turn: download(cached, key),
     }
+
+
+def emptied(cached: BlobStore, folder: Path) -> BlobStore:
+    """As on the first day."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return cached
 
 
 def report(took: dict[str, list[Took]]) -> None:
@@ -88,7 +100,8 @@ def report(took: dict[str, list[Took]]) -> None:
         cpu = median(turn.cpu for turn in turns)
         print(f"{name}: median {walls[name]:.2f} s, CPU {cpu:.2f} s; {', '.join(f'{t.wall:.2f}' for t in turns)}")
     verdict("upload, speed of ours / obstore", walls["upload, obstore"] / walls["upload, ours"], 0.8, at_least=True)
-    print(f"download, speed of ours / obstore: {walls['download, obstore'] / walls['download, ours']:.3f} x")
+    for name in list(walls)[3:]:
+        print(f"{name}, speed against obstore's download: {walls['download, obstore'] / walls[name]:.3f} x")
 
 
 def main() -> None:
@@ -100,10 +113,11 @@ def main() -> None:
     options = parser.parse_args()
     path = options.folder / "bench-cloud.wav"
     path.write_bytes(os.urandom(options.megabytes * MIB))
-    with s3(), Memory() as memory:
-        report(in_turns(contenders(f"s3://recordings/{uuid4().hex}", path), options.turns))
-    print(f"most memory of this process with its server: {memory.both:.0f} MB")
+    cache = options.folder / "bench-cache"
+    with s3():
+        report(in_turns(contenders(f"s3://recordings/{uuid4().hex}", path, cache), options.turns))
     path.unlink()
+    shutil.rmtree(cache)
     print(machine(options.folder))
 
 

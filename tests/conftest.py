@@ -14,7 +14,7 @@ import audio_storage_system
 import servers
 from audio_storage_system.testing import scripted
 from audio_storage_system.transcribers import TRANSCRIBERS
-from servers import gcs
+from servers import faulty, gcs
 
 pytest_plugins = ["postgres_server", "catalogues"]
 
@@ -27,6 +27,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
             monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config"))
+    monkeypatch.setenv("AUDIO_STORAGE_BLOB_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "blob_cache"))
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +77,14 @@ def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     return f"s3://{servers.BUCKET}/{uuid4().hex}"
+
+
+@pytest.fixture
+def bad_day(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[faulty.Day]:
+    """A proxy between us and the server of `s3_url`, honest until told otherwise; it counts what is asked."""
+    with faulty.faulty(os.environ["AWS_ENDPOINT_URL"]) as (address, day):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        yield day
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from audio_storage_system.errors import InvalidSetting
 from audio_storage_system.settings import Settings, archive_home, load_settings
 
 
-def test_defaults(tmp_path: Path) -> None:
+def test_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AUDIO_STORAGE_BLOB_CACHE_DIR")  # the one setting that every test is given
     assert load_settings(tmp_path) == Settings()
 
 

@@ -45,6 +45,9 @@ class Settings:
     index. Keys for it are never part of the address.
     blobs_url: where the recordings' bytes are kept, `s3://bucket/prefix`, `gs://…` or `az://…`; empty for the archive's
         folder.
+    blob_cache_bytes: how much of what was read from there is kept on this machine, so that it is fetched once; 0 for
+        nothing.
+    blob_cache_dir: the folder for that, with one folder below it for each place; empty for the user's cache folder.
     cdn_url: where a content delivery network serves the recordings; `audio_url` gives that address + key.
     """
 
@@ -67,6 +70,8 @@ class Settings:
     partition: str = ""
     vectors_url: str = ""
     blobs_url: str = ""
+    blob_cache_bytes: int = 2 * 1024**3
+    blob_cache_dir: str = ""
     cdn_url: str = ""
 
 

@@ -52,7 +52,7 @@ def open_original(home: Path, **given: Any) -> Original:
     Raises as `open_archive` does, and `Conflict` for one that was last opened by an earlier version.
     """
     settings = load_settings(home, **given)
-    blobs = open_blobs(home, settings)
+    blobs = open_blobs(home, settings, cached=False)  # each is read once
     found = marker.read(blobs)
     database = reach(home, settings, found, create=False)
     with database.read() as connection:
@@ -72,7 +72,7 @@ def open_copy(home: Path, original: Original, furnish: Furnish, **given: Any) ->
     `Conflict` where it would be the original itself, or share its files.
     """
     settings = load_settings(home, **given)
-    blobs = open_blobs(home, settings)
+    blobs = open_blobs(home, settings, cached=False)  # each is read once
     if blobs.url == original.blobs.url:
         place = redacted(blobs.url)
         raise Conflict(reason=f"Both archives would keep their audio in {place}: give the copy a place of its own")

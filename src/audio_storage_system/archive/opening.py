@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -9,12 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from platformdirs import user_cache_path
 from sqlalchemy import Connection
 
 from audio_storage_system import deletion, marker, pipeline
 from audio_storage_system.archive.query_vectors import QueryVectors
 from audio_storage_system.archive.replica import Replica
 from audio_storage_system.blobs import BlobStore, open_blob_store
+from audio_storage_system.blobs.cache import CachedBlobStore
 from audio_storage_system.catalogue import embeddings, fulltext, locks
 from audio_storage_system.database import Database, Pool, passage_search
 from audio_storage_system.database.migrations import is_empty, migrate
@@ -125,9 +128,14 @@ def _opened(home: Path, settings: Settings, blobs: BlobStore, found: Marker | No
     return archive
 
 
-def open_blobs(home: Path, settings: Settings) -> BlobStore:
-    """Where the settings keep the blobs."""
-    return open_blob_store(settings.blobs_url or home)
+def open_blobs(home: Path, settings: Settings, *, cached: bool = True) -> BlobStore:
+    """Where the settings keep the blobs; those far away `cached` as the settings say."""
+    blobs = open_blob_store(settings.blobs_url or home)
+    if not (cached and blobs.remote and settings.blob_cache_bytes > 0):
+        return blobs
+    base = Path(settings.blob_cache_dir or user_cache_path("audio-storage") / "blobs").expanduser()
+    place = hashlib.sha256(settings.blobs_url.encode()).hexdigest()[:32]
+    return CachedBlobStore(blobs, base / place, settings.blob_cache_bytes)
 
 
 def make_ready(home: Path, settings: Settings, database: Database) -> None:

@@ -53,6 +53,12 @@ class BlobStore(ABC):
     def open(self, key: str) -> BinaryIO:
         """A seekable binary stream. Raises `NotFound`."""
 
+    def stream(self, key: str) -> Iterator[bytes]:
+        """All the bytes in order, in blocks, as fast as the store gives them. Raises `NotFound`."""
+        with self.open(key) as file:
+            while block := file.read(BLOCK):
+                yield block
+
     @abstractmethod
     def size(self, key: str) -> int:
         """Bytes stored under `key`. Raises `NotFound`."""
@@ -78,10 +84,9 @@ class BlobStore(ABC):
         """Hash and size of the bytes stored under `key`, read anew, with the key as token. Raises `NotFound`."""
         digest = hashlib.sha256()
         size = 0
-        with self.open(key) as file:
-            while block := file.read(BLOCK):
-                digest.update(block)
-                size += len(block)
+        for block in self.stream(key):
+            digest.update(block)
+            size += len(block)
         return StagedBlob(key, digest.hexdigest(), size)
 
     @abstractmethod

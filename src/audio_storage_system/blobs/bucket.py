@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import obstore
 from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, S3Store
 
+from audio_storage_system.blobs.base import BLOCK
 from audio_storage_system.blobs.holding import Sending, SendingFailed
 from audio_storage_system.errors import (
     BucketNotFound,
@@ -147,6 +148,26 @@ class Bucket:
         """Bytes `start` to `end`, which must lie inside the object. Raises `NotFound`."""
         with self._errors(key):
             return bytes(obstore.get_range(self._transfer(), key, start=start, end=end))
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """All bytes of `key`, in blocks of about a megabyte. A transfer that breaks off goes on where it stood, as long
+        as something comes each time and the object stays the same. Raises `NotFound`."""
+        at = 0
+        options: dict[str, Any] = {}
+        while True:
+            began = at
+            with self._errors(key):
+                found = obstore.get(self._transfer(), key, options=cast(Any, options))
+            try:
+                for block in found.stream(min_chunk_size=BLOCK):
+                    at += len(block)
+                    yield bytes(block)
+            except exceptions.BaseError as error:
+                if at == began:
+                    raise self._translated(error) from None
+            if at >= found.meta["size"]:
+                return
+            options = {"range": {"offset": at}, "if_match": found.meta["e_tag"]}
 
     def remove(self, key: str) -> None:
         """Remove `key`, if it is there."""

@@ -135,6 +135,10 @@ class CloudBlobStore(BlobStore):
     def open(self, key: str) -> BinaryIO:
         return open_range_file(self.size(key), lambda start, end: self._bucket.read(key, start, end), key)
 
+    def stream(self, key: str) -> Iterator[bytes]:
+        self._look(key)
+        return self._bucket.stream(key)
+
     def size(self, key: str) -> int:
         return self._look(key).size
 

@@ -74,17 +74,18 @@ class Database:
     @contextmanager
     def alone(self, name: str) -> Iterator[Connection | None]:
         """For long work on a server that no transaction may contain: each statement is one of its own. `None` when
-        somebody else has the name already."""
-        with self._translated(NEVER), self._connect(NEVER) as connection:
-            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        somebody else has the name already.
+
+        The name is held by a transaction on a second connection, which ends with it whatever happens; a lock of the
+        session would be lost where a pooler hands every statement to another session.
+        """
+        with self._translated(NEVER), self._connect(NEVER) as guard, guard.begin():
             key = func.hashtextextended(name, 0)
-            if not connection.execute(select(func.pg_try_advisory_lock(key))).scalar_one():
+            if not guard.execute(select(func.pg_try_advisory_xact_lock(key))).scalar_one():
                 yield None
                 return
-            try:
-                yield connection
-            finally:
-                connection.execute(select(func.pg_advisory_unlock(key)))
+            with self._connect(NEVER) as connection:
+                yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
     def _connect(self, deadline: Deadline) -> Connection:
         """A connection, waited for until the deadline where all are in use, but no longer than for a lock.

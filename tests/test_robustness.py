@@ -212,6 +212,7 @@ def test_an_archive_whose_founding_was_cut_short_is_completed(tmp_path: Path, ca
     (tmp_path / "a" / "metadata.json").unlink()
     with closing(sqlite3.connect(tmp_path / "a" / "audio_storage.db")) as connection:
         connection.execute("DELETE FROM embedding_spaces")
+        connection.execute("UPDATE archive SET bound = 0")
         connection.commit()
     with AudioStorageSystem(tmp_path / "a", transcriber="scripted") as storage:
         assert storage.add(call).outcome is Outcome.OK

@@ -55,7 +55,7 @@ class TestPgvectorOfTheCatalogue(OnServer, EngineIndexContract):
     @pytest.fixture
     def archive(self) -> VectorArchive:
         database = Database.connect(self.url)
-        self.opened.callback(database.close)
+        self.servers.callback(database.close)
         return VectorArchive.create(database)
 
     def open_engine_index(self, database: Database) -> EngineIndex:

@@ -126,13 +126,15 @@ def test_clients_add_delete_and_search_at_once(home: Path, demo: Path) -> None:
 
 def test_processes_transcribing_one_recording_make_one_version(home: Path, demo: Path) -> None:
     code = (
-        "import sys; from audio_storage_system import AudioStorageSystem as A; s = A(sys.argv[1]);"
-        "print(int(s.generate_transcript(1, whisper_model='pocketsphinx')))"
+        "import sys; from audio_storage_system import AudioStorageSystem as A;"
+        "from audio_storage_system.testing import scripted; from audio_storage_system.transcribers import TRANSCRIBERS;"
+        "TRANSCRIBERS.builtin[scripted.SPEC] = scripted.FACTORY;"
+        "print(int(A(sys.argv[1]).generate_transcript(1, whisper_model='scripted')))"
     )
     with client(home) as storage:
         assert storage.store_audio_file(demo / "call.flac") == 1
         command = [sys.executable, "-W", "ignore", "-c", code, str(home)]
-        children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
         answers = {child.communicate()[0].strip() for child in children}
         versions = storage.transcripts(1)
         assert answers == {str(version.id) for version in versions if version.outcome == "ok"}

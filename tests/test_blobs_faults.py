@@ -17,7 +17,7 @@ from audio_storage_system.testing.blobs import KEY, LARGE, get, put
 from servers.faulty import Day, Fault
 
 
-@pytest.mark.parametrize("fault", [500, 503, "silence", "lost", "half"])
+@pytest.mark.parametrize("fault", [429, 500, 503, "silence", "lost", "half"])
 def test_what_fails_now_and_then_is_done_again(s3_url: str, bad_day: Day, fault: Fault) -> None:
     bad_day.fault = lambda method, path, number: (
         fault if number % 3 == 0 and (fault != "half" or method == "GET") else None

@@ -48,7 +48,10 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "silence":
             time.sleep(0.2)
             return self._hang_up()
-        status, headers, data = self._pass_on(body)
+        try:
+            status, headers, data = self._pass_on(body)
+        except ConnectionError:  # a late request, when the server is gone: a mark taken away at the end
+            return self._hang_up()
         if fault == "lost":
             return self._hang_up()
         self._answer(status, headers, data, broken=fault == "half")
@@ -96,4 +99,4 @@ def faulty(target: str) -> Iterator[tuple[str, Day]]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", day
     server.shutdown()
-    server.server_close()
+    server.server_close()  # waits for no request: those that still come find nobody

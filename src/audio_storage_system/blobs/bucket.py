@@ -98,7 +98,7 @@ class Bucket:
         with self._errors(key):
             try:
                 obstore.put(
-                    self._transfer(),
+                    self._transfer() if data else self._quick(),
                     key,
                     data,
                     mode="create" if new else "overwrite",

@@ -31,7 +31,13 @@ from audio_storage_system.blobs.cloud_urls import open_bucket
 from audio_storage_system.blobs.holding import Held, Sending, hold
 from audio_storage_system.blobs.ranges import open_range_file
 from audio_storage_system.blobs.writers import PROOF, STAGING, Census, Session, is_settled
-from audio_storage_system.errors import AudioStorageSystemError, InvalidInput, NotFound, StorageRefused
+from audio_storage_system.errors import (
+    AudioStorageSystemError,
+    InvalidInput,
+    NotFound,
+    StorageRefused,
+    StorageUnavailable,
+)
 
 SMALL = PART
 LONGEST = timedelta(days=7)
@@ -65,15 +71,23 @@ class CloudBlobStore(BlobStore):
 
     def publish(self, staged: StagedBlob, key: str) -> str:
         """As promised by `BlobStore`. When it fails, the bytes stay staged: publish again, or discard."""
-        candidate = self._checked(key)
+        self._checked(key)
         held = self._staged(staged)
         self._prove()
         self._session.beat()
-        number = 1
+        try:
+            placed = self._place_first_free(held, key)
+        except StorageUnavailable:
+            self._session.doubt()
+            raise
+        self.discard(staged)
+        return placed
+
+    def _place_first_free(self, held: Held, key: str) -> str:
+        candidate, number = key, 1
         while not self._place(held, candidate):
             number = free_number(number + 1, lambda n: self._is_taken(numbered(key, n)))
             candidate = numbered(key, number)
-        self.discard(staged)
         return candidate
 
     def _place(self, held: Held, key: str) -> bool:

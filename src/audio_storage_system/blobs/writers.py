@@ -83,6 +83,13 @@ class Session:
             with suppress(AudioStorageSystemError):  # the upload itself will tell
                 self.beat()
 
+    def doubt(self) -> None:
+        """Leave the mark when the session ends: the server may have stored what it gave no answer for, so whoever opens
+        the archive next shall scan."""
+        with self._lock:
+            if self._claim is not None:
+                self._claim.doubtful = True
+
     def end(self) -> None:
         """Take the mark away."""
         with self._lock:
@@ -97,11 +104,16 @@ class _Claim:
     pid: int
     lock: FileLock | None = None
     beaten: float = field(default=float("-inf"))
+    doubtful: bool = False
 
 
 def _end(bucket: Bucket, claim: _Claim) -> None:
     """The mark goes first: one that is there, with a lock that can be taken, tells of a crash."""
     if claim.pid != os.getpid():  # after a fork it is the parent's
+        return
+    if claim.doubtful:
+        if claim.lock is not None:
+            claim.lock.release()
         return
     if claim.beaten > float("-inf"):
         claim.beaten = float("-inf")

@@ -36,8 +36,7 @@ TURN_SECONDS = 0.1
 PREPARE = "prepare_threshold"
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
-# Compiling a plan of these small queries takes longer than running it.
-_READING = text("SELECT set_config('jit', 'off', true), set_config('statement_timeout', :milliseconds, true)")
+_READING = text("SELECT set_config('statement_timeout', :milliseconds, true)")
 _WRITING = text("SELECT set_config('lock_timeout', :lock_timeout, true)")
 _SNAPSHOT = text("SELECT CAST(pg_current_snapshot() AS text)")
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
@@ -81,7 +80,8 @@ class PostgreSQL(Dialect):
     def reading(self, connection: Connection, deadline: Deadline) -> Iterator[None]:
         connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         with connection.begin():
-            connection.execute(_READING, {"milliseconds": _milliseconds(deadline)})
+            if deadline.seconds != float("inf"):
+                connection.execute(_READING, {"milliseconds": _milliseconds(deadline)})
             yield
 
     @contextmanager
@@ -136,8 +136,6 @@ def _threshold(value: str) -> int | None:
 
 def _milliseconds(deadline: Deadline) -> str:
     """What is left, for the server: at least 1, as 0 means for ever."""
-    if deadline.seconds == float("inf"):
-        return "0"
     return str(max(1, round(1000 * (deadline.at - time.monotonic()))))
 
 

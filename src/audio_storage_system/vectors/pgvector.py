@@ -69,7 +69,7 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=UTC).timestamp()
 _COUNT = text("SELECT count(*) FROM passage_search WHERE space_id = :id")
 _SETTINGS = text(
     "SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', :depth, true),"
-    " set_config('hnsw.max_scan_tuples', :scanned, true)"
+    " set_config('hnsw.max_scan_tuples', :scanned, true), set_config('jit', 'off', true)"  # compiling takes longer
 )
 
 

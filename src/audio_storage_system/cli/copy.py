@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +11,7 @@ import audio_storage_system
 from audio_storage_system.cli import options
 from audio_storage_system.cli.human import clock, count, size
 from audio_storage_system.cli.output import Output, say
+from audio_storage_system.cli.progress import Shown
 
 if TYPE_CHECKING:
     from audio_storage_system import CopyReport
@@ -64,12 +63,12 @@ def _done(report: CopyReport) -> str:
     return f"Copied {audio}, verified {report.blobs_verified:,}; deleted {count(report.deleted, 'recording')}"
 
 
-class _Shown:
+class _Shown(Shown):
     """How far the copy is, on stderr: a bar for people, a line now and then for everything else."""
 
     def __init__(self) -> None:
+        super().__init__(_bar)
         self._began = self._said = time.monotonic()
-        self._bar: Any = _bar() if sys.stderr.isatty() else None
         self._task: Any = self._bar.add_task("", total=None, text="") if self._bar else None
 
     def tell(self, progress: CopyProgress) -> None:
@@ -88,17 +87,6 @@ class _Shown:
         left = (progress.of_bytes - progress.bytes) * seconds / progress.bytes
         done = f"{progress.recordings:,} of {count(progress.of_recordings, 'recording')}"
         return f"{done}, {size(progress.bytes / seconds)}/s, {clock(left)} left"
-
-    def __enter__(self) -> Self:
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar:
-            self._bar.stop()
 
 
 def _bar() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,13 +13,31 @@ from audio_storage_system.cli.output import say
 NAME_WIDTH = 32
 
 
-class Progress:
+class Shown:
+    """A bar on the terminal for as long as the block runs; `_bar` is `None` where stderr is none."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._bar: Any = make() if sys.stderr.isatty() else None
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+
+class Progress(Shown):
     """Progress over files of known sizes. Safe to tell from several threads."""
 
     def __init__(self, files: int, weight: float) -> None:
+        super().__init__(_bar)
         self._files = files
         self._done = 0
-        self._bar: Any = _bar() if sys.stderr.isatty() else None
         self._task: Any = self._bar.add_task("", total=max(weight, 1), count=self._count) if self._bar else None
 
     @property
@@ -38,17 +57,6 @@ class Progress:
             self._bar.update(self._task, advance=weight, count=self._count, description=shortened(name, NAME_WIDTH))
         else:
             say(f"[{self._done}/{self._files}] {name}: {outcome}")
-
-    def __enter__(self) -> Self:
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar:
-            self._bar.stop()
 
 
 def _bar() -> Any:

@@ -84,6 +84,8 @@ class Database:
             if not guard.execute(select(func.pg_try_advisory_xact_lock(key))).scalar_one():
                 yield None
                 return
+            # The answer to a query holds a snapshot until the next statement, and some work waits for these to go.
+            guard.exec_driver_sql("SET LOCAL lock_timeout = 0")
             with self._connect(NEVER) as connection:
                 yield connection.execution_options(isolation_level="AUTOCOMMIT")
 

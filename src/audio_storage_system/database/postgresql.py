@@ -156,5 +156,11 @@ def _is_lost(error: DBAPIError) -> bool:
 
 
 def version(connection: Connection) -> Hashable:
-    """Equal for two moments only if no transaction that writes has begun or ended in between."""
-    return str(connection.execute(_SNAPSHOT).scalar_one())
+    """Equal for two moments only if no transaction that writes has begun or ended in between. Asked once in each
+    transaction that reads, which sees one state throughout."""
+    known: tuple[object, str] = connection.info.get(__name__, (None, ""))
+    transaction = connection.get_transaction()
+    if known[0] is not transaction:
+        known = transaction, str(connection.execute(_SNAPSHOT).scalar_one())
+        connection.info[__name__] = known
+    return known[1]

@@ -157,7 +157,9 @@ def _is_lost(error: DBAPIError) -> bool:
 
 def version(connection: Connection) -> Hashable:
     """Equal for two moments only if no transaction that writes has begun or ended in between. Asked once in each
-    transaction that reads, which sees one state throughout."""
+    transaction that reads, which sees one state throughout; one that writes is never the same twice."""
+    if connection.get_execution_options().get("writes"):
+        return object()
     known: tuple[object, str] = connection.info.get(__name__, (None, ""))
     transaction = connection.get_transaction()
     if known[0] is not transaction:

@@ -435,3 +435,12 @@ def test_statements_are_prepared_as_the_address_says(home: Path, threshold: str,
 def test_a_threshold_that_is_none_of_these_is_refused(home: Path) -> None:
     with pytest.raises(InvalidSetting, match="number"):
         AudioStorageSystem(home, database_url=f"{database_url(home)}?prepare_threshold=often")
+
+
+def test_several_may_find_no_archive_and_make_it_at_once(postgres_url: str, home: Path) -> None:
+    def open_it(_: int) -> str:
+        with AudioStorageSystem(postgres_url) as storage:
+            return str(storage.stats()["archive_id"])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(open_it, range(4)))) == 1

@@ -90,6 +90,7 @@ def check(blobs: BlobStore, catalogue: Marker, found: Marker | None, *, together
     yet, or the catalogue lies in the same folder (`together`) and only the marker was lost."""
     if found is None and (together or not catalogue.bound):
         return
+    found = found or read(blobs)  # another process may have put it there since the caller looked, before it bound them
     if found is None:
         reason = f"archive {catalogue.archive_id} keeps its audio elsewhere; set AUDIO_STORAGE_BLOBS_URL to that place"
         raise ArchiveMismatch(place=redacted(blobs.url), reason=reason)

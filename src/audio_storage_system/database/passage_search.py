@@ -21,7 +21,6 @@ from sqlalchemy.schema import CreateTable, DropTable
 from audio_storage_system.database.types import UtcDateTime
 from audio_storage_system.errors import InvalidSetting
 
-TEXT_SPACE = 0
 MOST_OWNER_PARTITIONS = 1_000
 
 passage_search = Table(

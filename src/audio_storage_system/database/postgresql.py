@@ -42,11 +42,6 @@ _SNAPSHOT = text("SELECT CAST(pg_current_snapshot() AS text)")
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
 
 
-def is_address(place: object) -> bool:
-    """Whether `place` is the address of a PostgreSQL database."""
-    return str(place).partition("://")[0] in SCHEMES and "://" in str(place)
-
-
 class PostgreSQL(Dialect):
     """A database on a server. Reads see one snapshot; writers run side by side unless they name the same thing."""
 

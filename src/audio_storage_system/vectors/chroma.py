@@ -21,7 +21,7 @@ from chromadb.errors import ChromaError, NotFoundError
 from audio_storage_system.errors import NotFound, VectorIndexMismatch, VectorIndexUnavailable
 from audio_storage_system.vectors import addresses
 from audio_storage_system.vectors.base import Capabilities, Ids, Scope
-from audio_storage_system.vectors.engines import NOTHING, Collection, Found, Points, VectorEngine
+from audio_storage_system.vectors.engines import NOTHING, Collection, Found, Points, VectorEngine, document_filters
 from audio_storage_system.vectors.stored import Vectors
 
 PORT = 8000
@@ -144,13 +144,5 @@ class ChromaEngine(VectorEngine):
 
 
 def _where(scope: Scope) -> dict[str, Any] | None:
-    parts: list[dict[str, Any]] = [
-        {name: {"$in": list(ids)}}
-        for name, ids in (("owner_id", scope.owner_ids), ("audio_id", scope.audio_ids))
-        if ids is not None
-    ]
-    if scope.since is not None:
-        parts.append({"recorded_at": {"$gte": scope.since.timestamp()}})
-    if scope.until is not None:
-        parts.append({"recorded_at": {"$lt": scope.until.timestamp()}})
+    parts = document_filters(scope)
     return {"$and": parts} if len(parts) > 1 else next(iter(parts), None)

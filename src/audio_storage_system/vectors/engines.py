@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +71,20 @@ class Found(NamedTuple):
 
 
 NOTHING = Found.of([], [])
+
+
+def document_filters(scope: Scope) -> list[dict[str, Any]]:
+    """The conditions of `scope` as several databases write them: `{"audio_id": {"$in": [1, 2]}}`."""
+    parts: list[dict[str, Any]] = [
+        {name: {"$in": list(ids)}}
+        for name, ids in (("owner_id", scope.owner_ids), ("audio_id", scope.audio_ids))
+        if ids is not None
+    ]
+    if scope.since is not None:
+        parts.append({"recorded_at": {"$gte": scope.since.timestamp()}})
+    if scope.until is not None:
+        parts.append({"recorded_at": {"$lt": scope.until.timestamp()}})
+    return parts
 
 
 class VectorEngine(ABC):

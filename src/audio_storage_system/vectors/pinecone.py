@@ -22,7 +22,7 @@ from audio_storage_system.errors import InvalidSetting, NotFound, VectorIndexMis
 from audio_storage_system.registry import split_spec
 from audio_storage_system.vectors import addresses
 from audio_storage_system.vectors.base import Capabilities, Ids, Scope
-from audio_storage_system.vectors.engines import NOTHING, Collection, Found, Points, VectorEngine
+from audio_storage_system.vectors.engines import NOTHING, Collection, Found, Points, VectorEngine, document_filters
 from audio_storage_system.vectors.stored import Vectors
 
 TIMEOUT_SECONDS = 10.0
@@ -178,13 +178,5 @@ def _row(point: Points) -> dict[str, Any]:
 
 
 def _filter(scope: Scope) -> dict[str, Any] | None:
-    parts: list[dict[str, Any]] = [
-        {name: {"$in": list(ids)}}
-        for name, ids in (("owner_id", scope.owner_ids), ("audio_id", scope.audio_ids))
-        if ids is not None
-    ]
-    if scope.since is not None:
-        parts.append({"recorded_at": {"$gte": scope.since.timestamp()}})
-    if scope.until is not None:
-        parts.append({"recorded_at": {"$lt": scope.until.timestamp()}})
+    parts = document_filters(scope)
     return {"$and": parts} if parts else None

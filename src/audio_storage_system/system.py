@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Event
@@ -21,6 +20,7 @@ from audio_storage_system.archive import (
     captures,
     exports,
     open_archive,
+    processing,
     removal,
     reports,
     retrieval,
@@ -44,8 +44,6 @@ __all__ = ["Added", "AudioStorageSystem", "load_audio"]
 
 Place = str | os.PathLike[str]
 Progress = Callable[[float, float], None]
-# New embeddings after which the vector index is brought up to date.
-FOLLOW_AFTER = 2_000
 
 
 class AudioStorageSystem:
@@ -75,7 +73,6 @@ class AudioStorageSystem:
         home, named = locate(archive, storage_backend)
         places = {name: url for name, url in (("blobs_url", blobs), ("vectors_url", vectors)) if url}
         self._archive: Archive = open_archive(home, create=create, **{**named, **settings, **places})
-        self._not_indexed = 0
         self.recovered: list[captures.Recovered] = captures.recover(self._archive)
 
     @staticmethod
@@ -102,9 +99,9 @@ class AudioStorageSystem:
         Raises `TranscriptionFailed` when the sound was stored but could not be transcribed; adding the file again tries
         that again. `progress` is called with the seconds of sound transcribed so far, and all there are.
         """
-        task = self._task(whisper_model, language, progress)
-        stored = self._store(path, metadata, recorded_at, on_duplicate)
-        return self._process(stored, task, generate_embeddings)
+        task = processing.task_of(self._archive, whisper_model, language, progress)
+        stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate)
+        return processing.process(self._archive, stored, task, embedded=generate_embeddings)
 
     def store_audio_file(
         self,
@@ -116,8 +113,9 @@ class AudioStorageSystem:
         on_duplicate: OnDuplicate = "keep",
     ) -> Added:
         """Store a file's bytes unchanged; its id. `audio_data` is not needed: the file itself is what is kept."""
-        stored = self._store(path, metadata, recorded_at, on_duplicate)
-        said = self._said(stored.audio_id) if stored.duplicate else None  # of new bytes, nothing is known yet
+        stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate)
+        # Of new bytes, nothing is known yet.
+        said = processing.said_in(self._archive, stored.audio_id) if stored.duplicate else None
         return Added.of(stored.audio_id, duplicate=stored.duplicate, said=said)
 
     def record_and_store_audio(
@@ -135,11 +133,11 @@ class AudioStorageSystem:
         """Record from the microphone for `duration` seconds (or until `stop` is set, or Ctrl-C), then store, transcribe
         and embed it. What was said is on the disk within a second, whatever happens. Raises `MicrophoneUnavailable`.
         """
-        task = self._task(whisper_model, language, None)
+        task = processing.task_of(self._archive, whisper_model, language)
         stored = captures.record(
             self._archive, duration=duration, values=metadata or {}, device=device, on_level=on_level, stop=stop
         )
-        return self._process(stored, task, generate_embeddings)
+        return processing.process(self._archive, stored, task, embedded=generate_embeddings)
 
     def generate_transcript(
         self,
@@ -160,12 +158,9 @@ class AudioStorageSystem:
 
         Raises `TranscriptionFailed`, `UnknownSpec`, `NotFound`.
         """
-        task = self._task(whisper_model, language, progress, prompt=prompt, activate=activate)
-        task = task if allow_fallback else replace(task, fallback=None)
-        source = self._source(audio_id, audio_data)
-        made = pipeline.transcribe(self._archive.database, self._archive.engines, source, int(audio_id), task)
-        self._refresh(audio_id)
-        return made
+        further: dict[str, Any] = {"prompt": prompt, "activate": activate, "allow_fallback": allow_fallback}
+        task = processing.task_of(self._archive, whisper_model, language, progress, **further)
+        return processing.transcribe(self._archive, int(audio_id), task, audio_data)
 
     def generate_embeddings(
         self, audio_id: int, transcript_id: int | None = None, audio_data: Waveform | None = None
@@ -173,10 +168,11 @@ class AudioStorageSystem:
         """Make every embedding that is missing, of all three kinds, for a version (default: the one that search
         follows); how many were made."""
         if transcript_id is None:
-            transcript_id = self._said_or_raise(audio_id).id
+            transcript_id = processing.said_or_raise(self._archive, int(audio_id)).id
         elif self.get_transcript(transcript_id).audio_id != int(audio_id):
             raise NotFound(kind=f"transcript of recording {int(audio_id)}", id=transcript_id)
-        return self._embed(audio_id, transcript_id, self._source(audio_id, audio_data))
+        source = processing.source_of(self._archive, int(audio_id), audio_data)
+        return processing.embed(self._archive, int(audio_id), transcript_id, source)
 
     # Finding
 
@@ -219,7 +215,7 @@ class AudioStorageSystem:
                 raise InvalidInput(reason="Give a text to search for, or audio= to search by an example")
             return retrieval.search_text(self._archive, query, until_then, space)
         example = pipeline.as_waveform(audio) if isinstance(audio, np.ndarray) else Path(audio)
-        task = self._task(whisper_model, language, None)
+        task = processing.task_of(self._archive, whisper_model, language)
         return retrieval.search_example(self._archive, example, by, query, until_then, task, space)
 
     def context_pack(
@@ -392,10 +388,7 @@ class AudioStorageSystem:
         return self._archive.home
 
     def close(self) -> None:
-        """Free models and connections."""
-        if self._not_indexed:
-            self._archive.follow()
-            self._not_indexed = 0
+        """Bring the index up to date, then free models and connections."""
         self._archive.close()
 
     def __enter__(self) -> Self:
@@ -406,73 +399,5 @@ class AudioStorageSystem:
     ) -> None:
         self.close()
 
-    def _task(
-        self, whisper_model: str | None, language: str | None, progress: Progress | None, **further: Any
-    ) -> pipeline.Task:
-        settings = self._archive.settings
-        asked = whisper_model or settings.transcriber
-        pipeline.check_spec(asked)
-        return pipeline.Task(
-            asked=asked,
-            language=language or settings.language or None,
-            fallback=settings.transcriber_fallback or None,
-            progress=progress or (lambda seconds, total: None),
-            **further,
-        )
-
-    def _store(
-        self, path: Place, values: Metadata | None, recorded_at: datetime | None, on_duplicate: OnDuplicate
-    ) -> pipeline.Stored:
-        archive = self._archive
-        stored = pipeline.store(
-            archive.database,
-            archive.blobs,
-            Path(path),
-            owner_id=archive.owner_id,
-            values={} if values is None else values,
-            recorded_at=recorded_at,
-            on_duplicate=on_duplicate,
-            max_bytes=archive.settings.max_file_bytes,
-        )
-        self._refresh(stored.audio_id)
-        return stored
-
-    def _process(self, stored: pipeline.Stored, task: pipeline.Task, embed: bool) -> Added:
-        """Transcribe and embed what was stored, unless that was done before."""
-        archive, audio_id = self._archive, stored.audio_id
-        source, said = self._source(audio_id, None), self._said(audio_id)
-        if said is None or not said.active:
-            pipeline.transcribe(archive.database, archive.engines, source, audio_id, task)
-            said = self._said(audio_id)
-        if embed and said is not None:
-            self._embed(audio_id, said.id, source)
-        return Added.of(audio_id, duplicate=stored.duplicate, said=said)
-
-    def _embed(self, audio_id: int, transcript_id: int, source: pipeline.Source) -> int:
-        embedders = self._archive.spaces.available()
-        made = pipeline.embed(self._archive.database, source, embedders, int(audio_id), transcript_id)
-        # The index follows now and then: what it has not seen yet is searched all the same, but exactly.
-        self._not_indexed += made
-        if self._not_indexed >= FOLLOW_AFTER:
-            self._not_indexed = 0
-            self._archive.follow()
-        self._refresh(audio_id)
-        return made
-
     def _refresh(self, audio_id: int) -> None:
         sidecars.refresh(self._archive, int(audio_id))
-
-    def _source(self, audio_id: int, waveform: npt.NDArray[np.float32] | None) -> pipeline.Source:
-        with self._archive.database.read() as connection:
-            key = recordings.key_of(connection, int(audio_id))
-        return pipeline.Source(self._archive.blobs, key, None if waveform is None else pipeline.as_waveform(waveform))
-
-    def _said(self, audio_id: int) -> Transcript | None:
-        with self._archive.database.read() as connection:
-            return transcripts.active_of(connection, audio_id)
-
-    def _said_or_raise(self, audio_id: int) -> Transcript:
-        said = self._said(audio_id)
-        if said is None:
-            raise NotFound(kind="transcript of the recording", id=audio_id)
-        return said

@@ -14,6 +14,7 @@ from platformdirs import user_cache_path
 from sqlalchemy import Connection
 
 from audio_storage_system import deletion, marker, pipeline
+from audio_storage_system.archive.indexing import Indexing
 from audio_storage_system.archive.query_vectors import QueryVectors
 from audio_storage_system.archive.replica import Replica
 from audio_storage_system.blobs import BlobStore, open_blob_store
@@ -53,6 +54,7 @@ class Archive:
     engines: pipeline.Engines
     replica: Replica | None = None
     query_vectors: QueryVectors = field(default_factory=QueryVectors)
+    indexing: Indexing = field(default_factory=Indexing)
 
     @property
     def owner_id(self) -> int:
@@ -84,7 +86,8 @@ class Archive:
         return question(self.database, self.index) if answer is None else answer
 
     def close(self) -> None:
-        """Free models and connections."""
+        """Bring the index up to date, then free models and connections."""
+        self.indexing.finish(self.follow)
         if self.replica:
             self.replica.close()
         self.engines.close()

@@ -1,0 +1,116 @@
+"""The steps of the pipeline on an open archive, as the facade and background jobs call them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from audio_storage_system import pipeline
+from audio_storage_system.archive import sidecars
+from audio_storage_system.archive.opening import Archive
+from audio_storage_system.catalogue import recordings, transcripts
+from audio_storage_system.errors import NotFound
+from audio_storage_system.pipeline import OnDuplicate
+from audio_storage_system.records import Added, Metadata, Transcript
+
+Progress = Callable[[float, float], None]
+
+
+def task_of(
+    archive: Archive,
+    whisper_model: str | None = None,
+    language: str | None = None,
+    progress: Progress | None = None,
+    *,
+    allow_fallback: bool = True,
+    **further: Any,
+) -> pipeline.Task:
+    """What to transcribe with: as given, else as the settings say. Raises `UnknownSpec`."""
+    asked = whisper_model or archive.settings.transcriber
+    pipeline.check_spec(asked)
+    task = pipeline.Task(
+        asked=asked,
+        language=language or archive.settings.language or None,
+        fallback=(archive.settings.transcriber_fallback or None) if allow_fallback else None,
+        **further,
+    )
+    return replace(task, progress=progress) if progress else task
+
+
+def store(
+    archive: Archive,
+    path: Path,
+    values: Metadata | None,
+    recorded_at: datetime | None,
+    on_duplicate: OnDuplicate,
+) -> pipeline.Stored:
+    """Store a file's bytes; see `pipeline.store`."""
+    stored = pipeline.store(
+        archive.database,
+        archive.blobs,
+        path,
+        owner_id=archive.owner_id,
+        values={} if values is None else values,
+        recorded_at=recorded_at,
+        on_duplicate=on_duplicate,
+        max_bytes=archive.settings.max_file_bytes,
+    )
+    sidecars.refresh(archive, stored.audio_id)
+    return stored
+
+
+def process(archive: Archive, stored: pipeline.Stored, task: pipeline.Task, *, embedded: bool) -> Added:
+    """Transcribe and embed what was stored, unless that was done before."""
+    audio_id = stored.audio_id
+    source, said = source_of(archive, audio_id), said_in(archive, audio_id)
+    if said is None or not said.active:
+        pipeline.transcribe(archive.database, archive.engines, source, audio_id, task)
+        said = said_in(archive, audio_id)
+    if embedded and said is not None:
+        embed(archive, audio_id, said.id, source)
+    return Added.of(audio_id, duplicate=stored.duplicate, said=said)
+
+
+def transcribe(
+    archive: Archive, audio_id: int, task: pipeline.Task, samples: npt.NDArray[np.float32] | None = None
+) -> int:
+    """A new version of what is said, or an interrupted one finished; its id. See `pipeline.transcribe`."""
+    source = source_of(archive, audio_id, samples)
+    transcript_id = pipeline.transcribe(archive.database, archive.engines, source, audio_id, task)
+    sidecars.refresh(archive, audio_id)
+    return transcript_id
+
+
+def embed(archive: Archive, audio_id: int, transcript_id: int, source: pipeline.Source) -> int:
+    """Make every embedding that is missing for a version; how many were made."""
+    made = pipeline.embed(archive.database, source, archive.spaces.available(), audio_id, transcript_id)
+    archive.indexing.made(made, archive.follow)
+    sidecars.refresh(archive, audio_id)
+    return made
+
+
+def source_of(archive: Archive, audio_id: int, samples: npt.NDArray[np.float32] | None = None) -> pipeline.Source:
+    """A recording's sound: its blob, or samples that the caller has. Raises `NotFound`."""
+    with archive.database.read() as connection:
+        key = recordings.key_of(connection, audio_id)
+    return pipeline.Source(archive.blobs, key, None if samples is None else pipeline.as_waveform(samples))
+
+
+def said_in(archive: Archive, audio_id: int) -> Transcript | None:
+    """The version that search follows, if there is one."""
+    with archive.database.read() as connection:
+        return transcripts.active_of(connection, audio_id)
+
+
+def said_or_raise(archive: Archive, audio_id: int) -> Transcript:
+    """The version that search follows. Raises `NotFound`."""
+    said = said_in(archive, audio_id)
+    if said is None:
+        raise NotFound(kind="transcript of the recording", id=audio_id)
+    return said

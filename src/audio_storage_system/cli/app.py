@@ -17,6 +17,7 @@ from audio_storage_system.cli import (
     demo,
     doctor,
     export,
+    jobs,
     listing,
     metadata,
     record,
@@ -24,6 +25,7 @@ from audio_storage_system.cli import (
     retranscribe,
     search,
     transcripts,
+    worker,
 )
 from audio_storage_system.cli.output import Output, forget_stdout, hear_warnings, prepare_streams
 from audio_storage_system.errors import AudioStorageSystemError
@@ -69,6 +71,8 @@ app.command("rm")(remove.remove)
 app.command("stats")(archive.stats)
 app.command("reindex")(archive.reindex)
 app.command("copy")(copy.copy)
+app.command("worker")(worker.worker)
+app.add_typer(jobs.app, name="jobs")
 app.command("doctor")(doctor.doctor)
 app.command("models")(doctor.models)
 app.command("demo")(demo.demo)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from audio_storage_system.jobs.runs import APPLICATION, FORMAT, QUEUES, WORKFLOW, Runs, quiet
+from audio_storage_system.jobs.runs import APPLICATION, FORMAT, LOOK_SECONDS, QUEUES, WORKFLOW, Runs, quiet
 
 # Between two looks at a queue: while there is work, and after a while without.
 BUSY_SECONDS, IDLE_SECONDS = 0.01, 0.1
@@ -45,7 +45,7 @@ class Engine:
         DBOS.listen_queues(())  # until the concurrency is set
         DBOS.launch()
         for name in QUEUES:
-            DBOS.register_queue(name, polling_interval_sec=1.0, on_conflict="never_update")
+            DBOS.register_queue(name, polling_interval_sec=LOOK_SECONDS, on_conflict="never_update")
         self._set_concurrency()
 
     def pause(self) -> None:

@@ -29,6 +29,8 @@ FORMAT = "1"
 WORKFLOW = "run_of_job"
 QUEUES = ("transcribe", "embed", "remote", "upkeep")
 FILE = "jobs.db"
+# Between two looks at a queue, where nobody says otherwise.
+LOOK_SECONDS = 0.05
 AT_ONCE = 1_000
 # Room between the priorities for the turns of everybody's jobs: the engine knows one number, up to 2**31.
 TURNS = 700_000_000
@@ -125,7 +127,7 @@ class Runs:
     def limit(self, queue: str, per_minute: int) -> None:
         """Begin at most so many runs of a queue in a minute, on all machines together; 0: no limit."""
         limiter: Any = {"limit": per_minute, "period": 60.0} if per_minute else None
-        self._client.register_queue(queue, limiter=limiter, polling_interval_sec=1.0)
+        self._client.register_queue(queue, limiter=limiter, polling_interval_sec=LOOK_SECONDS)
 
     def engine(self) -> Engine:
         """The database of the workflow engine, with its tables made."""

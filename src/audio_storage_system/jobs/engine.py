@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from audio_storage_system.jobs.runs import APPLICATION, FORMAT, LOOK_SECONDS, QUEUES, WORKFLOW, Runs, quiet
+from audio_storage_system.jobs.runs import APPLICATION, FORMAT, WORKFLOW, Runs, quiet
 
 # Between two looks at a queue: while there is work, and after a while without.
 BUSY_SECONDS, IDLE_SECONDS = 0.01, 0.1
@@ -42,10 +42,9 @@ class Engine:
         )
         quiet()
         DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(self._workflow())
-        DBOS.listen_queues(())  # until the concurrency is set
+        self._runs.make_queues()  # before the start: queues that come later are found a second later
+        DBOS.listen_queues(tuple(self._concurrency))
         DBOS.launch()
-        for name in QUEUES:
-            DBOS.register_queue(name, polling_interval_sec=LOOK_SECONDS, on_conflict="never_update")
         self._set_concurrency()
 
     def pause(self) -> None:
@@ -72,7 +71,7 @@ class Engine:
 
     def _set_concurrency(self) -> None:
         """The engine keeps one concurrency for all machines, in its table of queues; each of ours has its own. It reads
-        that table before each look at a queue, which is where this comes in."""
+        that table before each look at a queue, which is where this comes in. Until then the table's own counts: none."""
         from dbos._dbos import _get_dbos_instance
 
         instance = _get_dbos_instance()
@@ -86,7 +85,6 @@ class Engine:
             return queue
 
         instance._sys_db.get_queue = with_our_concurrency  # type: ignore[method-assign]
-        instance._listening_queues = list(self._concurrency)
 
     def _pause(self) -> float:
         busy = time.monotonic() - self._last_run < STILL_BUSY_SECONDS

@@ -29,8 +29,8 @@ FORMAT = "1"
 WORKFLOW = "run_of_job"
 QUEUES = ("transcribe", "embed", "remote", "upkeep")
 FILE = "jobs.db"
-# Between two looks at a queue, where nobody says otherwise.
-LOOK_SECONDS = 0.05
+# What a worker that has not said otherwise does: nothing at once, looking now and then.
+_QUEUE: Any = {"worker_concurrency": 0, "polling_interval_sec": 0.05}
 AT_ONCE = 1_000
 # Room between the priorities for the turns of everybody's jobs: the engine knows one number, up to 2**31.
 TURNS = 700_000_000
@@ -124,10 +124,15 @@ class Runs:
             self._client.delete_workflows(old)
         return len(old)
 
+    def make_queues(self) -> None:
+        """Make the queues that are not there yet."""
+        for queue in QUEUES:
+            self._client.register_queue(queue, **_QUEUE, on_conflict="never_update")
+
     def limit(self, queue: str, per_minute: int) -> None:
         """Begin at most so many runs of a queue in a minute, on all machines together; 0: no limit."""
         limiter: Any = {"limit": per_minute, "period": 60.0} if per_minute else None
-        self._client.register_queue(queue, limiter=limiter, polling_interval_sec=LOOK_SECONDS)
+        self._client.register_queue(queue, limiter=limiter, **_QUEUE)
 
     def engine(self) -> Engine:
         """The database of the workflow engine, with its tables made."""

@@ -266,7 +266,7 @@ def at_random(scene: Scene, files: Sequence[Path], workers: int, kills: int, see
 def seed(request: pytest.FixtureRequest) -> int:
     """Told where the test fails."""
     chosen = int(os.environ.get("AUDIO_STORAGE_TEST_SEED") or random.randrange(10**6))
-    print(f"AUDIO_STORAGE_TEST_SEED={chosen}")
+    sys.stdout.write(f"AUDIO_STORAGE_TEST_SEED={chosen}\n")
     return chosen
 
 
@@ -305,7 +305,7 @@ def test_killed_two_hundred_times(
             at_random(scene, files, workers, min(40, 200 - kills), seed + rounds, milliseconds=150)
             scene.close()
         kills, rounds = kills + len(scene.killed), rounds + 1
-    print(f"{kills} kills in {rounds} archives")
+    sys.stdout.write(f"{kills} kills in {rounds} archives\n")
 
 
 # Taking over, stopping, leaving

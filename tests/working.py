@@ -371,7 +371,7 @@ def command(heard: str, milliseconds: str, *arguments: str) -> None:
     from audio_storage_system.cli import main
 
     register()
-    ScriptedTranscriber.before = _hearing(Plan("", {}, heard=heard, milliseconds=float(milliseconds)))  # type: ignore
+    ScriptedTranscriber.before = _hearing(Plan("", {}, heard=heard, milliseconds=float(milliseconds)))  # type: ignore[assignment]
     sys.argv = ["audio-storage", *arguments]
     main()
 

@@ -99,8 +99,11 @@ class Worker:
 
         def watch() -> None:
             while not stop.wait(0.1) and not done.is_set():
-                if not self._board.counts()["unfinished"]:
-                    stop.set()
+                try:
+                    if not self._board.counts()["unfinished"]:
+                        stop.set()
+                except StorageFailed as error:
+                    logger.warning("Whether there is something left to do cannot be known now: %s", error)
 
         threading.Thread(target=watch, daemon=True, name="idle").start()
         try:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -447,20 +447,23 @@ def test_a_store_may_fail_now_and_then(
 def test_the_disk_may_be_full_in_the_middle(small: Scene, files: list[Path]) -> None:
     with disk(small.home, "24m"):
         small.submit(*files)
-        filler = small.home / "filler"
-        with filler.open("wb") as file:
-            try:
-                while True:
-                    file.write(bytes(65536))
-                    file.flush()
-            except OSError:
-                pass
-        worker = small.start(milliseconds=20)
+        worker = small.start(milliseconds=300)
+        wait_until_working(small, 3)
+        fill(small.home / "filler")
         small.wait_for(lambda: any(event.startswith("waiting") for event in small.events()))
-        filler.unlink()
+        time.sleep(2)
+        (small.home / "filler").unlink()
         assert ended(worker) == 0
-        assert not {"failed", "again"} & {event.split()[0] for event in small.events()}
+        assert not {"failed", "again"} & {event.split()[0] for event in small.events()}, small.events()
+        small.killed.append("the disk")
         small.check()
+
+
+def fill(path: Path) -> None:
+    """Take all the room that is left."""
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
 
 
 @contextmanager

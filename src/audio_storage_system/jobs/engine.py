@@ -71,7 +71,7 @@ class Engine:
 
     def _set_concurrency(self) -> None:
         """The engine keeps one concurrency for all machines, in its table of queues; each of ours has its own. It reads
-        that table before each look at a queue, which is where this comes in; until then the table's own counts, none."""
+        that table before each look at a queue, which is where this comes in; until then the table's counts, none."""
         from dbos._dbos import _get_dbos_instance
 
         instance = _get_dbos_instance()

@@ -412,7 +412,7 @@ def test_a_recording_that_kills_its_workers_is_given_up_and_others_are_done(smal
     with AudioStorageSystem(small.home) as storage:
         deadly = working.first_window(storage, jobs[1].audio_id)
     for _ in range(60):
-        if (how := ended(small.start(deadly=(deadly,), concurrency=2))) == 0:
+        if (how := ended(small.start(deadly=(deadly,), concurrency=2, milliseconds=300))) == 0:
             break
         assert how == KILLED
         small.killed.append("by the recording")

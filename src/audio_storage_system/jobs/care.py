@@ -95,19 +95,27 @@ def _survives(connection: Connection, run: RunState) -> bool:
 
 def sweep(archive: Archive, board: Jobs, *, recent: bool = False) -> int:
     """Queue what is unfinished and waits nowhere; how many jobs. `recent`: only those changed in the last minutes."""
-    queued = 0
-    living = {str(row.id) for row in board.workers()}
+    queued, holders = 0, set[str]()
     for page in _unfinished(archive, recent):
         states = board.runs.states([f"job:{job.id}:{job.run}" for job in page])
         lost = [job for job in page if f"job:{job.id}:{job.run}" not in states]
         ended = [run for run in states.values() if run.state is None]
         lost += _anew(archive, page, ended)
         board.queue(lost)
-        board.runs.hand_back(
-            run for run in states.values() if run.state is JobState.RUNNING and run.worker not in living
-        )
+        holders |= {run.worker for run in states.values() if run.state is JobState.RUNNING and run.worker}
         queued += len(lost)
+    _take_from_nobody(archive, board, holders)
     return queued + _resume_cut_short(archive, board)
+
+
+def _take_from_nobody(archive: Archive, board: Jobs, holders: set[str]) -> None:
+    """Put back what is in the hands of those that are no workers any more. Who holds a run was a worker before, so the
+    look at who is one comes later; and while it lasts nobody else takes over."""
+    if holders <= {str(row.id) for row in board.workers()}:
+        return
+    with archive.database.write(locks.WORKERS) as connection:
+        for gone in holders - {str(row.id) for row in workers.present(connection)}:
+            board.runs.hand_back(board.runs.held_by(gone))
 
 
 def _unfinished(archive: Archive, recent: bool) -> Iterator[list[Job]]:

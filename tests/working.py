@@ -31,7 +31,7 @@ from audio_storage_system import AudioStorageSystem, load_audio
 from audio_storage_system.archive import processing
 from audio_storage_system.audio import speech_windows
 from audio_storage_system.database import tables
-from audio_storage_system.jobs import JobEvent
+from audio_storage_system.jobs import JobEvent, care
 from audio_storage_system.records import JobState, Segment, Word
 from audio_storage_system.testing.scripted import SPEC, ScriptedTranscriber
 from audio_storage_system.transcribers import TRANSCRIBERS, Window, WindowResult
@@ -58,7 +58,7 @@ POINTS = {
     "embedding": ("catalogue.embeddings:add", "after"),
     "embedded": ("pipeline.embedding:_Work._keep", "after"),
     "ending": ("catalogue.jobs:finish", "after"),
-    "counting": ("catalogue.jobs:note_death", "after"),
+    "counting": ("catalogue.jobs:count_deaths", "after"),
     "handing_back": ("jobs.runs:Runs.hand_back", "before"),
     "handed_back": ("jobs.runs:Runs.hand_back", "after"),
     "striking_off": ("catalogue.workers:leave", "after"),
@@ -111,6 +111,7 @@ class Plan:
     deadly: tuple[str, ...] = ()  # names of windows that kill who hears them
     jumps: int | None = None  # the seed of a wall clock that jumps
     until_done: bool = True
+    most_deaths: int = care.MOST_DEATHS
 
 
 def processes() -> Any:
@@ -153,6 +154,7 @@ def carry_out(plan: Plan) -> None:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     os.environ.update(plan.environment)
     register()
+    care.MOST_DEATHS = plan.most_deaths
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     if plan.jumps is not None:
@@ -337,12 +339,12 @@ def check(place: str | Path, expected: dict[str, Told], names: Sequence[str] | N
     """Everything is as if nothing had ever happened, and nothing is left over. `names`: of what was acknowledged."""
     wanted = {name: expected[name] for name in (expected if names is None else names)}
     with AudioStorageSystem(place, create=False) as storage:
+        _check_nothing_is_left(storage)
         found = told(storage)
         assert {name: found.get(name) for name in wanted} == wanted
         assert set(found) <= set(expected)
         for name, one in wanted.items():
             assert all(np.allclose(one.vectors[key], found[name].vectors[key], atol=1e-5) for key in one.vectors)
-        _check_nothing_is_left(storage)
         hits = storage.search_similar_audio('"is spoken"', mode="keyword", limit=100)
         assert {hit.original_name for hit in hits} >= set(wanted)
         assert all(hit.similarity == hit.similarity for hit in hits)  # each has its vector

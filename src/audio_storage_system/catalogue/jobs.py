@@ -132,14 +132,9 @@ def reopen(connection: Connection, job: Job) -> Job | None:
     return _updated(connection, same, values)
 
 
-def note_death(connection: Connection, job: Job) -> Job | None:
-    """Count a worker that died in this run."""
-    return _move(connection, job, deaths=job.deaths + 1)
-
-
-def note_life(connection: Connection, job: Job) -> Job | None:
-    """It got further: the deaths until here were not its fault."""
-    return _move(connection, job, deaths=0)
+def count_deaths(connection: Connection, job: Job, deaths: int) -> Job | None:
+    """So many workers have died in this run, one after the other, before it kept anything; `None` as for `proceed`."""
+    return _move(connection, job, deaths=deaths)
 
 
 def is_current(connection: Connection, job_id: int, run: int) -> bool:

@@ -81,11 +81,12 @@ def hand_over(archive: Archive, board: Jobs, worker_id: int, dead: WorkerRow | N
 
 
 def _survives(connection: Connection, run: RunState) -> bool:
-    """Count the death of a worker against the job it was at; false when the job has taken too many with it."""
+    """Count the first death of a worker against the job it was at; false when the job has taken too many with it."""
     job = jobs.find(connection, run.job_id)
     if job is None or job.run != run.number or job.state.ended:
         return True
-    job = jobs.note_death(connection, job) or job
+    if job.deaths == 0:  # further ones it has counted itself before it began, see `Worker`
+        jobs.count_deaths(connection, job, 1)
     if job.deaths < MOST_DEATHS:
         return True
     reason = f"{job.deaths} workers died at its step {job.step}, one after the other"

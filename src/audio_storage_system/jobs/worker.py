@@ -6,7 +6,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 # Between two attempts while the archive's own disk, store or database cannot be used.
 PATIENCE_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+# Between two looks, while waiting for another job, whether this worker stops.
+LOCK_SECONDS = 0.2
 
 T = TypeVar("T")
 
@@ -70,6 +73,7 @@ class Worker:
         self._lost = threading.Event()  # others took over from us
         self._working = 0
         self._lock = threading.Lock()
+        self._doubts = threading.Lock()  # held by a job that may have killed a worker
         self.id = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -194,7 +198,8 @@ class Worker:
             return "superseded"
         self._tell(JobEvent("began", job))
         try:
-            self._patiently(lambda: steps.perform(self._archive, job, self._ticking(job)))
+            with self._carefully(job) as lives:
+                self._patiently(lambda: steps.perform(self._archive, job, self._ticking(job, lives)))
         except Exception as error:
             return self._failed(job, error)
         self._tell(JobEvent("stepped", job))
@@ -205,17 +210,56 @@ class Worker:
             job = jobs.find(connection, job_id)
         return job if job and job.run == number and not job.state.ended else None
 
-    def _ticking(self, job: Job) -> steps.Tick:
-        """Ends a step when this worker stops or the job is no longer ours; notes that the job lives."""
-        doubted = job.deaths > 0
+    @contextmanager
+    def _carefully(self, job: Job) -> Iterator[Callable[[], None]]:
+        """For a job that may have killed a worker: one of these at a time, until what this gives is called. Its death
+        is counted beforehand, so that those which wait beside it are not blamed for it."""
+        if not job.deaths:
+            yield lambda: None
+            return
+        self._wait_for(self._doubts)
+        doubted = True
+
+        def live() -> None:
+            nonlocal doubted
+            if doubted:
+                doubted = False
+                self._count_deaths(job, 0)
+                self._doubts.release()
+
+        try:
+            self._patiently(lambda: self._write(jobs.count_deaths, job, job.deaths + 1))
+            yield live
+        except BaseException:
+            if doubted:
+                self._count_deaths(job, job.deaths)
+            raise
+        finally:
+            if doubted:
+                self._doubts.release()
+
+    def _count_deaths(self, job: Job, deaths: int) -> None:
+        try:
+            self._write(jobs.count_deaths, job, deaths)
+        except StorageFailed as error:
+            logger.warning("That job %d has killed no worker cannot be noted now: %s", job.id, error)
+
+    def _wait_for(self, lock: threading.Lock) -> None:
+        while not lock.acquire(timeout=LOCK_SECONDS):
+            if self._stopping.is_set():
+                raise Leaving
+
+    def _ticking(self, job: Job, lives: Callable[[], None]) -> steps.Tick:
+        """Ends a step when this worker stops or the job is no longer ours; tells the first time that it got further."""
+        untold = True
 
         def tick() -> None:
-            nonlocal doubted
+            nonlocal untold
             if self._stopping.is_set() or self._lost.is_set():
                 raise Leaving
-            if doubted:
-                self._write(jobs.note_life, job)
-                doubted = False
+            if untold:
+                untold = False
+                lives()
             with self._archive.database.read() as connection:
                 if not jobs.is_current(connection, job.id, job.run):
                     raise Superseded

@@ -53,6 +53,7 @@ METHODS = {
     "get_transcript",
     "get_user_audio",
     "home",
+    "jobs",
     "list_recordings",
     "open_audio",
     "record_and_store_audio",
@@ -62,9 +63,11 @@ METHODS = {
     "segments",
     "set_metadata",
     "stats",
+    "submit",
     "store_audio_file",
     "transcripts",
     "use_embedder",
+    "worker",
 }
 
 

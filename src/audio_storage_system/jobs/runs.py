@@ -8,7 +8,7 @@ the catalogue says is unfinished.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ APPLICATION = "audio-storage"
 # What a run's arguments mean. A worker takes only runs of its own format, so that an older one leaves new ones alone.
 FORMAT = "1"
 WORKFLOW = "run_of_job"
+UPKEEP = "upkeep"
 QUEUES = ("transcribe", "embed", "remote", "upkeep")
 FILE = "jobs.db"
 # Between two looks at a queue, where nobody says otherwise.
@@ -119,15 +120,36 @@ class Runs:
 
     def forget(self, before: datetime) -> int:
         """Remove what is known of runs that ended before this moment; how many."""
-        old = [run.id for run in self._list(completed_before=before.isoformat(), limit=AT_ONCE)]
-        if old:
-            self._client.delete_workflows(old)
-        return len(old)
+        ended = self._client.list_workflows(
+            completed_before=before.isoformat(), limit=AT_ONCE, load_input=False, load_output=False
+        )
+        if ended:
+            self._client.delete_workflows([run.workflow_id for run in ended])
+        return len(ended)
 
     def limit(self, queue: str, per_minute: int) -> None:
         """Begin at most so many runs of a queue in a minute, on all machines together; 0: no limit."""
         limiter: Any = {"limit": per_minute, "period": 60.0} if per_minute else None
         self._client.register_queue(queue, limiter=limiter, polling_interval_sec=LOOK_SECONDS)
+
+    def schedule(self, times: Mapping[str, str]) -> None:
+        """Have recurring work queued at its times (cron), by whichever worker is there: once for all."""
+        self._client.apply_schedules(
+            [
+                {
+                    "schedule_name": name,
+                    "workflow_name": UPKEEP,
+                    "schedule": when,
+                    "context": name,
+                    "queue_name": UPKEEP,
+                }
+                for name, when in times.items()
+            ]
+        )
+
+    def trigger(self, name: str) -> None:
+        """Have recurring work done now."""
+        self._client.trigger_schedule(name)
 
     def engine(self) -> Engine:
         """The database of the workflow engine, with its tables made."""
@@ -175,7 +197,10 @@ class Runs:
 
     def _list(self, **conditions: Any) -> Iterator[RunState]:
         for found in self._client.list_workflows(**conditions, load_input=False, load_output=False):
-            _, job_id, number = found.workflow_id.split(":")
+            kind, _, numbers = found.workflow_id.partition(":")
+            if kind != "job":  # recurring work, which comes again by itself
+                continue
+            job_id, number = numbers.split(":")
             state = STATES.get(found.status)
             until = found.delay_until_epoch_ms if state is JobState.DELAYED else None
             moment = datetime.fromtimestamp(until / 1000, UTC) if until else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,10 +14,12 @@ from audio_storage_system.archive import Archive
 from audio_storage_system.catalogue import jobs, recordings, transcripts, workers
 from audio_storage_system.catalogue.workers import WorkerRow
 from audio_storage_system.database.tables import jobs as table
-from audio_storage_system.errors import Conflict, InvalidInput
+from audio_storage_system.errors import Conflict, InvalidInput, StorageFailed
 from audio_storage_system.jobs import steps
 from audio_storage_system.jobs.runs import Run, Runs, RunState
 from audio_storage_system.records import Job, JobState, Priority
+
+logger = logging.getLogger(__name__)
 
 ENDS = tuple(state for state in JobState if state.ended)
 POLL_SECONDS = 0.2
@@ -53,9 +56,16 @@ class Jobs:
             }
             fresh = [audio_id for audio_id in audio_ids if audio_id not in given]
             made = jobs.add(connection, kind, fresh, step=step, options=options, priority=level, share=whose)
-        self.queue(made)
+        self._queue_if_possible(made)
         given |= dict(zip(fresh, made, strict=True))
         return [given[audio_id] for audio_id in audio_ids]
+
+    def _queue_if_possible(self, waiting: Sequence[Job]) -> None:
+        """A job counts from when the catalogue has it: a worker queues what could not be queued here."""
+        try:
+            self.queue(waiting)
+        except StorageFailed as error:
+            logger.warning("%d jobs are stored, and will be queued by the next worker: %s", len(waiting), error)
 
     def queue(self, waiting: Sequence[Job], delay_seconds: float | None = None) -> None:
         """Put the present runs of these jobs into their queues."""

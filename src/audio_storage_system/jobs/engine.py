@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from audio_storage_system.jobs.runs import APPLICATION, FORMAT, LOOK_SECONDS, QUEUES, UPKEEP, WORKFLOW, Runs, quiet
+from audio_storage_system.jobs.runs import APPLICATION, FORMAT, UPKEEP, WORKFLOW, Runs, quiet
 
 # Between two looks at a queue: while there is work, and after a while without.
 BUSY_SECONDS, IDLE_SECONDS = 0.01, 0.1
@@ -47,10 +47,8 @@ class Engine:
         quiet()
         DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(self._workflow())
         DBOS.workflow(name=UPKEEP, max_recovery_attempts=None)(self._upkeep())
-        DBOS.listen_queues(())  # until the concurrency is set
+        DBOS.listen_queues(list(self._concurrency))
         DBOS.launch()
-        for name in QUEUES:
-            DBOS.register_queue(name, polling_interval_sec=LOOK_SECONDS, on_conflict="never_update")
         self._set_concurrency()
 
     def pause(self) -> None:
@@ -97,7 +95,6 @@ class Engine:
             return queue
 
         instance._sys_db.get_queue = with_our_concurrency  # type: ignore[method-assign]
-        instance._listening_queues = list(self._concurrency)
 
     def _pause(self) -> float:
         busy = time.monotonic() - self._last_run < STILL_BUSY_SECONDS

@@ -131,11 +131,12 @@ class Runs:
                 client.delete_workflows([run.workflow_id for run in ended])
         return len(ended)
 
-    def limit(self, queue: str, per_minute: int) -> None:
-        """Begin at most so many runs of a queue in a minute, on all machines together; 0: no limit."""
-        limiter: Any = {"limit": per_minute, "period": 60.0} if per_minute else None
+    def make_queues(self, limits: Mapping[str, int]) -> None:
+        """Make the queues. `limits`: how many runs of one may begin in a minute, on all machines together."""
         with self._open() as (_, client):
-            client.register_queue(queue, limiter=limiter, polling_interval_sec=LOOK_SECONDS)
+            for name in QUEUES:
+                limiter: Any = {"limit": limits[name], "period": 60.0} if limits.get(name) else None
+                client.register_queue(name, limiter=limiter, polling_interval_sec=LOOK_SECONDS, worker_concurrency=1)
 
     def schedule(self, times: Mapping[str, str]) -> None:
         """Have recurring work queued at its times (cron), by whichever worker is there: once for all."""

@@ -89,7 +89,7 @@ class Worker:
         engine = Engine(self._board.runs, str(self.id), self._concurrency, self._perform, self._recur)
         beating = threading.Thread(target=self._beat_on, daemon=True, name="heartbeat")
         try:
-            self._board.runs.limit("remote", self._archive.settings.remote_per_minute)
+            self._board.runs.make_queues({"remote": self._archive.settings.remote_per_minute})
             self._board.runs.schedule({name: work.schedule for name, work in RECURRING.items()})
             engine.start()
             beating.start()

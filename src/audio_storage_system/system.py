@@ -18,6 +18,7 @@ from audio_storage_system.archive import (
     Archive,
     archive_exists,
     captures,
+    examining,
     exports,
     open_archive,
     processing,
@@ -117,6 +118,11 @@ class AudioStorageSystem:
         # Of new bytes, nothing is known yet.
         said = processing.said_in(self._archive, stored.audio_id) if stored.duplicate else None
         return Added.of(stored.audio_id, duplicate=stored.duplicate, said=said)
+
+    def examine(self, path: Place) -> examining.Examined:
+        """What adding a file would do: its bytes are read and looked for, nothing is stored. Raises what storing it
+        would raise."""
+        return examining.examine(self._archive, Path(path), self._archive.settings.max_file_bytes)
 
     def record_and_store_audio(
         self,

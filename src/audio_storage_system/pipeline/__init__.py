@@ -3,7 +3,15 @@
 from audio_storage_system.pipeline.embedding import embed
 from audio_storage_system.pipeline.engines import Engines, check_spec
 from audio_storage_system.pipeline.sources import Source, as_model_input, as_waveform
-from audio_storage_system.pipeline.storing import BLOB_PREFIX, OnDuplicate, Stored, adopt_orphans, store
+from audio_storage_system.pipeline.storing import (
+    BLOB_PREFIX,
+    OnDuplicate,
+    Stored,
+    adopt_orphans,
+    opened_file,
+    sha256_of,
+    store,
+)
 from audio_storage_system.pipeline.transcription import Task, transcribe, transcribe_sample
 
 __all__ = [
@@ -18,6 +26,8 @@ __all__ = [
     "as_waveform",
     "check_spec",
     "embed",
+    "opened_file",
+    "sha256_of",
     "store",
     "transcribe",
     "transcribe_sample",

@@ -263,6 +263,10 @@ class AudioStorageSystem:
         with self._archive.database.read() as connection:
             return recordings.get(connection, int(audio_id))
 
+    def known_hashes(self) -> set[str]:
+        """The SHA-256 of every file that is stored here, or was and has been deleted."""
+        return reports.known_hashes(self._archive)
+
     def get_user_audio(self, user_id: str, audio_id: int) -> Recording:
         """The recording, when its metadata `user_id` is this user. Raises `NotFound` otherwise."""
         if not isinstance(user_id, str | int | float):  # a list or an operator would let others pass

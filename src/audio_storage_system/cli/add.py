@@ -140,8 +140,9 @@ def add_one(
     path = str(candidate.path)
     try:
         added = how.add(storage, candidate.path, tick)
-        name = storage.get_recording(added).original_name
-        return {**added.as_dict(), "original_name": name, "path": path}
+        stored = storage.get_recording(added)
+        named = {"original_name": stored.original_name, "file_hash": stored.file_hash, "path": path}
+        return {**added.as_dict(), **named}
     except NotAudio as error:
         return failure_of(path, error) if candidate.certain else None
     except AudioStorageSystemError as error:

@@ -24,6 +24,7 @@ from audio_storage_system.cli import (
     retranscribe,
     search,
     transcripts,
+    watch,
 )
 from audio_storage_system.cli.output import Output, forget_stdout, hear_warnings, prepare_streams
 from audio_storage_system.errors import AudioStorageSystemError
@@ -57,6 +58,7 @@ app = typer.Typer(
 )
 app.command("init")(archive.init)
 app.command("add")(add.add)
+app.command("watch")(watch.watch)
 app.command("record")(record.record)
 app.command("search")(search.search)
 app.command("list")(listing.list_recordings)

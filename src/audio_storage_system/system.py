@@ -20,6 +20,7 @@ from audio_storage_system.archive import (
     captures,
     examining,
     exports,
+    importing,
     open_archive,
     processing,
     removal,
@@ -168,6 +169,34 @@ class AudioStorageSystem:
         task = processing.task_of(self._archive, whisper_model, language, progress, **further)
         return processing.transcribe(self._archive, int(audio_id), task, audio_data)
 
+    def import_transcript(
+        self,
+        audio: Place | int,
+        transcript_file: Place,
+        *,
+        language: str | None = None,
+        activate: bool | None = None,
+        metadata: Metadata | None = None,
+        generate_embeddings: bool = True,
+    ) -> importing.Imported:
+        """Store a recording (its file, or the id of one stored before) with a transcript that exists already: srt, vtt,
+        tsv, or the JSON of whisper, whisperX, whisper.cpp and OpenAI. It becomes a version with the engine `import`;
+        the same file again makes nothing new.
+
+        activate: whether search follows it (default: only where it follows none so far). metadata: for the recording.
+
+        Raises `InvalidInput` naming the line that cannot be read, with nothing stored; what storing raises; `NotFound`.
+        """
+        return importing.import_transcript(
+            self._archive,
+            audio,
+            Path(transcript_file),
+            language=language,
+            activate=activate,
+            values=metadata,
+            embedded=generate_embeddings,
+        )
+
     def generate_embeddings(
         self, audio_id: int, transcript_id: int | None = None, audio_data: Waveform | None = None
     ) -> int:
@@ -304,8 +333,7 @@ class AudioStorageSystem:
 
     def get_transcript(self, transcript_id: int) -> Transcript:
         """One version. Raises `NotFound`."""
-        with self._archive.database.read() as connection:
-            return transcripts.get(connection, transcript_id)
+        return processing.version_of(self._archive, transcript_id)
 
     def segments(self, transcript_id: int) -> list[Segment]:
         """The timed pieces of a version, with their words."""

@@ -111,6 +111,12 @@ def said_in(archive: Archive, audio_id: int) -> Transcript | None:
         return transcripts.active_of(connection, audio_id)
 
 
+def version_of(archive: Archive, transcript_id: int) -> Transcript:
+    """One version. Raises `NotFound`."""
+    with archive.database.read() as connection:
+        return transcripts.get(connection, transcript_id)
+
+
 def said_or_raise(archive: Archive, audio_id: int) -> Transcript:
     """The version that search follows. Raises `NotFound`."""
     said = said_in(archive, audio_id)

@@ -17,6 +17,7 @@ from audio_storage_system.cli import (
     demo,
     doctor,
     export,
+    import_transcripts,
     listing,
     metadata,
     record,
@@ -65,6 +66,7 @@ app.command("list")(listing.list_recordings)
 app.command("show")(listing.show)
 app.command("export")(export.export)
 app.add_typer(transcripts.app, name="transcripts")
+transcripts.app.command("import")(import_transcripts.import_transcripts)
 app.command("retranscribe")(retranscribe.retranscribe)
 app.add_typer(metadata.app, name="metadata")
 app.command("rm")(remove.remove)

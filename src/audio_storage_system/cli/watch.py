@@ -197,7 +197,7 @@ class _Watch:
         if isinstance(result, Failure):
             self.told.event("failed", f"Failed: {path}: {result.message}", **result.as_dict())
             return
-        self.memory.note(path, stamp, result and result["file_hash"])
+        self.memory.note(path, stamp, None if result is None else result["file_hash"])
         if result is not None:
             event = "known" if result["duplicate"] else "added"
             self.told.event(event, f"{result['audio_id']:>6}  {path}  {in_words(result)}", **result)

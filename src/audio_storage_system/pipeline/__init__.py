@@ -2,6 +2,7 @@
 
 from audio_storage_system.pipeline.embedding import embed
 from audio_storage_system.pipeline.engines import Engines, check_spec
+from audio_storage_system.pipeline.importing import ImportedVersion, import_version
 from audio_storage_system.pipeline.sources import Source, as_model_input, as_waveform
 from audio_storage_system.pipeline.storing import (
     BLOB_PREFIX,
@@ -17,6 +18,7 @@ from audio_storage_system.pipeline.transcription import Task, transcribe, transc
 __all__ = [
     "BLOB_PREFIX",
     "Engines",
+    "ImportedVersion",
     "OnDuplicate",
     "Source",
     "Stored",
@@ -26,6 +28,7 @@ __all__ = [
     "as_waveform",
     "check_spec",
     "embed",
+    "import_version",
     "opened_file",
     "sha256_of",
     "store",

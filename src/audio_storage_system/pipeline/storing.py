@@ -221,13 +221,22 @@ def _merge(database: Database, audio_id: int, name: str, values: Metadata, on_du
     """Give a recording that is there already the metadata it lacks; false when it has been deleted since."""
     if on_duplicate == "error":
         raise DuplicateRecording(name=name, audio_id=audio_id, reason="")
-    _give_name(database, audio_id, name)
     with database.read() as connection:
-        if recordings.exists(connection, audio_id) and not _lacking(connection, audio_id, values, on_duplicate):
-            return True  # the usual case, without waiting for anyone
+        names = recordings.names_of(connection, audio_id)
+        lacking = bool(values) and names is not None and bool(_lacking(connection, audio_id, values, on_duplicate))
+    if names is None:
+        return False
+    nameless = _is_nameless(*names) and name != names[0]
+    return True if not (nameless or lacking) else _complete(database, audio_id, name, values, on_duplicate)
+
+
+def _complete(database: Database, audio_id: int, name: str, values: Metadata, on_duplicate: OnDuplicate) -> bool:
     with database.write(locks.of_recording(audio_id)) as connection:
-        if not recordings.exists(connection, audio_id):
+        names = recordings.names_of(connection, audio_id)
+        if names is None:
             return False
+        if _is_nameless(*names) and name != names[0]:
+            recordings.rename(connection, audio_id, name)
         if wanted := _lacking(connection, audio_id, values, on_duplicate):
             metadata.put(connection, audio_id, wanted)
             recordings.touch(connection, audio_id)
@@ -240,13 +249,9 @@ def _lacking(connection: Connection, audio_id: int, values: Metadata, on_duplica
     return {key: value for key, value in wanted.items() if key not in present or present[key] != value}
 
 
-def _give_name(database: Database, audio_id: int, name: str) -> None:
+def _is_nameless(original_name: str, file_path: str) -> bool:
     """A recording adopted after a crash is called after its blob, until the file that it was comes again."""
-    with database.read() as connection:
-        present = recordings.get_many(connection, [audio_id]).get(audio_id)
-    if present is not None and present.original_name == Path(present.file_path).name != name:
-        with database.write(locks.of_recording(audio_id)) as connection:
-            recordings.rename(connection, audio_id, name)
+    return original_name == Path(file_path).name
 
 
 @contextmanager

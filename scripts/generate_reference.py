@@ -28,7 +28,8 @@ from audio_storage_system.cli import app
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.diagnosis import Check, Model
 from audio_storage_system.errors import AudioStorageSystemError
-from audio_storage_system.records import Outcome, Recording, Segment, Transcript, Word
+from audio_storage_system.jobs import JobEvent, Jobs, Worker
+from audio_storage_system.records import Job, JobState, Outcome, Priority, Recording, Segment, Transcript, Word
 from audio_storage_system.search import Filter
 from audio_storage_system.search.context import Citation
 from audio_storage_system.settings import DEFAULT_HOME, FILE_NAME, PREFIX, Settings
@@ -38,7 +39,7 @@ TARGET = Path(__file__).parents[1] / "docs" / "reference"
 # What methods take and return without its name being needed.
 VALUES = (
     *(Filter, Recording, Transcript, Outcome, Segment, Word, Citation, Receipt, Recovered, Check, Model),
-    *(CopyProgress, CopyProblem, TableCount),
+    *(CopyProgress, CopyProblem, TableCount, Job, JobState, Priority, Jobs, Worker, JobEvent),
 )
 NOTE = "<!-- Made by scripts/generate_reference.py; do not edit. -->"
 

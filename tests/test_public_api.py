@@ -56,6 +56,7 @@ METHODS = {
     "home",
     "import_transcript",
     "known_hashes",
+    "jobs",
     "list_recordings",
     "open_audio",
     "record_and_store_audio",
@@ -65,9 +66,11 @@ METHODS = {
     "segments",
     "set_metadata",
     "stats",
+    "submit",
     "store_audio_file",
     "transcripts",
     "use_embedder",
+    "worker",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Event
@@ -34,8 +34,9 @@ from audio_storage_system.clock import Deadline
 from audio_storage_system.database.tables import transcripts as transcript_table
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import InvalidInput, NotFound
+from audio_storage_system.jobs import JobEvent, Jobs, Worker, concurrency_of
 from audio_storage_system.pipeline import OnDuplicate
-from audio_storage_system.records import Added, Metadata, Recording, Segment, Transcript
+from audio_storage_system.records import Added, Job, Metadata, Priority, Recording, Segment, Transcript
 from audio_storage_system.search import ContextPack, Filter, Query, SearchResults
 from audio_storage_system.search.context import CountTokens, estimate_tokens
 from audio_storage_system.search.query import Mode
@@ -75,6 +76,7 @@ class AudioStorageSystem:
         home, named = locate(archive, storage_backend)
         places = {name: url for name, url in (("blobs_url", blobs), ("vectors_url", vectors)) if url}
         self._archive: Archive = open_archive(home, create=create, **{**named, **settings, **places})
+        self._jobs = Jobs(self._archive)
         self.recovered: list[captures.Recovered] = captures.recover(self._archive)
 
     @staticmethod
@@ -187,15 +189,8 @@ class AudioStorageSystem:
 
         Raises `InvalidInput` naming the line that cannot be read, with nothing stored; what storing raises; `NotFound`.
         """
-        return importing.import_transcript(
-            self._archive,
-            audio,
-            Path(transcript_file),
-            language=language,
-            activate=activate,
-            values=metadata,
-            embedded=generate_embeddings,
-        )
+        wanted = importing.Wanted(language, activate, metadata, generate_embeddings)
+        return importing.import_transcript(self._archive, audio, Path(transcript_file), wanted)
 
     def generate_embeddings(
         self, audio_id: int, transcript_id: int | None = None, audio_data: Waveform | None = None
@@ -208,6 +203,60 @@ class AudioStorageSystem:
             raise NotFound(kind=f"transcript of recording {int(audio_id)}", id=transcript_id)
         source = processing.source_of(self._archive, int(audio_id), audio_data)
         return processing.embed(self._archive, int(audio_id), transcript_id, source)
+
+    # In the background
+
+    def submit(
+        self,
+        path: Place,
+        *,
+        metadata: Metadata | None = None,
+        whisper_model: str | None = None,
+        language: str | None = None,
+        generate_embeddings: bool = True,
+        recorded_at: datetime | None = None,
+        on_duplicate: OnDuplicate = "keep",
+        priority: Priority | str = Priority.NORMAL,
+    ) -> Job:
+        """Store a file now, and leave transcribing and embedding it to the workers; the job, which knows the
+        recording's id. What has been stored is safe, whatever becomes of the job; see `jobs`.
+
+        priority: `high`, `normal` or `low`. Who brings many files does not keep others waiting: each `user_id` of the
+        metadata has its turn.
+        """
+        given = {"whisper_model": whisper_model, "language": language, "embed": generate_embeddings}
+        processing.task_of(self._archive, whisper_model, language)
+        stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate)
+        whose = None if metadata is None or "user_id" not in metadata else str(metadata["user_id"])
+        options = {name: value for name, value in given.items() if value is not None}
+        return self.jobs.submit("add", [stored.audio_id], options, priority=priority, share=whose)[0]
+
+    @property
+    def jobs(self) -> Jobs:
+        """The board of background jobs: find, get, cancel, retry, wait."""
+        return self._jobs
+
+    def worker(
+        self,
+        *,
+        concurrency: int = 0,
+        queues: Sequence[str] = (),
+        name: str = "",
+        on_event: Callable[[JobEvent], None] = lambda event: None,
+    ) -> Worker:
+        """A worker for this archive's jobs; its `run(stop)` works until the event `stop` is set.
+
+        concurrency: recordings transcribed at once (0: one per core, or one per graphics card where there is one).
+        queues: which to take jobs from, of `transcribe`, `embed`, `remote` (what asks services over the network) and
+        `upkeep`; default all. on_event: told what happens, from any thread.
+        """
+        return Worker(
+            self._archive,
+            self._jobs,
+            concurrency_of(concurrency, queues),
+            name=name,
+            on_event=on_event,
+        )
 
     # Finding
 
@@ -427,6 +476,7 @@ class AudioStorageSystem:
 
     def close(self) -> None:
         """Bring the index up to date, then free models and connections."""
+        self._jobs.close()
         self._archive.close()
 
     def __enter__(self) -> Self:

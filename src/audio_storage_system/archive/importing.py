@@ -34,21 +34,24 @@ class Imported:
         return {**asdict(self), "warnings": list(self.warnings)}
 
 
-def import_transcript(
-    archive: Archive,
-    audio: str | os.PathLike[str] | int,
-    path: Path,
-    *,
-    language: str | None,
-    activate: bool | None,
-    values: Metadata | None,
-    embedded: bool,
-) -> Imported:
-    """See `AudioStorageSystem.import_transcript`. The file is read first: one that cannot be read stores nothing."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the caller says about an import: see `AudioStorageSystem.import_transcript`."""
+
+    language: str | None
+    activate: bool | None
+    metadata: Metadata | None
+    embedded: bool
+
+
+def import_transcript(archive: Archive, audio: str | os.PathLike[str] | int, path: Path, wanted: Wanted) -> Imported:
+    """Store the audio and make a version of the file, which is read first: one that cannot be read stores nothing."""
     file = reading.read_file(path)
-    stored = _stored(archive, audio, values)
-    made = pipeline.import_version(archive.database, stored.audio_id, file, language=language, activate=activate)
-    if embedded:
+    stored = _stored(archive, audio, wanted.metadata)
+    made = pipeline.import_version(
+        archive.database, stored.audio_id, file, language=wanted.language, activate=wanted.activate
+    )
+    if wanted.embedded:
         source = processing.source_of(archive, stored.audio_id)
         processing.embed(archive, stored.audio_id, made.transcript_id, source)
     else:

@@ -90,9 +90,15 @@ def transcribe(
     return transcript_id
 
 
-def embed(archive: Archive, audio_id: int, transcript_id: int, source: pipeline.Source) -> int:
-    """Make every embedding that is missing for a version; how many were made."""
-    made = pipeline.embed(archive.database, source, archive.spaces.available(), audio_id, transcript_id)
+def embed(
+    archive: Archive,
+    audio_id: int,
+    transcript_id: int,
+    source: pipeline.Source,
+    made_some: Callable[[], None] = lambda: None,
+) -> int:
+    """Make every embedding that is missing for a version; how many were made. See `pipeline.embed`."""
+    made = pipeline.embed(archive.database, source, archive.spaces.available(), audio_id, transcript_id, made_some)
     archive.indexing.made(made, archive.follow)
     sidecars.refresh(archive, audio_id)
     return made

@@ -18,6 +18,7 @@ from audio_storage_system.cli import (
     doctor,
     export,
     import_transcripts,
+    jobs,
     listing,
     metadata,
     record,
@@ -26,6 +27,7 @@ from audio_storage_system.cli import (
     search,
     transcripts,
     watch,
+    worker,
 )
 from audio_storage_system.cli.output import Output, forget_stdout, hear_warnings, prepare_streams
 from audio_storage_system.errors import AudioStorageSystemError
@@ -73,6 +75,8 @@ app.command("rm")(remove.remove)
 app.command("stats")(archive.stats)
 app.command("reindex")(archive.reindex)
 app.command("copy")(copy.copy)
+app.command("worker")(worker.worker)
+app.add_typer(jobs.app, name="jobs")
 app.command("doctor")(doctor.doctor)
 app.command("models")(doctor.models)
 app.command("demo")(demo.demo)

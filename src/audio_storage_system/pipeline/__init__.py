@@ -1,5 +1,6 @@
 """The steps: store → transcribe → embed. Functions over ids; each commits its result once and can be run again."""
 
+from audio_storage_system.pipeline.batches import batches
 from audio_storage_system.pipeline.embedding import embed
 from audio_storage_system.pipeline.engines import Engines, check_spec
 from audio_storage_system.pipeline.importing import ImportedVersion, import_version
@@ -26,6 +27,7 @@ __all__ = [
     "adopt_orphans",
     "as_model_input",
     "as_waveform",
+    "batches",
     "check_spec",
     "embed",
     "import_version",

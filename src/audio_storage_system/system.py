@@ -18,7 +18,9 @@ from audio_storage_system.archive import (
     Archive,
     archive_exists,
     captures,
+    examining,
     exports,
+    importing,
     open_archive,
     processing,
     removal,
@@ -120,6 +122,11 @@ class AudioStorageSystem:
         said = processing.said_in(self._archive, stored.audio_id) if stored.duplicate else None
         return Added.of(stored.audio_id, duplicate=stored.duplicate, said=said)
 
+    def examine(self, path: Place) -> examining.Examined:
+        """What adding a file would do: its bytes are read and looked for, nothing is stored. Raises what storing it
+        would raise."""
+        return examining.examine(self._archive, Path(path), self._archive.settings.max_file_bytes)
+
     def record_and_store_audio(
         self,
         duration: float | None = None,
@@ -163,6 +170,27 @@ class AudioStorageSystem:
         further: dict[str, Any] = {"prompt": prompt, "activate": activate, "allow_fallback": allow_fallback}
         task = processing.task_of(self._archive, whisper_model, language, progress, **further)
         return processing.transcribe(self._archive, int(audio_id), task, audio_data)
+
+    def import_transcript(
+        self,
+        audio: Place | int,
+        transcript_file: Place,
+        *,
+        language: str | None = None,
+        activate: bool | None = None,
+        metadata: Metadata | None = None,
+        generate_embeddings: bool = True,
+    ) -> importing.Imported:
+        """Store a recording (its file, or the id of one stored before) with a transcript that exists already: srt, vtt,
+        tsv, or the JSON of whisper, whisperX, whisper.cpp and OpenAI. It becomes a version with the engine `import`;
+        the same file again makes nothing new.
+
+        activate: whether search follows it (default: only where it follows none so far). metadata: for the recording.
+
+        Raises `InvalidInput` naming the line that cannot be read, with nothing stored; what storing raises; `NotFound`.
+        """
+        wanted = importing.Wanted(language, activate, metadata, generate_embeddings)
+        return importing.import_transcript(self._archive, audio, Path(transcript_file), wanted)
 
     def generate_embeddings(
         self, audio_id: int, transcript_id: int | None = None, audio_data: Waveform | None = None
@@ -313,6 +341,10 @@ class AudioStorageSystem:
         with self._archive.database.read() as connection:
             return recordings.get(connection, int(audio_id))
 
+    def known_hashes(self) -> set[str]:
+        """The SHA-256 of every file that is stored here, or was and has been deleted."""
+        return reports.known_hashes(self._archive)
+
     def get_user_audio(self, user_id: str, audio_id: int) -> Recording:
         """The recording, when its metadata `user_id` is this user. Raises `NotFound` otherwise."""
         if not isinstance(user_id, str | int | float):  # a list or an operator would let others pass
@@ -350,8 +382,7 @@ class AudioStorageSystem:
 
     def get_transcript(self, transcript_id: int) -> Transcript:
         """One version. Raises `NotFound`."""
-        with self._archive.database.read() as connection:
-            return transcripts.get(connection, transcript_id)
+        return processing.version_of(self._archive, transcript_id)
 
     def segments(self, transcript_id: int) -> list[Segment]:
         """The timed pieces of a version, with their words."""

@@ -50,7 +50,8 @@ def store(
     recorded_at: datetime | None,
     on_duplicate: OnDuplicate,
 ) -> pipeline.Stored:
-    """Store a file's bytes; see `pipeline.store`."""
+    """Store a file's bytes; see `pipeline.store`. After a file that was stored already, the next one is likely so too
+    (a run that is taken up again), and is looked for first."""
     stored = pipeline.store(
         archive.database,
         archive.blobs,
@@ -60,7 +61,9 @@ def store(
         recorded_at=recorded_at,
         on_duplicate=on_duplicate,
         max_bytes=archive.settings.max_file_bytes,
+        look_first=archive.streak.duplicates,
     )
+    archive.streak.duplicates = stored.duplicate
     sidecars.refresh(archive, stored.audio_id)
     return stored
 
@@ -112,6 +115,12 @@ def said_in(archive: Archive, audio_id: int) -> Transcript | None:
     """The version that search follows, if there is one."""
     with archive.database.read() as connection:
         return transcripts.active_of(connection, audio_id)
+
+
+def version_of(archive: Archive, transcript_id: int) -> Transcript:
+    """One version. Raises `NotFound`."""
+    with archive.database.read() as connection:
+        return transcripts.get(connection, transcript_id)
 
 
 def said_or_raise(archive: Archive, audio_id: int) -> Transcript:

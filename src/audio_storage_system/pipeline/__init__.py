@@ -3,13 +3,23 @@
 from audio_storage_system.pipeline.batches import batches
 from audio_storage_system.pipeline.embedding import embed
 from audio_storage_system.pipeline.engines import Engines, check_spec
+from audio_storage_system.pipeline.importing import ImportedVersion, import_version
 from audio_storage_system.pipeline.sources import Source, as_model_input, as_waveform
-from audio_storage_system.pipeline.storing import BLOB_PREFIX, OnDuplicate, Stored, adopt_orphans, store
+from audio_storage_system.pipeline.storing import (
+    BLOB_PREFIX,
+    OnDuplicate,
+    Stored,
+    adopt_orphans,
+    opened_file,
+    sha256_of,
+    store,
+)
 from audio_storage_system.pipeline.transcription import Task, transcribe, transcribe_sample
 
 __all__ = [
     "BLOB_PREFIX",
     "Engines",
+    "ImportedVersion",
     "OnDuplicate",
     "Source",
     "Stored",
@@ -20,6 +30,9 @@ __all__ = [
     "batches",
     "check_spec",
     "embed",
+    "import_version",
+    "opened_file",
+    "sha256_of",
     "store",
     "transcribe",
     "transcribe_sample",

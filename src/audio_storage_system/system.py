@@ -32,7 +32,7 @@ from audio_storage_system.clock import Deadline
 from audio_storage_system.database.tables import transcripts as transcript_table
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import InvalidInput, NotFound
-from audio_storage_system.pipeline import OnDuplicate
+from audio_storage_system.pipeline import Comparison, Made, OnDuplicate, Rule
 from audio_storage_system.records import Added, Metadata, Recording, Segment, Transcript
 from audio_storage_system.search import ContextPack, Filter, Query, SearchResults
 from audio_storage_system.search.context import CountTokens, estimate_tokens
@@ -147,13 +147,15 @@ class AudioStorageSystem:
         whisper_model: str | None = None,
         language: str | None = None,
         prompt: str | None = None,
-        activate: bool | None = None,
+        activate: Rule | bool | None = None,
         allow_fallback: bool = True,
         progress: Progress | None = None,
-    ) -> int:
+    ) -> Made:
         """Make a new version of what is said, or finish one that was interrupted; its id. Earlier versions stay.
 
-        activate: whether search follows it (default: unless it is a stand-in's and the present one is not).
+        activate: whether search follows it: `always` (`True`), `never` (`False`), or `if-better`, which keeps the
+        present one where only a person can tell (default: always, but a stand-in never replaces another engine's). What
+        was decided and why is the result's `decision`.
         allow_fallback: whether another engine may stand in when the weights of this one are not to be had.
 
         Raises `TranscriptionFailed`, `UnknownSpec`, `NotFound`.
@@ -302,6 +304,11 @@ class AudioStorageSystem:
         with self._archive.database.read() as connection:
             transcripts.get(connection, transcript_id)
             return transcripts.segments_of(connection, transcript_id)
+
+    def diff_transcripts(self, before: int, after: int) -> Comparison:
+        """Where two versions of one recording differ, word by word, with times. Raises `NotFound`, and `InvalidInput`
+        for versions of different recordings."""
+        return exports.differences(self._archive, before, after)
 
     def export(self, audio_id: int, format: str = "srt", transcript_id: int | None = None) -> str:
         """A version as `srt`, `vtt`, `txt`, `tsv` or `json`."""

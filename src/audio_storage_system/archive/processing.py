@@ -29,6 +29,7 @@ def task_of(
     progress: Progress | None = None,
     *,
     allow_fallback: bool = True,
+    activate: bool | str | None = None,
     **further: Any,
 ) -> pipeline.Task:
     """What to transcribe with: as given, else as the settings say. Raises `UnknownSpec`."""
@@ -38,6 +39,7 @@ def task_of(
         asked=asked,
         language=language or archive.settings.language or None,
         fallback=(archive.settings.transcriber_fallback or None) if allow_fallback else None,
+        activate=pipeline.rule_of(activate),
         **further,
     )
     return replace(task, progress=progress) if progress else task
@@ -79,7 +81,7 @@ def process(archive: Archive, stored: pipeline.Stored, task: pipeline.Task, *, e
 
 def transcribe(
     archive: Archive, audio_id: int, task: pipeline.Task, samples: npt.NDArray[np.float32] | None = None
-) -> int:
+) -> pipeline.Made:
     """A new version of what is said, or an interrupted one finished; its id. See `pipeline.transcribe`."""
     source = source_of(archive, audio_id, samples)
     transcript_id = pipeline.transcribe(archive.database, archive.engines, source, audio_id, task)

@@ -1,15 +1,23 @@
 """The steps: store → transcribe → embed. Functions over ids; each commits its result once and can be run again."""
 
+from audio_storage_system.pipeline.activation import RULES, Decision, Rule, rule_of
+from audio_storage_system.pipeline.differences import Change, Comparison, compare
 from audio_storage_system.pipeline.embedding import embed
 from audio_storage_system.pipeline.engines import Engines, check_spec
 from audio_storage_system.pipeline.sources import Source, as_model_input, as_waveform
 from audio_storage_system.pipeline.storing import BLOB_PREFIX, OnDuplicate, Stored, adopt_orphans, store
-from audio_storage_system.pipeline.transcription import Task, transcribe, transcribe_sample
+from audio_storage_system.pipeline.transcription import Made, Task, transcribe, transcribe_sample
 
 __all__ = [
     "BLOB_PREFIX",
+    "RULES",
+    "Change",
+    "Comparison",
+    "Decision",
     "Engines",
+    "Made",
     "OnDuplicate",
+    "Rule",
     "Source",
     "Stored",
     "Task",
@@ -17,7 +25,9 @@ __all__ = [
     "as_model_input",
     "as_waveform",
     "check_spec",
+    "compare",
     "embed",
+    "rule_of",
     "store",
     "transcribe",
     "transcribe_sample",

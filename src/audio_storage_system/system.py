@@ -21,11 +21,13 @@ from audio_storage_system.archive import (
     exports,
     open_archive,
     processing,
+    reembedding,
     removal,
     reports,
     retrieval,
     sidecars,
 )
+from audio_storage_system.archive.reembedding import Plan, Reembedded
 from audio_storage_system.audio import Waveform, load_audio
 from audio_storage_system.catalogue import locks, metadata, recordings, transcripts
 from audio_storage_system.clock import Deadline
@@ -378,6 +380,28 @@ class AudioStorageSystem:
     def use_embedder(self, function: Callable[[str], npt.ArrayLike], name: str | None = None) -> None:
         """Embed text with this function from now on, in a space called `user:<name>` (default: after the function)."""
         self._archive.spaces.use_text(function, name)
+
+    def reembed(
+        self,
+        embedder: str | None = None,
+        *,
+        kind: str = "transcript",
+        drop_old: bool = False,
+        progress: reembedding.Progress | None = None,
+    ) -> Reembedded:
+        """Embed everything anew: texts (`kind` transcript) or sounds (audio), with another embedder (a spec, as of
+        `text_embedder`), or with the one in use, function or not: then only what lacks a vector gets one.
+
+        The new space is filled beside the old one, which searches use until all of it is there. Run again after an
+        interruption, it goes on. drop_old: free the spaces of this kind that are no longer used. `progress` is called
+        with the stage, how many vectors are there, and how many there will be. Raises `UnknownSpec`, `InvalidInput`,
+        `EngineUnavailable`, `EmbedderMissing`, and `Conflict` where a recording's sound cannot be read any more.
+        """
+        return reembedding.run(self._archive, embedder, kind, progress or (lambda *_: None), drop_old=drop_old)
+
+    def plan_reembedding(self, embedder: str | None = None, *, kind: str = "transcript") -> Plan:
+        """What `reembed` would do, without doing it. Raises as it does."""
+        return reembedding.plan(self._archive, embedder, kind)
 
     # The archive itself
 

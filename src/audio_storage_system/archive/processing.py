@@ -90,8 +90,18 @@ def transcribe(
 
 
 def embed(archive: Archive, audio_id: int, transcript_id: int, source: pipeline.Source) -> int:
-    """Make every embedding that is missing for a version; how many were made."""
-    made = pipeline.embed(archive.database, source, archive.spaces.available(), audio_id, transcript_id)
+    """Make every embedding that is missing for a version; how many were made. Where other spaces are put in use
+    meanwhile, it makes those of these as well."""
+    made, embedders = 0, archive.spaces.available()
+    while True:
+        try:
+            made += pipeline.embed(archive.database, source, embedders, audio_id, transcript_id)
+        except NotFound:  # the space was freed, or it was the recording that was deleted
+            if archive.spaces.available() == embedders:
+                raise
+        before, embedders = embedders, archive.spaces.available()
+        if embedders == before:
+            break
     archive.indexing.made(made, archive.follow)
     sidecars.refresh(archive, audio_id)
     return made

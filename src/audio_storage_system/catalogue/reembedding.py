@@ -115,9 +115,9 @@ def owed(connection: Connection, space: Space) -> list[int]:
     of the kind (a passage may have none where the file ends before it)."""
     if space.kind is not EmbeddingKind.AUDIO:
         query = select(passages.c.audio_file_id).where(~_has(space)).distinct()
-        return list(connection.execute(query).scalars())
+        return sorted(connection.execute(query).scalars())
     elsewhere = select(embeddings.c.audio_file_id).where(_elsewhere(space), ~_there(space)).distinct()
-    return list(connection.execute(elsewhere).scalars())
+    return sorted(connection.execute(elsewhere).scalars())
 
 
 def span_lacking(connection: Connection, space: Space | None) -> tuple[int, float]:

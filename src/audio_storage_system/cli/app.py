@@ -20,6 +20,7 @@ from audio_storage_system.cli import (
     listing,
     metadata,
     record,
+    reembed,
     remove,
     retranscribe,
     search,
@@ -64,6 +65,7 @@ app.command("show")(listing.show)
 app.command("export")(export.export)
 app.add_typer(transcripts.app, name="transcripts")
 app.command("retranscribe")(retranscribe.retranscribe)
+app.command("reembed")(reembed.reembed)
 app.add_typer(metadata.app, name="metadata")
 app.command("rm")(remove.remove)
 app.command("stats")(archive.stats)

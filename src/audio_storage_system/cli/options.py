@@ -63,3 +63,4 @@ Speaker = Annotated[str | None, typer.Option("--speaker", metavar="NAME", help="
 Jobs = Annotated[
     int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Files worked on at the same time; 0: one per core.")
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]

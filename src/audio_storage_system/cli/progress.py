@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +12,8 @@ from audio_storage_system.cli.human import clock, shortened
 from audio_storage_system.cli.output import say
 
 NAME_WIDTH = 32
+# Seconds between two lines where stderr is no terminal.
+QUIET_SECONDS = 10.0
 
 
 class Shown:
@@ -57,6 +60,43 @@ class Progress(Shown):
             self._bar.update(self._task, advance=weight, count=self._count, description=shortened(name, NAME_WIDTH))
         else:
             say(f"[{self._done}/{self._files}] {name}: {outcome}")
+
+
+class Counting(Shown):
+    """Progress over many things of one kind in stages, with rate and time left."""
+
+    def __init__(self, noun: str) -> None:
+        super().__init__(_counting_bar)
+        self._noun = noun
+        self._stage = ""
+        self._first = 0
+        self._began = self._said = time.monotonic()
+        self._task: Any = self._bar.add_task("", total=None, text="") if self._bar else None
+
+    def tell(self, stage: str, done: int, total: int) -> None:
+        """In this stage, `done` of `total` are there."""
+        if stage != self._stage:
+            self._stage, self._first, self._began = stage, done, time.monotonic()
+        text = self._text(done, total)
+        if self._bar:
+            self._bar.update(self._task, total=total or None, completed=done, text=text)
+        elif time.monotonic() - self._said >= QUIET_SECONDS:
+            self._said = time.monotonic()
+            say(text)
+
+    def _text(self, done: int, total: int) -> str:
+        text = f"{self._stage}: {done:,} of {total:,} {self._noun}"
+        rate = (done - self._first) / max(time.monotonic() - self._began, 1e-3)
+        return f"{text}, {rate:,.0f}/s, {clock((total - done) / rate)} left" if rate and done < total else text
+
+
+def _counting_bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    text = TextColumn("{task.fields[text]}", markup=False)
+    return Bars(BarColumn(), text, console=Console(stderr=True), transient=True)
 
 
 def _bar() -> Any:

@@ -24,10 +24,12 @@ from typer.models import ArgumentInfo, OptionInfo
 import audio_storage_system
 from audio_storage_system import errors
 from audio_storage_system.archive.captures import Recovered
+from audio_storage_system.archive.reembedding import Plan, Reembedded
 from audio_storage_system.cli import app
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.diagnosis import Check, Model
 from audio_storage_system.errors import AudioStorageSystemError
+from audio_storage_system.pipeline import Change, Comparison, Decision, Made
 from audio_storage_system.records import Outcome, Recording, Segment, Transcript, Word
 from audio_storage_system.search import Filter
 from audio_storage_system.search.context import Citation
@@ -39,6 +41,7 @@ TARGET = Path(__file__).parents[1] / "docs" / "reference"
 VALUES = (
     *(Filter, Recording, Transcript, Outcome, Segment, Word, Citation, Receipt, Recovered, Check, Model),
     *(CopyProgress, CopyProblem, TableCount),
+    *(Made, Decision, Comparison, Change, Plan, Reembedded),
 )
 NOTE = "<!-- Made by scripts/generate_reference.py; do not edit. -->"
 

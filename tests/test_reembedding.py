@@ -18,6 +18,7 @@ import pytest
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.archive import reembedding
 from audio_storage_system.catalogue.reembedding import Share
+from audio_storage_system.cli import main
 from audio_storage_system.embedders import AUDIO_EMBEDDERS, TEXT_EMBEDDERS
 from audio_storage_system.errors import Conflict, InvalidInput, NotFound, UnknownSpec
 from audio_storage_system.testing import scripted
@@ -285,6 +286,27 @@ def test_what_cannot_be_done_is_refused(
         storage.reembed(**given)
     with pytest.raises(error):
         storage.plan_reembedding(**given)
+
+
+def test_the_command_plans_reembeds_and_frees(
+    storage: AudioStorageSystem, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    passages = storage.stats()["passages"]
+    command = ["reembed", "--embedder", "scripted:two", "--archive", str(home)]
+
+    def ask(*more: str) -> str:
+        assert main([*command, *more]) == 0
+        return capsys.readouterr().out
+
+    plan = json.loads(ask("--dry-run", "--json"))
+    assert plan["dry_run"] and plan["lacking"] == passages and plan["seconds"] > 0
+    assert f"{passages} passages (00:12 of sound) to embed" in ask("--dry-run")
+    assert f"{passages - 1} vectors of scripted:one would be freed" in ask("--dry-run", "--drop-old")
+    assert f"is used now, instead of scripted:one: {2 * passages - 1} vectors made" in ask()
+    assert "scripted:two is in use already: 0 vectors made" in ask()
+    freed = json.loads(ask("--drop-old", "--json"))
+    assert not freed["switched"] and freed["freed"]["scripted:one"] == passages - 1
+    assert main(["reembed", "--kind", "combined", "--archive", str(home)]) == 2
 
 
 def killed(home: Path, *arguments: str, after: int) -> None:

@@ -43,6 +43,7 @@ METHODS = {
     "context_pack",
     "delete",
     "examine",
+    "diff_transcripts",
     "exists",
     "export",
     "generate_audio_embedding",
@@ -59,7 +60,9 @@ METHODS = {
     "jobs",
     "list_recordings",
     "open_audio",
+    "plan_reembedding",
     "record_and_store_audio",
+    "reembed",
     "reindex",
     "remove_metadata",
     "search_similar_audio",
@@ -97,7 +100,7 @@ def test_an_unknown_name_is_no_attribute() -> None:
 
 
 def test_the_facade_has_these_methods() -> None:
-    public = {name for name in vars(AudioStorageSystem) if not name.startswith("_")}
+    public = {name for name in dir(AudioStorageSystem) if not name.startswith("_")}
     assert public == METHODS, "a change of the public API: change this list, the documentation and CHANGELOG.md"
 
 

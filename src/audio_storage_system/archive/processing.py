@@ -29,6 +29,7 @@ def task_of(
     progress: Progress | None = None,
     *,
     allow_fallback: bool = True,
+    activate: bool | str | None = None,
     **further: Any,
 ) -> pipeline.Task:
     """What to transcribe with: as given, else as the settings say. Raises `UnknownSpec`."""
@@ -38,6 +39,7 @@ def task_of(
         asked=asked,
         language=language or archive.settings.language or None,
         fallback=(archive.settings.transcriber_fallback or None) if allow_fallback else None,
+        activate=pipeline.rule_of(activate),
         **further,
     )
     return replace(task, progress=progress) if progress else task
@@ -82,7 +84,7 @@ def process(archive: Archive, stored: pipeline.Stored, task: pipeline.Task, *, e
 
 def transcribe(
     archive: Archive, audio_id: int, task: pipeline.Task, samples: npt.NDArray[np.float32] | None = None
-) -> int:
+) -> pipeline.Made:
     """A new version of what is said, or an interrupted one finished; its id. See `pipeline.transcribe`."""
     source = source_of(archive, audio_id, samples)
     transcript_id = pipeline.transcribe(archive.database, archive.engines, source, audio_id, task)
@@ -97,8 +99,18 @@ def embed(
     source: pipeline.Source,
     made_some: Callable[[], None] = lambda: None,
 ) -> int:
-    """Make every embedding that is missing for a version; how many were made. See `pipeline.embed`."""
-    made = pipeline.embed(archive.database, source, archive.spaces.available(), audio_id, transcript_id, made_some)
+    """Make every embedding that is missing for a version; how many were made; see `pipeline.embed`. Where other spaces
+    are put in use meanwhile, it makes those of these as well."""
+    made, embedders = 0, archive.spaces.available()
+    while True:
+        try:
+            made += pipeline.embed(archive.database, source, embedders, audio_id, transcript_id, made_some)
+        except NotFound:  # the space was freed, or it was the recording that was deleted
+            if archive.spaces.available() == embedders:
+                raise
+        before, embedders = embedders, archive.spaces.available()
+        if embedders == before:
+            break
     archive.indexing.made(made, archive.follow)
     sidecars.refresh(archive, audio_id)
     return made

@@ -125,7 +125,7 @@ def _missing_vectors(archive: Archive, space: Space, query: Query, deadline: Dea
     if not missing:
         return ()
     found = "not found" if query.mode == "semantic" else "found by their words only"
-    return (f"{missing} passage(s) have no vector in {space.model} and are {found}; generate_embeddings adds them",)
+    return (f"{missing} passage(s) have no vector in {space.model} and are {found}; reembed adds them",)
 
 
 def audio_url(archive: Archive, key: str, expires: timedelta) -> str:

@@ -72,6 +72,21 @@ def open_space(
     return _space(connection.execute(select(table).where(same)).mappings().one())
 
 
+def activate(connection: Connection, space: Space) -> None:
+    """Make this the active space of its kind."""
+    table = embedding_spaces.c
+    others = and_(table.kind == space.kind.value, table.active == true(), table.id != space.id)
+    connection.execute(update(embedding_spaces).where(others).values(active=False))
+    connection.execute(update(embedding_spaces).where(table.id == space.id).values(active=True))
+
+
+def must_exist(connection: Connection, space: Space) -> None:
+    """Raise `NotFound` for a space that was freed; until the transaction ends nobody frees it."""
+    one = select(embedding_spaces.c.id).where(embedding_spaces.c.id == space.id)
+    if connection.execute(one.with_for_update(read=True, key_share=True)).scalar() is None:
+        raise NotFound(kind="embedding space", id=space.model)
+
+
 def spaces(connection: Connection) -> list[Space]:
     """Every space, the oldest first."""
     query = select(embedding_spaces).order_by(embedding_spaces.c.id)
@@ -97,8 +112,9 @@ def add(
 ) -> list[int]:
     """Keep these vectors; what another process embedded in the meantime is left as it is. The new ids.
 
-    Raises `InvalidVector` for a vector of another dimension.
+    Raises `InvalidVector` for a vector of another dimension, and `NotFound` for a space that was freed meanwhile.
     """
+    must_exist(connection, space)
     passages_known = _passages_known(connection, space, rows)
     windows_known = window_starts(connection, audio_id, space) if any(row.passage_id is None for row in rows) else set()
     kept = [

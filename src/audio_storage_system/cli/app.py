@@ -22,6 +22,7 @@ from audio_storage_system.cli import (
     listing,
     metadata,
     record,
+    reembed,
     remove,
     retranscribe,
     search,
@@ -70,6 +71,7 @@ app.command("export")(export.export)
 app.add_typer(transcripts.app, name="transcripts")
 transcripts.app.command("import")(import_transcripts.import_transcripts)
 app.command("retranscribe")(retranscribe.retranscribe)
+app.command("reembed")(reembed.reembed)
 app.add_typer(metadata.app, name="metadata")
 app.command("rm")(remove.remove)
 app.command("stats")(archive.stats)

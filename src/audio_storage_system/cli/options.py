@@ -82,3 +82,4 @@ WhenDuplicate = Annotated[
     typer.Option(help="For what is stored already: keep its metadata (adding new keys), update it, or fail."),
 ]
 NoTranscribe = Annotated[bool, typer.Option("--no-transcribe", help="Store the audio and nothing else.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]

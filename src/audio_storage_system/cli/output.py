@@ -25,6 +25,11 @@ class Output:
 
     as_json: bool = False
 
+    @property
+    def asks(self) -> bool:
+        """Whether there is somebody to ask."""
+        return not self.as_json and sys.stdin.isatty() and sys.stdout.isatty()
+
     def document(self, data: Any) -> None:
         """The one JSON document, with `--json` only."""
         if self.as_json:
@@ -46,6 +51,10 @@ class Output:
             from rich.text import Text
 
             _console().print(Text.assemble(*parts), soft_wrap=True)
+
+    def marked(self, opening: str, text: str, closing: str) -> str:
+        """`text` between these marks where there are no colours to tell what it is."""
+        return text if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else f"{opening}{text}{closing}"
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
         """A table for people. Columns named in `right` are aligned to the right."""

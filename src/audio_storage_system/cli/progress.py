@@ -15,6 +15,8 @@ from audio_storage_system.cli.output import say
 NAME_WIDTH = 32
 RECENT = 200  # files by which the pace is told
 EVERY_SECONDS = 30.0  # between two lines about the whole, where there is no terminal
+# Seconds between two lines where stderr is no terminal.
+QUIET_SECONDS = 10.0
 
 
 class Shown:
@@ -100,6 +102,43 @@ class Pace:
     def __str__(self) -> str:
         each = (len(self._recent) - 1) / self._elapsed
         return f"{each:,.0f}/s" if each >= 10 else f"{each:.1f}/s" if each >= 1 else f"{each * 60:.1f}/min"
+
+
+class Counting(Shown):
+    """Progress over many things of one kind in stages, with rate and time left."""
+
+    def __init__(self, noun: str) -> None:
+        super().__init__(_counting_bar)
+        self._noun = noun
+        self._stage = ""
+        self._first = 0
+        self._began = self._said = time.monotonic()
+        self._task: Any = self._bar.add_task("", total=None, text="") if self._bar else None
+
+    def tell(self, stage: str, done: int, total: int) -> None:
+        """In this stage, `done` of `total` are there."""
+        if stage != self._stage:
+            self._stage, self._first, self._began = stage, done, time.monotonic()
+        text = self._text(done, total)
+        if self._bar:
+            self._bar.update(self._task, total=total or None, completed=done, text=text)
+        elif time.monotonic() - self._said >= QUIET_SECONDS:
+            self._said = time.monotonic()
+            say(text)
+
+    def _text(self, done: int, total: int) -> str:
+        text = f"{self._stage}: {done:,} of {total:,} {self._noun}"
+        rate = (done - self._first) / max(time.monotonic() - self._began, 1e-3)
+        return f"{text}, {rate:,.0f}/s, {clock((total - done) / rate)} left" if rate and done < total else text
+
+
+def _counting_bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    text = TextColumn("{task.fields[text]}", markup=False)
+    return Bars(BarColumn(), text, console=Console(stderr=True), transient=True)
 
 
 def _bar() -> Any:

@@ -1,6 +1,8 @@
 """The steps: store → transcribe → embed. Functions over ids; each commits its result once and can be run again."""
 
+from audio_storage_system.pipeline.activation import RULES, Decision, Rule, rule_of
 from audio_storage_system.pipeline.batches import batches
+from audio_storage_system.pipeline.differences import Change, Comparison, compare
 from audio_storage_system.pipeline.embedding import embed
 from audio_storage_system.pipeline.engines import Engines, check_spec
 from audio_storage_system.pipeline.importing import ImportedVersion, import_version
@@ -14,13 +16,19 @@ from audio_storage_system.pipeline.storing import (
     sha256_of,
     store,
 )
-from audio_storage_system.pipeline.transcription import Task, transcribe, transcribe_sample
+from audio_storage_system.pipeline.transcription import Made, Task, transcribe, transcribe_sample
 
 __all__ = [
     "BLOB_PREFIX",
+    "RULES",
+    "Change",
+    "Comparison",
+    "Decision",
     "Engines",
     "ImportedVersion",
+    "Made",
     "OnDuplicate",
+    "Rule",
     "Source",
     "Stored",
     "Task",
@@ -29,9 +37,11 @@ __all__ = [
     "as_waveform",
     "batches",
     "check_spec",
+    "compare",
     "embed",
     "import_version",
     "opened_file",
+    "rule_of",
     "sha256_of",
     "store",
     "transcribe",

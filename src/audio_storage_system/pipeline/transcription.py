@@ -23,10 +23,12 @@ from audio_storage_system.errors import (
     TranscriptionFailed,
 )
 from audio_storage_system.passages import Grouper
+from audio_storage_system.pipeline.activation import Decision, Judged, Rule, decide
 from audio_storage_system.pipeline.batches import batches
+from audio_storage_system.pipeline.differences import compare
 from audio_storage_system.pipeline.engines import Choice, Engines
 from audio_storage_system.pipeline.sources import Source
-from audio_storage_system.records import Outcome, Passage, Recording, Span
+from audio_storage_system.records import Outcome, Passage, Recording, Span, Transcript
 from audio_storage_system.registry import split_spec
 from audio_storage_system.transcribers import (
     TranscribeOptions,
@@ -43,15 +45,15 @@ Progress = Callable[[float, float], None]
 class Task:
     """What to transcribe with: a spec or Whisper size, a language or `None`, and the engine that may stand in.
 
-    `activate`: whether search follows the result; `None` follows it unless it is a stand-in's and the present version
-    is not. `progress` is called with the seconds of sound done so far, and all there are.
+    `activate`: by which rule search follows the result, see `activation.decide`. `progress` is called with the seconds
+    of sound done so far, and all there are.
     """
 
     asked: str
     language: str | None = None
     fallback: str | None = None
     prompt: str | None = None
-    activate: bool | None = None
+    activate: Rule | None = None
     progress: Progress = field(default=lambda seconds, total: None)
 
     @property
@@ -59,7 +61,21 @@ class Task:
         return TranscribeOptions(language=self.language or None, prompt=self.prompt)
 
 
-def transcribe(database: Database, engines: Engines, source: Source, audio_id: int, task: Task) -> int:
+class Made(int):
+    """The id of a new version. `decision`: whether search follows it, and why; `None` where another process, which made
+    the same version at the same time, decided."""
+
+    decision: Decision | None
+
+    @classmethod
+    def of(cls, transcript_id: int, decision: Decision | None) -> Made:
+        """The id with what was decided."""
+        made = cls(transcript_id)
+        made.decision = decision
+        return made
+
+
+def transcribe(database: Database, engines: Engines, source: Source, audio_id: int, task: Task) -> Made:
     """Make a new version of what was said, or go on with one that was interrupted; its id.
 
     Raises `TranscriptionFailed` when it ends in a failure, which is kept as the version's outcome, or `StorageFailed`.
@@ -75,7 +91,7 @@ def transcribe(database: Database, engines: Engines, source: Source, audio_id: i
     while not (run := _Run.open(database, recording, task, choice)).to_its_end(source):
         if run.succeeded():  # by another process, which was faster
             break
-    return run.transcript_id
+    return Made.of(run.transcript_id, run.decision)
 
 
 def transcribe_sample(engines: Engines, waveform: Waveform, task: Task) -> str:
@@ -141,6 +157,7 @@ class _Run:
     segments: int
     grouper: Grouper
     since: float = field(default_factory=time.monotonic)
+    decision: Decision | None = None
 
     @classmethod
     def open(cls, database: Database, recording: Recording, task: Task, choice: Choice) -> _Run:
@@ -243,6 +260,7 @@ class _Run:
 
         The last passage is closed only when the version is complete: a failed one may be taken up again.
         """
+        agreements = self._agreements() if outcome.succeeded and self.task.activate == "if-better" else {}
         with self.database.write(locks.of_recording(self.recording.id)) as connection:
             present = transcripts.outcome_of(connection, self.transcript_id)
             if present is not None and present.succeeded:
@@ -254,8 +272,10 @@ class _Run:
                 self._keep(connection, self.grouper.finish())
             transcripts.note_progress(connection, self.transcript_id, self.options.language, self._lap())
             transcripts.finish(connection, self.transcript_id, outcome=outcome, reason=reason)
-            if outcome.succeeded and self._follow(connection):
-                transcripts.activate(connection, self.transcript_id)
+            if outcome.succeeded:
+                self.decision = self._decide(connection, agreements)
+                if self.decision.follow:
+                    transcripts.activate(connection, self.transcript_id)
 
     def succeeded(self) -> bool:
         """Whether the version is complete by now."""
@@ -263,14 +283,30 @@ class _Run:
             outcome = transcripts.outcome_of(connection, self.transcript_id)
         return outcome is not None and outcome.succeeded
 
-    def _follow(self, connection: Connection) -> bool:
-        if self.task.activate is not None:
-            return self.task.activate
+    def _decide(self, connection: Connection, agreements: dict[int, float]) -> Decision:
+        """Whether search follows this version, of what is true in this transaction."""
+        new = self._judged(connection, transcripts.get(connection, self.transcript_id))
         present = transcripts.active_of(connection, self.recording.id)
         if present is None or not present.active:
-            return True
-        stands_in = transcripts.FALLBACK in transcripts.get(connection, self.transcript_id).flags
-        return transcripts.FALLBACK in present.flags or not stands_in
+            return decide(self.task.activate, None, new)
+        if self.task.activate == "if-better" and present.id not in agreements:  # it was made active just now
+            agreements[present.id] = self._agreement(connection, present.id)
+        agreement = agreements.get(present.id, 0.0)
+        return decide(self.task.activate, self._judged(connection, present), new, agreement)
+
+    def _judged(self, connection: Connection, version: Transcript) -> Judged:
+        return Judged.of(version, transcripts.segments_of(connection, version.id))
+
+    def _agreements(self) -> dict[int, float]:
+        """How far the version that search follows by now agrees with this one: long texts take a while to compare,
+        which must not happen while writing."""
+        with self.database.read() as connection:
+            present = transcripts.active_of(connection, self.recording.id)
+            return {present.id: self._agreement(connection, present.id)} if present and present.active else {}
+
+    def _agreement(self, connection: Connection, other: int) -> float:
+        said = (transcripts.segments_of(connection, id_) for id_ in (other, self.transcript_id))
+        return compare(*said).agreement
 
     def _lap(self) -> float:
         before, self.since = self.since, time.monotonic()

@@ -119,6 +119,11 @@ class VectorIndex(ABC):
         """Drop what is derived for `space` and make it anew. Searches go on meanwhile."""
 
     @abstractmethod
+    def forget(self, space: Space) -> None:
+        """Remove for good what is derived for `space`, which is to be freed; can be repeated. Until it is followed
+        again searches compare exactly. Raises `VectorIndexUnavailable` where it cannot be removed now."""
+
+    @abstractmethod
     def state(self, space: Space) -> IndexState:
         """How far the index is, without doing anything."""
 

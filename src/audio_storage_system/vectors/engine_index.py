@@ -103,6 +103,11 @@ class EngineIndex(VectorIndex):
             self.failures.pop(space.id, None)
         return self.state(space)
 
+    def forget(self, space: Space) -> None:
+        with self._following:
+            self._filler.forget(space)
+        self.failures.pop(space.id, None)
+
     def state(self, space: Space) -> IndexState:
         with self.database.read() as connection:
             total = stored.count(connection, space)

@@ -75,6 +75,9 @@ class ExactIndex(VectorIndex):
     def rebuild(self, space: Space) -> IndexState:
         return self.state(space)
 
+    def forget(self, space: Space) -> None:
+        """It holds nothing."""
+
     def state(self, space: Space) -> IndexState:
         with self._database.read() as connection:
             total = stored.count(connection, space)

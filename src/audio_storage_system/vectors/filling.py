@@ -67,6 +67,14 @@ class Filler:
             lost = standing.find(connection, space, self.engine.address) if discard else []
             standing.begin(connection, space, self.engine.address, lost)
 
+    def forget(self, space: Space) -> None:
+        """Remove every collection of this space. The catalogue forgets them first: a search that finds none compares
+        exactly, while one that misses a collection it was told of would have it made anew."""
+        with self.database.write(self._name(space)) as connection:
+            standing.forget(connection, space, self.engine.address)
+        for name in self.engine.names(self._prefix(space)):
+            self.engine.drop(name)
+
     def _tidy(self, space: Space) -> None:
         """Remove collections that the catalogue does not know, and forget those that are not there."""
         there = self.engine.names(self._prefix(space))  # before the catalogue, which knows of each before it is made

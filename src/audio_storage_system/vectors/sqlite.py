@@ -76,6 +76,11 @@ class SQLiteIndex(VectorIndex):
             self._follower.follow(space, Deadline.after(None), refine=True)
         return self.state(space)
 
+    def forget(self, space: Space) -> None:
+        with self._following, self._database.write() as connection:
+            generations.forget(connection, [space.id])
+        self._views.pop(space.id, None)
+
     def state(self, space: Space) -> IndexState:
         """Embeddings newer than the codes count as indexed while there are so few that searches compare them all."""
         with self._database.read() as connection:

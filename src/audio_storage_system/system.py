@@ -32,6 +32,7 @@ from audio_storage_system.clock import Deadline
 from audio_storage_system.database.tables import transcripts as transcript_table
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import InvalidInput, NotFound
+from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.pipeline import OnDuplicate
 from audio_storage_system.records import Added, Metadata, Recording, Segment, Transcript
 from audio_storage_system.search import ContextPack, Filter, Query, SearchResults
@@ -377,6 +378,11 @@ class AudioStorageSystem:
     def stats(self) -> dict[str, Any]:
         """How much there is of everything."""
         return reports.stats(self._archive)
+
+    def models(self) -> list[LoadedModel]:
+        """The models that this object has in memory now: how many use each, since when it is idle, about what it
+        takes. What could be used is told by `audio_storage_system.known_models()`."""
+        return self._archive.loaded_models()
 
     def reindex(self) -> dict[str, IndexState]:
         """Make everything derived anew: full text, and the vector index of each space."""

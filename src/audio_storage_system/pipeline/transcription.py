@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -67,27 +68,29 @@ def transcribe(database: Database, engines: Engines, source: Source, audio_id: i
     """
     with database.read() as connection:
         recording = recordings.get(connection, audio_id)
-    try:
-        choice = engines.choose(task.asked, language=task.language, fallback=task.fallback)
-    except EngineUnavailable as error:
-        _note_unavailable(database, recording, task, error)
-        raise _failed(recording.id, error, Outcome.ENGINE_UNAVAILABLE) from error
-    while not (run := _Run.open(database, recording, task, choice)).to_its_end(source):
-        if run.succeeded():  # by another process, which was faster
-            break
+    with ExitStack() as stack:
+        try:
+            choice = stack.enter_context(engines.borrow(task.asked, language=task.language, fallback=task.fallback))
+        except EngineUnavailable as error:
+            _note_unavailable(database, recording, task, error)
+            raise _failed(recording.id, error, Outcome.ENGINE_UNAVAILABLE) from error
+        while not (run := _Run.open(database, recording, task, choice)).to_its_end(source):
+            if run.succeeded():  # by another process, which was faster
+                break
     return run.transcript_id
 
 
 def transcribe_sample(engines: Engines, waveform: Waveform, task: Task) -> str:
     """What is said in a sample, which is not stored."""
-    transcriber = engines.choose(task.asked, language=task.language, fallback=task.fallback).transcriber
     windows = (Window(item.start, item.samples) for item in speech_windows(iter([np.asarray(waveform)])))
-    texts = [
-        segment.text.strip()
-        for batch in batches(windows, transcriber.capabilities.batch_size)
-        for result in transcriber.transcribe(batch, task.options)
-        for segment in result.segments
-    ]
+    with engines.borrow(task.asked, language=task.language, fallback=task.fallback) as choice:
+        transcriber = choice.transcriber
+        texts = [
+            segment.text.strip()
+            for batch in batches(windows, transcriber.capabilities.batch_size)
+            for result in transcriber.transcribe(batch, task.options)
+            for segment in result.segments
+        ]
     return " ".join(texts)
 
 
@@ -137,7 +140,7 @@ class _Run:
     transcriber: Transcriber
     transcript_id: int
     options: TranscribeOptions
-    done: set[int]
+    done: int  # windows committed, which are the first ones
     segments: int
     grouper: Grouper
     since: float = field(default_factory=time.monotonic)
@@ -154,7 +157,7 @@ class _Run:
             if transcript_id is None:
                 flags = [transcripts.FALLBACK] if choice.fallback else []
                 transcript_id = transcripts.start(connection, recording.id, **work, language=task.language, flags=flags)
-                return cls(database, recording, task, transcriber, transcript_id, task.options, set(), 0, Grouper())
+                return cls(database, recording, task, transcriber, transcript_id, task.options, 0, 0, Grouper())
             transcripts.reopen(connection, transcript_id)
             count, last_segment = passages.last_of(connection, transcript_id)
             loose = transcripts.segments_after(connection, transcript_id, last_segment)
@@ -200,7 +203,7 @@ class _Run:
     def _steps(self, source: Source) -> Iterator[float]:
         """Batch after batch; how many seconds are done after each."""
         size = self.transcriber.capabilities.batch_size
-        for batch in batches((w for w in speech_windows(source.blocks()) if w.sequence not in self.done), size):
+        for batch in batches(speech_windows(source.blocks(), skip=self.done), size):
             self._batch(batch)
             yield batch[-1].end
 
@@ -222,7 +225,7 @@ class _Run:
     def _commit(self, connection: Connection, sequence: int, window: Window, result: WindowResult) -> None:
         span = Span(window.start, window.end)
         kept = transcripts.commit_window(connection, self.transcript_id, sequence, span, result.segments, self.segments)
-        self.done.add(sequence)
+        self.done = sequence + 1
         self.segments += len(kept)
         self.options = replace(self.options, language=self.options.language or result.language)
         self._keep(connection, self.grouper.push(kept))

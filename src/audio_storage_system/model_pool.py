@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import os
@@ -22,10 +23,6 @@ Model = TypeVar("Model")
 
 # Finding out that weights are not to be had can take seconds: not for every file of a folder.
 ASK_AGAIN_SECONDS = 60.0
-
-# Models that a child process has inherited. Their threads stayed behind in the parent, and freeing such a model waits
-# for them for ever: so these are kept.
-_inherited: list[Any] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +200,17 @@ class ModelPool(Generic[Model]):
 
     def _begin_anew(self) -> None:
         """In a child process: its parent's models are not for it, nor are locks that another thread may have held."""
-        _inherited.extend(place.model for place in self._places.values())
+        for place in self._places.values():
+            _keep_for_ever(place.model)
         closed = self._closed
         self._begin()
         self._closed = closed
+
+
+def _keep_for_ever(model: object) -> None:
+    """A model's threads stayed behind in the parent, and its end would wait for them for ever, also when the child
+    leaves: so it must never end."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(model))
 
 
 def _begin_anew_after_fork(pool: ModelPool[Any]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from audio_storage_system.cli import options
-from audio_storage_system.cli.crowd import Enough, Stopping, jobs_for, work_through
+from audio_storage_system.cli.crowd import Enough, Stopping, exit_code_of, jobs_for, work_through
 from audio_storage_system.cli.human import count
 from audio_storage_system.cli.output import Output, say
 from audio_storage_system.cli.paths import Candidate, Found, find_audio
@@ -126,7 +126,8 @@ def add(
     found = find_audio(paths, locate(archive)[0])
     report = Report(failed=[Failure(path, "not_found", message) for path, message in found.failed])
     if found.candidates:
-        with opened(archive, create=True) as storage:
+        jobs = jobs_for(jobs, len(found.candidates))
+        with opened(archive, create=True, transcribe_at_once=jobs) as storage:
             method = storage.store_audio_file if no_transcribe else storage.add
             add_all(storage, method, given, found.candidates, jobs, report)
     _note_empty_folders(found, report)
@@ -143,7 +144,8 @@ def add_all(
     jobs: int,
     report: Report,
 ) -> None:
-    """Add every candidate with `method`, noting in `report` what became of it. Ctrl-C ends it early, exit code 130."""
+    """Add every candidate with `method`, noting in `report` what became of it. Ctrl-C ends it early with exit code 130,
+    SIGTERM with 143."""
     stopping = Stopping()
     sizes = {candidate: _size(candidate.path) for candidate in candidates}
     with Progress(len(candidates), sum(sizes.values())) as progress:
@@ -164,10 +166,9 @@ def add_all(
                 raise Enough
 
         try:
-            many = jobs_for(jobs, len(candidates))
-            work_through(candidates, work, jobs=many, stopping=stopping, on_result=done)
-        except KeyboardInterrupt:
-            report.exit_code = 130
+            work_through(candidates, work, jobs=jobs, stopping=stopping, on_result=done)
+        except KeyboardInterrupt as stop:
+            report.exit_code = exit_code_of(stop)
 
 
 def _add_one(

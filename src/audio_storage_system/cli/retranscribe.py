@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from audio_storage_system.cli import options
-from audio_storage_system.cli.crowd import Enough, Stopping, jobs_for, work_through
+from audio_storage_system.cli.crowd import Enough, Stopping, exit_code_of, jobs_for, work_through
 from audio_storage_system.cli.output import Output, say
 from audio_storage_system.cli.progress import Progress
 from audio_storage_system.cli.session import opened
@@ -49,6 +49,8 @@ def retranscribe(
     out, report = Output(as_json), Report()
     with opened(archive) as storage:
         chosen = _choose(storage, audio_ids or [], conditions)
+    jobs = jobs_for(jobs, len(chosen))
+    with opened(archive, transcribe_at_once=jobs) as storage:
         _redo_all(storage, chosen, {"whisper_model": whisper_model, "language": language}, jobs, report)
     out.document({"transcribed": report.done, "failed": report.failed})
     for made in report.done:
@@ -94,9 +96,9 @@ def _redo_all(
                 raise Enough
 
         try:
-            work_through(chosen, work, jobs=jobs_for(jobs, len(chosen)), stopping=stopping, on_result=done)
-        except KeyboardInterrupt:
-            report.exit_code = 130
+            work_through(chosen, work, jobs=jobs, stopping=stopping, on_result=done)
+        except KeyboardInterrupt as stop:
+            report.exit_code = exit_code_of(stop)
 
 
 def _redo(storage: AudioStorageSystem, recording: Recording, given: dict[str, Any]) -> dict[str, Any]:

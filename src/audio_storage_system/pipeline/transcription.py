@@ -26,7 +26,7 @@ from audio_storage_system.errors import (
 from audio_storage_system.passages import Grouper
 from audio_storage_system.pipeline.batches import batches
 from audio_storage_system.pipeline.engines import Choice, Engines
-from audio_storage_system.pipeline.sources import Source
+from audio_storage_system.pipeline.sources import Samples, Source
 from audio_storage_system.records import Outcome, Passage, Recording, Span
 from audio_storage_system.registry import split_spec
 from audio_storage_system.transcribers import (
@@ -45,7 +45,8 @@ class Task:
     """What to transcribe with: a spec or Whisper size, a language or `None`, and the engine that may stand in.
 
     `activate`: whether search follows the result; `None` follows it unless it is a stand-in's and the present version
-    is not. `progress` is called with the seconds of sound done so far, and all there are.
+    is not. `progress` is called with the seconds of sound done so far, and all there are: after each batch, and while
+    none comes, as in a long silence. What it raises stops the work, which can be taken up again.
     """
 
     asked: str
@@ -143,7 +144,9 @@ class _Run:
     done: int  # windows committed, which are the first ones
     segments: int
     grouper: Grouper
+    until: float = 0.0  # seconds of sound done
     since: float = field(default_factory=time.monotonic)
+    callers: BaseException | None = None  # what `progress` raised, which is no failure of ours
 
     @classmethod
     def open(cls, database: Database, recording: Recording, task: Task, choice: Choice) -> _Run:
@@ -181,31 +184,38 @@ class _Run:
         What the archive's storage refuses leaves the version unfinished, to be taken up again; so does whatever
         `progress` raises. Any other error is the version's outcome, raised as `TranscriptionFailed`.
         """
-        steps = self._steps(source)
-        total = self.recording.duration or 0.0
-        while True:
-            try:
-                done = next(steps, None)
-            except Conflict:
-                return False
-            except StorageFailed:
+        try:
+            self._work(source)
+        except (Exception, MemoryError) as error:
+            if error is self.callers or isinstance(error, StorageFailed):
                 raise
-            except (Exception, MemoryError) as error:
-                outcome = outcome_of(error)
-                self.finish(outcome, str(error) or type(error).__name__)
-                raise _failed(self.recording.id, error, outcome) from error
-            if done is None:
-                break
-            self.task.progress(done, max(total, done))
+            if isinstance(error, Conflict):
+                return False
+            outcome = outcome_of(error)
+            self.finish(outcome, str(error) or type(error).__name__)
+            raise _failed(self.recording.id, error, outcome) from error
         self.finish(Outcome.OK if self.segments else Outcome.SILENCE, None, source.warnings)
         return True
 
-    def _steps(self, source: Source) -> Iterator[float]:
-        """Batch after batch; how many seconds are done after each."""
+    def _work(self, source: Source) -> None:
+        """Batch after batch."""
         size = self.transcriber.capabilities.batch_size
-        for batch in batches(speech_windows(source.blocks(), skip=self.done), size):
+        for batch in batches(speech_windows(self._heard(source), skip=self.done), size):
             self._batch(batch)
-            yield batch[-1].end
+            self.until = batch[-1].end
+            self._tell()
+
+    def _heard(self, source: Source) -> Iterator[Samples]:
+        for block in source.blocks():
+            self._tell()
+            yield block
+
+    def _tell(self) -> None:
+        try:
+            self.task.progress(self.until, max(self.recording.duration or 0.0, self.until))
+        except BaseException as error:
+            self.callers = error
+            raise
 
     def _batch(self, batch: list[SpeechWindow]) -> None:
         windows = [Window(item.start, item.samples) for item in batch]

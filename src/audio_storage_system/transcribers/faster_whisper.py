@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,6 +46,9 @@ _BATCH_SIZE = 8
 _ENGLISH = frozenset({"en"})
 
 Features = npt.NDArray[np.float32]
+
+# The processes that loaded a model, which are this one and, in a forked one, its parents.
+_loaded_in: set[int] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +312,10 @@ def _capabilities(multilingual: bool) -> Capabilities:
 
 def _open_model(folder: Path, spec: str, cpu_threads: int, at_once: int) -> Any:
     """The model on the first device that can run it; what is wrong with a GPU shows only when it is used."""
+    _loaded_in.add(os.getpid())
+    if len(_loaded_in) > 1:  # the threads of its OpenMP stayed in the parent; here it would wait for them for ever
+        reason = "this process was forked from one that had used it; start processes afresh (spawn), or fork earlier"
+        raise EngineUnavailable(spec=spec, reason=reason)
     import ctranslate2
 
     if ctranslate2.get_cuda_device_count():

@@ -317,8 +317,9 @@ if (child := os.fork()) == 0:
     try:
         storage.add(other)
     except AudioStorageSystemError as error:
-        sys.exit(str(error))
-    sys.exit(0)
+        os.write(2, str(error).encode())
+        os._exit(1)
+    os._exit(0)
 code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 storage.add(other)
 sys.exit(code)

@@ -208,8 +208,8 @@ class ModelPool(Generic[Model]):
 
 
 def _keep_for_ever(model: object) -> None:
-    """A model's threads stayed behind in the parent, and its end would wait for them for ever, also when the child
-    leaves: so it must never end."""
+    """A model's threads and processes stayed with the parent, and its end might wait for them for ever: so in the child
+    it never ends, not even when the child does."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(model))
 
 

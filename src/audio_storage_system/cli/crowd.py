@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -104,6 +103,7 @@ def _hearing_sigterm() -> Iterator[None]:
     """SIGTERM raises `Terminated` while the block runs. Only the main thread can be told of signals."""
 
     def stop(number: int, frame: object) -> None:
+        _end_at_the_next_signal()
         raise Terminated
 
     if threading.current_thread() is not threading.main_thread():
@@ -122,13 +122,15 @@ def _hearing_sigterm() -> Iterator[None]:
 
 
 def _wait_patiently(stop: KeyboardInterrupt) -> None:
+    if threading.current_thread() is threading.main_thread():
+        _end_at_the_next_signal()
     again = "another signal stops" if isinstance(stop, Terminated) else "press Ctrl-C again to stop"
     say(f"Stopping after what is in hand; {again} at once.")
 
+
+def _end_at_the_next_signal() -> None:
     def end(number: int, frame: object) -> None:
-        sys.stderr.flush()
         os._exit(128 + number)
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, end)
-        signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)

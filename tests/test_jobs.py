@@ -98,13 +98,13 @@ def test_the_same_file_given_twice_is_one_job_and_is_transcribed_once(
 ) -> None:
     [path] = calls(1)
     first, second = storage.submit(path), storage.submit(path)
-    assert first == second
+    assert (first.duplicate, second.duplicate) == (False, True) and first == replace(second, duplicate=False)
     work(storage)
-    again = storage.submit(path)
-    assert again.id != first.id and again.audio_id == first.audio_id
+    assert storage.submit(path).state is JobState.DONE
+    other = storage.submit(path, language="en")
     work(storage)
-    assert storage.jobs.get(again.id).state is JobState.DONE
-    assert len(storage.transcripts(again.audio_id or 0)) == 1
+    assert other.id != first.id and storage.jobs.get(other.id).state is JobState.DONE
+    assert len(storage.transcripts(first.audio_id or 0)) == 1
 
 
 def test_wrong_input_is_refused_before_there_is_a_job(storage: AudioStorageSystem, tmp_path: Path, demo: Path) -> None:
@@ -390,6 +390,29 @@ def test_waiting_for_a_job(storage: AudioStorageSystem, calls: Callable[[int], l
     worker.start()
     assert storage.jobs.wait([job.id], timeout=60)[0].state is JobState.DONE
     worker.join()
+
+
+def test_new_versions_are_made_in_the_background_once_and_followed_as_the_rule_says(
+    storage: AudioStorageSystem, home: Path, calls: Callable[[int], list[Path]]
+) -> None:
+    ids = [int(storage.add(path)) for path in calls(2)]
+    with pytest.raises(NotFound):
+        storage.retranscribe([*ids, 99])
+    given = storage.retranscribe(ids, whisper_model="scripted:again", activate="never")
+    assert storage.retranscribe(ids, whisper_model="scripted:again", activate="never") == given
+    work(storage)
+    for audio_id in ids:
+        old, new = storage.transcripts(audio_id)
+        assert (old.active, new.active, new.whisper_model) == (True, False, "scripted:again")
+        count = "SELECT count(*) FROM embeddings WHERE transcript_id = ? AND passage_id IS NOT NULL"
+        assert plain_sql(home, count, new.id) == plain_sql(home, count, old.id) != [(0,)]
+    plain_sql(home, "UPDATE jobs SET outcome = NULL, step = 'transcribe', run = 7")  # killed before it was noted
+    forget_runs(home, storage)
+    work(storage)
+    assert [len(storage.transcripts(audio_id)) for audio_id in ids] == [2, 2]
+    storage.retranscribe(ids[:1], whisper_model="scripted:better")
+    work(storage)
+    assert [version.active for version in storage.transcripts(ids[0])] == [False, False, True]
 
 
 def test_recurring_work_is_done_and_forgets_what_is_old(

@@ -30,6 +30,10 @@ class Settings:
 
     transcriber: engine for `add` and `generate_transcript` (`AUDIO_STORAGE_TRANSCRIBER`).
     transcriber_fallback: engine used when the first one's weights are not to be had; empty for none.
+    model_idle_seconds: a model that nothing has used for so long is taken out of memory; 0: at once, `inf` or a
+        negative number: never.
+    transcribe_at_once: how many transcriptions this process runs at the same time; a Whisper model on the processor is
+        loaded once for all of them, and they share the cores. `add --jobs` and the like set it.
     language: ISO 639-1 code of what is spoken; empty lets the engine decide.
     text_embedder, audio_embedder: fixed when the archive is made; read from here only then.
     combined_weight: share of the words, 0…1, in combined embeddings.
@@ -55,6 +59,8 @@ class Settings:
 
     transcriber: str = "base"
     transcriber_fallback: str = "pocketsphinx"
+    model_idle_seconds: float = 300.0
+    transcribe_at_once: int = 1
     language: str = ""
     text_embedder: str = "auto"
     audio_embedder: str = "auto"
@@ -146,6 +152,10 @@ def load_settings(home: Path, **given: Any) -> Settings:
         raise InvalidSetting(name="compress", reason='it is "flac", "pcm16" or empty')
     if not 0 <= settings.combined_weight <= 1:
         raise InvalidSetting(name="combined_weight", reason=f"it is a share, 0…1, not {settings.combined_weight:g}")
+    if settings.model_idle_seconds != settings.model_idle_seconds:
+        raise InvalidSetting(name="model_idle_seconds", reason="it is a number of seconds, not nan")
+    if settings.transcribe_at_once < 1:
+        raise InvalidSetting(name="transcribe_at_once", reason="it is at least 1")
     return settings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from threading import Event
@@ -27,6 +28,7 @@ from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import NotFound
 from audio_storage_system.facade import Embedding, Place, Reading
 from audio_storage_system.jobs import JobEvent, Jobs, Worker, concurrency_of
+from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.pipeline import Made, OnDuplicate, Rule
 from audio_storage_system.records import Added, Job, Metadata, Priority
 from audio_storage_system.settings import locate
@@ -219,7 +221,27 @@ class AudioStorageSystem(Reading, Embedding):
         stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate)
         whose = None if metadata is None or "user_id" not in metadata else str(metadata["user_id"])
         options = {name: value for name, value in given.items() if value is not None}
-        return self.jobs.submit("add", [stored.audio_id], options, priority=priority, share=whose)[0]
+        [job] = self.jobs.submit("add", [stored.audio_id], options, priority=priority, share=whose)
+        return replace(job, duplicate=stored.duplicate)
+
+    def retranscribe(
+        self,
+        audio_ids: Sequence[int],
+        *,
+        whisper_model: str | None = None,
+        language: str | None = None,
+        prompt: str | None = None,
+        activate: Rule | bool | None = None,
+        priority: Priority | str = Priority.NORMAL,
+    ) -> list[Job]:
+        """Have workers make new versions of what is said in these recordings; their jobs. As `generate_transcript`, but
+        what has a version already is never given the fallback's. Raises `UnknownSpec`, `NotFound`."""
+        task = processing.task_of(self._archive, whisper_model, language, activate=activate)
+        for audio_id in audio_ids:
+            self.get_recording(audio_id)
+        given = {"whisper_model": task.asked, "language": language, "prompt": prompt, "activate": task.activate}
+        options = {name: value for name, value in given.items() if value is not None}
+        return self._jobs.submit_again([int(audio_id) for audio_id in audio_ids], options, priority=priority)
 
     @property
     def jobs(self) -> Jobs:
@@ -286,6 +308,11 @@ class AudioStorageSystem(Reading, Embedding):
     def stats(self) -> dict[str, Any]:
         """How much there is of everything."""
         return reports.stats(self._archive)
+
+    def models(self) -> list[LoadedModel]:
+        """The models that this object has in memory now: how many use each, since when it is idle, about what it
+        takes. What could be used is told by `audio_storage_system.known_models()`."""
+        return self._archive.loaded_models()
 
     def reindex(self) -> dict[str, IndexState]:
         """Make everything derived anew: full text, and the vector index of each space."""

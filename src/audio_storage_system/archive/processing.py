@@ -78,6 +78,8 @@ def process(archive: Archive, stored: pipeline.Stored, task: pipeline.Task, *, e
         pipeline.transcribe(archive.database, archive.engines, source, audio_id, task)
         said = said_in(archive, audio_id)
     if embedded and said is not None:
+        length = _seconds_of(archive, audio_id)
+        source.tick = lambda: task.progress(length, length)  # it may raise, to stop here too
         embed(archive, audio_id, said.id, source)
     return Added.of(audio_id, duplicate=stored.duplicate, said=said)
 
@@ -121,6 +123,12 @@ def source_of(archive: Archive, audio_id: int, samples: npt.NDArray[np.float32] 
     with archive.database.read() as connection:
         key = recordings.key_of(connection, audio_id)
     return pipeline.Source(archive.blobs, key, None if samples is None else pipeline.as_waveform(samples))
+
+
+def _seconds_of(archive: Archive, audio_id: int) -> float:
+    """A recording's seconds of sound. Raises `NotFound`."""
+    with archive.database.read() as connection:
+        return recordings.duration_of(connection, audio_id)
 
 
 def said_in(archive: Archive, audio_id: int) -> Transcript | None:

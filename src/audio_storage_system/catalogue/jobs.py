@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, func, insert, or_, select, true, update
 
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database.queries import within
@@ -91,9 +91,11 @@ def unfinished_after(connection: Connection, job_id: int, limit: int, since: dat
     return [_job(row) for row in connection.execute(query).mappings()]
 
 
-def unfinished_for(connection: Connection, audio_ids: Iterable[int], kind: str) -> dict[int, Job]:
-    """The jobs of this kind that some of these recordings wait for, by recording; the latest of each."""
-    found = select_where(connection, _UNFINISHED, within(jobs.c.audio_file_id, audio_ids), jobs.c.kind == kind)
+def standing_for(connection: Connection, audio_ids: Iterable[int], kind: str, *, done: bool) -> dict[int, Job]:
+    """The jobs of this kind that some of these recordings wait for, or that were `done` for them, by recording; the
+    latest of each."""
+    standing = or_(_UNFINISHED, jobs.c.outcome == JobState.DONE.value) if done else _UNFINISHED
+    found = select_where(connection, standing, within(jobs.c.audio_file_id, audio_ids), jobs.c.kind == kind)
     return {job.audio_id: job for job in reversed(found) if job.audio_id is not None}
 
 

@@ -38,8 +38,13 @@ FALLBACK = "fallback"
 
 _ONE = select(transcripts).where(transcripts.c.id == bindparam("one"))
 _OUTCOME = select(transcripts.c.outcome).where(transcripts.c.id == bindparam("one"))
-_WINDOWS_DONE = select(transcription_windows.c.sequence).where(
+_LAST_WINDOW = select(func.max(transcription_windows.c.sequence)).where(
     transcription_windows.c.transcript_id == bindparam("one")
+)
+_SAID = (
+    select(segments.c.text, segments.c.confidence, segments.c.start_seconds, segments.c.end_seconds)
+    .where(segments.c.transcript_id == bindparam("one"))
+    .order_by(segments.c.sequence)
 )
 _HEADERS = select(
     *(column for column in transcripts.c if column.name != "transcription"), literal("").label("transcription")
@@ -155,9 +160,11 @@ def _segment_row(piece: Segment, sequence: int) -> dict[str, Any]:
     }
 
 
-def windows_done(connection: Connection, transcript_id: int) -> set[int]:
-    """The sequence numbers of the committed windows."""
-    return set(connection.execute(_WINDOWS_DONE, {"one": transcript_id}).scalars())
+def windows_done(connection: Connection, transcript_id: int) -> int:
+    """How many windows are committed. They are in order, so this is also the sequence number of the next one, and it is
+    found without reading the others."""
+    last: int | None = connection.execute(_LAST_WINDOW, {"one": transcript_id}).scalar()
+    return 0 if last is None else last + 1
 
 
 def speech_spans(connection: Connection, transcript_id: int) -> list[Span]:
@@ -165,6 +172,11 @@ def speech_spans(connection: Connection, transcript_id: int) -> list[Span]:
     table = transcription_windows
     query = select(table.c.start_seconds, table.c.end_seconds).where(table.c.transcript_id == transcript_id)
     return [Span(start, end) for start, end in connection.execute(query.order_by(table.c.sequence))]
+
+
+def last_id(connection: Connection) -> int:
+    """The id of the newest version in the archive; 0 where there is none."""
+    return int(connection.execute(select(func.max(transcripts.c.id))).scalar() or 0)
 
 
 def heard_until(connection: Connection, audio_id: int) -> float:
@@ -186,8 +198,8 @@ def cut_short(connection: Connection, before: datetime) -> list[Transcript]:
 
 def finish(connection: Connection, transcript_id: int, *, outcome: Outcome, reason: str | None) -> None:
     """End a running version: join its text, average its confidence, note how it went."""
-    pieces = segments_of(connection, transcript_id)
-    scored = [(p.confidence, max(p.end - p.start, 0.01)) for p in pieces if p.confidence is not None]
+    pieces = connection.execute(_SAID, {"one": transcript_id}).all()  # without the words, which are most of it
+    scored = [(p.confidence, max(p.end_seconds - p.start_seconds, 0.01)) for p in pieces if p.confidence is not None]
     weight = sum(span for _, span in scored)
     values = {
         "outcome": outcome.value,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from audio_storage_system.cli import options
-from audio_storage_system.cli.crowd import Enough, Stopping, jobs_for, work_through
-from audio_storage_system.cli.options import OnDuplicate
+from audio_storage_system.cli.crowd import Enough, Stopping, exit_code_of, jobs_for, work_through
+from audio_storage_system.cli.options import OnDuplicate, PriorityChoice
 from audio_storage_system.cli.output import Output, say
 from audio_storage_system.cli.paths import Candidate, Found, find_audio
 from audio_storage_system.cli.preview import preview
@@ -20,11 +20,11 @@ from audio_storage_system.cli.progress import Progress
 from audio_storage_system.cli.report import Failure, Report, failure_of, show
 from audio_storage_system.cli.session import opened
 from audio_storage_system.cli.values import parse_instant, parse_metadata
-from audio_storage_system.errors import AudioStorageSystemError, NotAudio
+from audio_storage_system.errors import AudioStorageSystemError, InvalidInput, NotAudio
 from audio_storage_system.settings import locate
 
 if TYPE_CHECKING:
-    from audio_storage_system import Added, AudioStorageSystem
+    from audio_storage_system import AudioStorageSystem
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ def add(
     on_duplicate: options.WhenDuplicate = OnDuplicate.KEEP,
     no_transcribe: options.NoTranscribe = False,
     no_embeddings: options.NoEmbeddings = False,
+    background: options.Background = False,
+    priority: options.PriorityName = None,
     jobs: options.Jobs = 0,
     dry_run: Annotated[
         bool,
@@ -54,16 +56,18 @@ def add(
     """Store files, transcribe them and make them searchable.
 
     What is stored already is skipped, and what was interrupted is finished. A file that fails does not stop the others;
-    the exit code is 1 if any did.
+    the exit code is 1 if any did. With --background only storing is done here; see: audio-storage worker.
     """
     how = How.asked(metadata, whisper_model, language, recorded_at, on_duplicate, no_transcribe, no_embeddings)
+    how = how.in_background(background, priority)
     found = find_audio(paths, locate(archive)[0])
     report = Report(failed=[Failure(path, "not_found", message, tried=False) for path, message in found.failed])
     report.ignored += found.ignored
     if dry_run:
         raise typer.Exit(preview(found, report, archive, jobs, Output(as_json)))
     if found.candidates:
-        with opened(archive, create=True) as storage:
+        jobs = jobs_for(jobs, len(found.candidates))
+        with opened(archive, create=True, transcribe_at_once=jobs) as storage:
             add_all(storage, how, found.candidates, jobs, report)
     note_empty_folders(found, report)
     show(report, found.candidates, Output(as_json))
@@ -76,6 +80,7 @@ class How:
 
     arguments: dict[str, Any]
     transcribed: bool
+    background: bool = False
 
     @classmethod
     def asked(
@@ -98,11 +103,26 @@ class How:
             given |= {"whisper_model": whisper_model, "language": language, "generate_embeddings": not no_embeddings}
         return cls(given, not no_transcribe)
 
-    def add(self, storage: AudioStorageSystem, path: Path, progress: Callable[[float, float], None]) -> Added:
-        """Add one file."""
+    def in_background(self, wanted: bool, priority: PriorityChoice | None) -> How:
+        """The same, with all but storing left to workers. Raises `InvalidInput` for what does not go together."""
+        if wanted and not self.transcribed:
+            raise InvalidInput(reason="--no-transcribe leaves nothing to do in the background")
+        if priority and not wanted:
+            raise InvalidInput(reason="--priority is for --background")
+        if not wanted:
+            return self
+        return replace(self, background=True, arguments={**self.arguments, "priority": priority or "normal"})
+
+    def add(self, storage: AudioStorageSystem, path: Path, progress: Callable[[float, float], None]) -> dict[str, Any]:
+        """Add one file; what became of it."""
+        if self.background:
+            job = storage.submit(path, **self.arguments)
+            said = next((version for version in storage.transcripts(job.audio_id or 0) if version.active), None)
+            about = {"transcript_id": said.id if said else None, "outcome": said.outcome if said else None}
+            return {"audio_id": job.audio_id, "duplicate": job.duplicate, **about, "job_id": job.id}
         if self.transcribed:
-            return storage.add(path, progress=progress, **self.arguments)
-        return storage.store_audio_file(path, **self.arguments)
+            return storage.add(path, progress=progress, **self.arguments).as_dict()
+        return storage.store_audio_file(path, **self.arguments).as_dict()
 
 
 def add_all(storage: AudioStorageSystem, how: How, candidates: list[Candidate], jobs: int, report: Report) -> None:
@@ -127,10 +147,9 @@ def add_all(storage: AudioStorageSystem, how: How, candidates: list[Candidate], 
                 raise Enough
 
         try:
-            many = jobs_for(jobs, len(candidates))
-            work_through(candidates, work, jobs=many, stopping=stopping, on_result=done)
-        except KeyboardInterrupt:
-            report.exit_code = 130
+            work_through(candidates, work, jobs=jobs, stopping=stopping, on_result=done)
+        except KeyboardInterrupt as stop:
+            report.exit_code = exit_code_of(stop)
 
 
 def add_one(
@@ -140,9 +159,9 @@ def add_one(
     path = str(candidate.path)
     try:
         added = how.add(storage, candidate.path, tick)
-        stored = storage.get_recording(added)
+        stored = storage.get_recording(added["audio_id"])
         named = {"original_name": stored.original_name, "file_hash": stored.file_hash, "path": path}
-        return {**added.as_dict(), **named}
+        return {**added, **named}
     except NotAudio as error:
         return failure_of(path, error) if candidate.certain else None
     except AudioStorageSystemError as error:

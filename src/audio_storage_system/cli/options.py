@@ -8,6 +8,14 @@ from typing import Annotated
 import typer
 
 
+class PriorityChoice(StrEnum):
+    """Which jobs are done first."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
 class OnDuplicate(StrEnum):
     """What to do with a file whose bytes are stored already."""
 
@@ -80,6 +88,16 @@ RecordedAt = Annotated[
 WhenDuplicate = Annotated[
     OnDuplicate,
     typer.Option(help="For what is stored already: keep its metadata (adding new keys), update it, or fail."),
+]
+Background = Annotated[
+    bool,
+    typer.Option(
+        "--background", "-b", help="Store now, and leave the rest to workers (see the commands worker and jobs)."
+    ),
+]
+PriorityName = Annotated[
+    PriorityChoice | None,
+    typer.Option("--priority", help="With --background: what workers do first (default: normal)."),
 ]
 NoTranscribe = Annotated[bool, typer.Option("--no-transcribe", help="Store the audio and nothing else.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]

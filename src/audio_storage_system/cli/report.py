@@ -127,4 +127,6 @@ def in_words(result: dict[str, Any]) -> str:
     """What was done with a file, for people."""
     outcome = {None: "stored", "ok": "transcribed", "silence": "no speech in it"}.get(result["outcome"])
     words = outcome or str(result["outcome"])
+    if "job_id" in result and result["outcome"] is None:
+        words = f"stored, job {result['job_id']}"
     return f"{words} (stored before)" if result["duplicate"] else words

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from audio_storage_system.cli import options
-from audio_storage_system.cli.crowd import Enough, Stopping, jobs_for, work_through
+from audio_storage_system.cli.crowd import MAX_JOBS, Enough, Stopping, exit_code_of, jobs_for, work_through
 from audio_storage_system.cli.human import clock, count
 from audio_storage_system.cli.output import Output, say
 from audio_storage_system.cli.progress import Progress
@@ -47,6 +47,8 @@ def retranscribe(
             "fallback's never instead of another engine's.",
         ),
     ] = None,
+    background: options.Background = False,
+    priority: options.PriorityName = None,
     jobs: options.Jobs = 0,
     dry_run: options.DryRun = False,
     archive: options.ArchivePlace = None,
@@ -60,6 +62,8 @@ def retranscribe(
     --activate if-better compares: versions of one engine and model by how sure it was; those of different ones by how
     far they agree. Where only a person can tell, it shows the difference and asks, or leaves the old one active.
     """
+    if priority and not background:
+        raise InvalidInput(reason="--priority is for --background")
     if not audio_ids and not where:
         raise InvalidInput(reason="Name recordings by their ids or by --where")
     conditions = parse_where(where)
@@ -67,10 +71,13 @@ def retranscribe(
     from audio_storage_system.pipeline import rule_of
 
     given = {"whisper_model": whisper_model, "language": language, "activate": rule_of(activate)}
-    with opened(archive) as storage:
+    with opened(archive, transcribe_at_once=jobs_for(jobs, len(audio_ids or []) or MAX_JOBS)) as storage:
         chosen = _choose(storage, audio_ids or [], conditions)
         if dry_run:
             _show_plan(chosen, out)
+            return
+        if background:
+            _submit_all(storage, chosen, {**given, "priority": priority or "normal"}, out)
             return
         _redo_all(storage, chosen, given, jobs, report)
         if out.asks and not report.exit_code:
@@ -82,6 +89,13 @@ def retranscribe(
         say(f"Failed: recording {failure['audio_id']}: {failure['message']}")
     out.line(f"{len(report.done)} transcribed, {len(report.failed)} failed")
     raise typer.Exit(report.exit_code or int(bool(report.failed)))
+
+
+def _submit_all(storage: AudioStorageSystem, chosen: list[Recording], given: dict[str, Any], out: Output) -> None:
+    """Leave it to workers. Nobody can be asked there: where only a person can tell, the present version stays."""
+    made = storage.retranscribe([recording.id for recording in chosen], **given)
+    out.document({"queued": [job.as_dict() for job in made]})
+    out.line(f"{count(len(made), 'job')} queued; see: audio-storage jobs list")
 
 
 def _show_plan(chosen: list[Recording], out: Output) -> None:
@@ -153,9 +167,9 @@ def _redo_all(
                 raise Enough
 
         try:
-            work_through(chosen, work, jobs=jobs_for(jobs, len(chosen)), stopping=stopping, on_result=done)
-        except KeyboardInterrupt:
-            report.exit_code = 130
+            work_through(chosen, work, jobs=jobs, stopping=stopping, on_result=done)
+        except KeyboardInterrupt as stop:
+            report.exit_code = exit_code_of(stop)
 
 
 def _redo(storage: AudioStorageSystem, recording: Recording, given: dict[str, Any]) -> dict[str, Any]:

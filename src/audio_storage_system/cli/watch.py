@@ -45,6 +45,8 @@ def watch(
     on_duplicate: options.WhenDuplicate = OnDuplicate.KEEP,
     no_transcribe: options.NoTranscribe = False,
     no_embeddings: options.NoEmbeddings = False,
+    background: options.Background = False,
+    priority: options.PriorityName = None,
     settle: Annotated[
         float,
         typer.Option(min=0, metavar="SECONDS", help="A file is taken when it has not changed for so long."),
@@ -64,6 +66,7 @@ def watch(
     stored again. A file that fails is told once, and tried again when it changes or at the next start.
     """
     how = How.asked(metadata, whisper_model, language, recorded_at, on_duplicate, no_transcribe, no_embeddings)
+    how = how.in_background(background, priority)
     home = Path(os.path.realpath(locate(archive)[0]))
     folder = Path(os.path.abspath(folder))  # remembered paths mean the same wherever the next start happens
     _check_folder(folder, home)

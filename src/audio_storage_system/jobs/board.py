@@ -41,7 +41,8 @@ class Jobs:
         priority: Priority | str = Priority.NORMAL,
         share: str | None = None,
     ) -> list[Job]:
-        """Give a job for each of these recordings. Where one waits already for the same, that one is returned.
+        """Give a job for each of these recordings. Where one waits for the same, that one is returned; of a kind that is
+        done once for each recording, also one that is done.
 
         They are in the catalogue when this returns; should the process end before they are queued, the sweep of a
         worker queues them.
@@ -51,7 +52,7 @@ class Jobs:
         with self._archive.database.write() as connection:
             given = {
                 audio_id: job
-                for audio_id, job in jobs.unfinished_for(connection, audio_ids, kind).items()
+                for audio_id, job in jobs.standing_for(connection, audio_ids, kind, done=kind in steps.ONCE).items()
                 if _same(job.options, options)
             }
             fresh = [audio_id for audio_id in audio_ids if audio_id not in given]
@@ -59,6 +60,14 @@ class Jobs:
         self._queue_if_possible(made)
         given |= dict(zip(fresh, made, strict=True))
         return [given[audio_id] for audio_id in audio_ids]
+
+    def submit_again(
+        self, audio_ids: Sequence[int], options: Mapping[str, Any], *, priority: Priority | str = Priority.NORMAL
+    ) -> list[Job]:
+        """Give a job for a new version of each of these recordings."""
+        with self._archive.database.read() as connection:
+            after = transcripts.last_id(connection)
+        return self.submit("retranscribe", audio_ids, {**options, steps.AFTER: after}, priority=priority)
 
     def _queue_if_possible(self, waiting: Sequence[Job]) -> None:
         """A job counts from when the catalogue has it: a worker queues what could not be queued here."""

@@ -17,6 +17,8 @@ Tick = Callable[[], None]
 Step = Callable[[Archive, Job, Tick], None]
 
 TRANSCRIBE, EMBED = "transcribe", "embed"
+# Kinds that are done once for each recording.
+ONCE = ("add",)
 # The option of a job that names the last transcript there was when it was given.
 AFTER = "after"
 # The steps that each kind of job goes through.
@@ -58,11 +60,14 @@ def _transcribe(archive: Archive, job: Job, tick: Tick) -> None:
     if _is_transcribed(archive, job):
         return
     given: dict[str, Any] = {name: value for name, value in job.options.items() if name in _OF_TASK}
+    if job.kind != "add":  # a stand-in's version is none where there is one
+        said = processing.said_in(archive, audio_id)
+        given["allow_fallback"] = said is None or not said.active
     task = processing.task_of(archive, progress=lambda seconds, total: tick(), **given)
     processing.transcribe(archive, audio_id, task)
 
 
-_OF_TASK = ("whisper_model", "language", "prompt", "activate", "allow_fallback")
+_OF_TASK = ("whisper_model", "language", "prompt", "activate")
 
 
 def _is_transcribed(archive: Archive, job: Job) -> bool:

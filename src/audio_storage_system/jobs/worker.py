@@ -65,6 +65,7 @@ class Worker:
         self._archive = archive
         self._board = board
         self._concurrency = dict(concurrency)
+        archive.engines.expect(concurrency.get("transcribe", 1))
         self._name = name or f"worker-{os.getpid()}"
         self._tell = on_event
         self._stopping = threading.Event()

@@ -142,7 +142,7 @@ class _Work:
             done = transcripts.windows_done(connection, transcript_id)
             grouper = self._grouper(connection, transcript_id)
             for window in windows:
-                if window.sequence not in done:
+                if window.sequence >= done:
                     kept = transcripts.commit_window(
                         connection, transcript_id, window.sequence, window.span, window.segments, window.first
                     )

@@ -41,8 +41,8 @@ class Jobs:
         priority: Priority | str = Priority.NORMAL,
         share: str | None = None,
     ) -> list[Job]:
-        """Give a job for each of these recordings. Where one waits for the same, that one is returned; of a kind that is
-        done once for each recording, also one that is done.
+        """Give a job for each of these recordings. Where one waits for the same, that one is returned; of a kind that
+        is done once for each recording, also one that is done.
 
         They are in the catalogue when this returns; should the process end before they are queued, the sweep of a
         worker queues them.

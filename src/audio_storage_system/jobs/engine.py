@@ -81,7 +81,7 @@ class Engine:
 
     def _set_concurrency(self) -> None:
         """The engine keeps one concurrency for all machines, in its table of queues; each of ours has its own. It reads
-        that table before each look at a queue, which is where this comes in."""
+        that table before each look at a queue, which is where this comes in. Until then the table says: none at all."""
         from dbos._dbos import _get_dbos_instance
 
         instance = _get_dbos_instance()

@@ -32,8 +32,8 @@ WORKFLOW = "run_of_job"
 UPKEEP = "upkeep"
 QUEUES = ("transcribe", "embed", "remote", "upkeep")
 FILE = "jobs.db"
-# Between two looks at a queue, where nobody says otherwise.
-LOOK_SECONDS = 0.05
+# What a worker that has not said otherwise does: nothing at once, looking now and then.
+_QUEUE: Any = {"worker_concurrency": 0, "polling_interval_sec": 0.05}
 AT_ONCE = 1_000
 # Room between the priorities for the turns of everybody's jobs: the engine knows one number, up to 2**31.
 TURNS = 700_000_000
@@ -136,7 +136,7 @@ class Runs:
         with self._open() as (_, client):
             for name in QUEUES:
                 limiter: Any = {"limit": limits[name], "period": 60.0} if limits.get(name) else None
-                client.register_queue(name, limiter=limiter, polling_interval_sec=LOOK_SECONDS, worker_concurrency=1)
+                client.register_queue(name, limiter=limiter, **_QUEUE)
 
     def schedule(self, times: Mapping[str, str]) -> None:
         """Have recurring work queued at its times (cron), by whichever worker is there: once for all."""

@@ -104,8 +104,11 @@ class Worker:
 
         def watch() -> None:
             while not stop.wait(0.1) and not done.is_set():
-                if self._looked.is_set() and not self._board.counts()["unfinished"]:
-                    stop.set()
+                try:
+                    if self._looked.is_set() and not self._board.counts()["unfinished"]:
+                        stop.set()
+                except StorageFailed as error:
+                    logger.warning("Whether there is something left to do cannot be known now: %s", error)
 
         threading.Thread(target=watch, daemon=True, name="idle").start()
         try:
@@ -139,9 +142,10 @@ class Worker:
                 self._lost.set()
 
     def _look_after(self, stop: threading.Event) -> None:
-        """Take over from the dead, and now and then look for jobs that nobody has queued."""
+        """Take over from the dead, and now and then look for jobs that nobody has queued: once in any case, so that
+        also who finds nothing to do strikes off the dead."""
         carer = care.Carer(self._archive, self._board, self.id, self._tell_of)
-        while not stop.is_set() and not self._lost.is_set():
+        while True:
             try:
                 carer.look()
                 self._looked.set()
@@ -149,7 +153,8 @@ class Worker:
                 if not is_outage(error):
                     raise
                 logger.warning("This worker cannot look after the jobs now: %s", error)
-            stop.wait(presence.BEAT_SECONDS)
+            if stop.wait(presence.BEAT_SECONDS) or self._lost.is_set():
+                return
 
     def _tell_of(self, what: str, job: Job | None, words: str) -> None:
         self._tell(JobEvent(what, job, words))

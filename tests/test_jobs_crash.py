@@ -1,0 +1,471 @@
+"""Workers that are killed, stopped and cut off, as real processes: nothing is lost, nothing is done twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audio_storage_system import AudioStorageSystem
+from audio_storage_system.records import Job, JobState
+from catalogues import FILE, Catalogues
+from postgres_server import Programs, Server, started
+from servers import faulty
+
+pytest.register_assert_rewrite("working")
+import working  # noqa: E402 - after what it needs
+from working import BATCH, Plan, Told, ended, kill, start  # noqa: E402
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are killed and stopped by signals")
+
+SIZES = (4, 2, 5, 3)
+KILLED = -signal.SIGKILL
+# Each moment at which a worker dies in its first run over two recordings, and for the how-manieth time it comes there.
+MOMENTS = [
+    ("entering", 1),
+    ("engine_claimed", 1),
+    ("claimed", 1),
+    ("began", 1),
+    ("opened", 1),
+    ("heard", 1),
+    ("heard", 2),
+    ("committing", 2),
+    ("committed", 1),
+    ("committed", 2),
+    ("finishing", 1),
+    ("activating", 1),
+    ("finished", 1),
+    ("stepped", 1),
+    ("proceeding", 1),
+    ("noted", 1),
+    ("queueing", 2),
+    ("engine_ending", 1),
+    ("engine_ended", 1),
+    ("embedding", 1),
+    ("embedding", 3),
+    ("embedded", 1),
+    ("embedded", 2),
+    ("stepped", 2),
+    ("ending", 1),
+    ("done", 1),
+    ("done", 2),
+    ("striking_off", 1),
+    ("left", 1),
+]
+# The same for who takes over from a worker that died after its first batch, and for who submits.
+OF_TAKING_OVER = ["counting", "handing_back", "handed_back", "striking_off", "took_over", "began"]
+OF_SUBMITTING = ["staged", "published", "stored", "given", "queued"]
+
+
+@dataclass
+class Scene:
+    """An archive at `home`, and the processes that work on it. A failure tells what was done to them."""
+
+    home: Path
+    expected: dict[str, Told]
+    scratch: Path
+    killed: list[str] = field(default_factory=list)
+    running: list[Any] = field(default_factory=list)
+
+    def plan(self, **further: Any) -> Plan:
+        names = {"heard": str(self.scratch / "heard"), "told": str(self.scratch / "told")}
+        return Plan(str(self.home), dict(os.environ), **{**names, **further})
+
+    def start(self, **further: Any) -> Any:
+        process = start(self.plan(**further))
+        self.running.append(process)
+        return process
+
+    def submit(self, *files: Path) -> list[Job]:
+        with AudioStorageSystem(self.home, transcriber="scripted") as storage:
+            return [storage.submit(path, metadata={"name": path.name}) for path in files]
+
+    def kill(self, process: Any, why: str) -> None:
+        self.killed.append(why)
+        kill(process)
+
+    def die(self, point: str, times: int, **further: Any) -> None:
+        """A worker that dies there."""
+        assert ended(self.start(die_at=(point, times), **further)) == KILLED, f"it never came to {point} {times}"
+        self.killed.append(f"{point} {times}")
+
+    def finish(self, **further: Any) -> None:
+        """One more worker, which does what is left."""
+        assert ended(self.start(**further)) == 0
+
+    def check(self, names: Sequence[str] | None = None) -> None:
+        working.check(self.home, self.expected, names)
+        again = working.heard_again(self.scratch / "heard")
+        assert again <= BATCH * len(self.killed), f"{again} windows were heard again after {self.killed}"
+
+    def events(self) -> list[str]:
+        """What the workers have told of, in order."""
+        path = self.scratch / "told"
+        return [line.split(" ", 2)[2] for line in path.read_text().splitlines()] if path.exists() else []
+
+    def wait_for(self, what: Callable[[], object], seconds: float = 60.0) -> None:
+        until = time.monotonic() + seconds
+        while not what():
+            assert time.monotonic() < until, self.events()
+            time.sleep(0.02)
+
+    def heard(self) -> int:
+        path = self.scratch / "heard"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    def close(self) -> None:
+        for process in self.running:
+            if process.is_alive():
+                kill(process)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine() -> Iterator[None]:
+    """The engine of these tests, known in this process too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(working.TRANSCRIBERS.builtin, working.SPEC, working.FACTORY)  # type: ignore[arg-type]
+        yield
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return working.talks(tmp_path_factory.mktemp("files"), SIZES)
+
+
+@pytest.fixture(scope="module")
+def expected(files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Told]:
+    """What an archive tells of them that nothing ever happened to."""
+    return undisturbed(files, tmp_path_factory.mktemp("undisturbed"))
+
+
+def undisturbed(files: Sequence[Path], home: Path) -> dict[str, Told]:
+    with AudioStorageSystem(home, transcriber="scripted") as storage:
+        for path in files:
+            storage.add(path, metadata={"name": path.name})
+        return working.told(storage)
+
+
+@pytest.fixture
+def scene(home: Path, expected: dict[str, Told], tmp_path: Path) -> Iterator[Scene]:
+    """On each kind of catalogue."""
+    made = Scene(home, expected, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def small(expected: dict[str, Told], tmp_path: Path) -> Iterator[Scene]:
+    """In a folder, with SQLite."""
+    made = Scene(tmp_path / "archive", expected, tmp_path)
+    yield made
+    made.close()
+
+
+def some(expected: dict[str, Told], files: Sequence[Path]) -> dict[str, Told]:
+    return {path.name: expected[path.name] for path in files}
+
+
+# At every step
+
+
+@pytest.fixture(scope="module")
+def deaths(
+    files: list[Path], expected: dict[str, Told], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Any, Future[None]]]:
+    """A worker dies at each moment, and another one goes on; two of these stories at a time."""
+    two = files[:2]
+    template = Scene(tmp_path_factory.mktemp("template") / "archive", some(expected, two), Path())
+    template.submit(*two)
+
+    def play(story: Callable[[Scene], None]) -> None:
+        scratch = tmp_path_factory.mktemp("scene")
+        shutil.copytree(template.home, scratch / "archive")
+        scene = Scene(scratch / "archive", template.expected, scratch)
+        story(scene)
+        scene.finish()
+        scene.check()
+        shutil.rmtree(scratch)
+
+    def by_worker(point: str, times: int) -> Callable[[Scene], None]:
+        return lambda scene: scene.die(point, times)
+
+    def by_successor(point: str) -> Callable[[Scene], None]:
+        return lambda scene: (scene.die("committed", 1), scene.die(point, 1))[0]
+
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            **{moment: pool.submit(play, by_worker(*moment)) for moment in MOMENTS},
+            **{point: pool.submit(play, by_successor(point)) for point in OF_TAKING_OVER},
+        }
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: f"{moment[0]}-{moment[1]}")
+def test_a_worker_that_dies_at_any_step_is_followed_by_one_that_goes_on(
+    moment: tuple[str, int], deaths: dict[Any, Future[None]]
+) -> None:
+    deaths[moment].result()
+
+
+@pytest.mark.parametrize("point", OF_TAKING_OVER)
+def test_one_that_dies_while_taking_over_too(point: str, deaths: dict[Any, Future[None]]) -> None:
+    deaths[point].result()
+
+
+@pytest.mark.parametrize("point", OF_SUBMITTING)
+def test_who_submits_may_die_and_submit_again(point: str, small: Scene, files: list[Path]) -> None:
+    paths = [str(path) for path in files[:2]]
+    assert ended(small.start(submit=tuple(paths), die_at=(point, 2))) == KILLED
+    assert small.events() == [f"acknowledged {files[0].name} 1"]
+    small.finish(submit=tuple(paths))
+    small.finish()
+    small.check([path.name for path in files[:2]])
+    assert small.heard() == sum(SIZES[:2])
+
+
+def test_what_was_acknowledged_is_done_without_submitting_again(small: Scene, files: list[Path]) -> None:
+    """Its job is in the catalogue; that it is not queued yet is found."""
+    paths = tuple(str(path) for path in files[:2])
+    assert ended(small.start(submit=paths, die_at=("given", 2))) == KILLED
+    small.finish()
+    small.check([path.name for path in files[:2]])
+
+
+# At random moments
+
+
+def at_random(scene: Scene, files: Sequence[Path], workers: int, kills: int, seed: int, **further: Any) -> None:
+    """So many workers are at it, and some random one is killed and replaced time after time, until all is done or there
+    were `kills`; then they end by themselves."""
+    draw = random.Random(seed)
+    scene.submit(*files)
+    team = [scene.start(**further) for _ in range(workers)]
+    while len(scene.killed) < kills and any(process.is_alive() for process in team):
+        time.sleep(draw.uniform(0.2, 1.4))
+        place = draw.randrange(workers)
+        scene.kill(team[place], f"{time.monotonic():.3f}")
+        team[place] = scene.start(**further)
+    assert [ended(process) for process in team] == [0] * workers, scene.events()
+    scene.finish()  # the last of them may have been killed when all was done
+    scene.check()
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Told where the test fails."""
+    chosen = int(os.environ.get("AUDIO_STORAGE_TEST_SEED") or random.randrange(10**6))
+    sys.stdout.write(f"AUDIO_STORAGE_TEST_SEED={chosen}\n")
+    return chosen
+
+
+def test_killed_at_random_moments(small: Scene, files: list[Path], seed: int) -> None:
+    at_random(small, files, workers=1, kills=20, seed=seed, milliseconds=150)
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_several_on_a_server_killed_at_random(
+    workers: int, small: Scene, files: list[Path], seed: int, postgres_server: Server, postgres_template: str
+) -> None:
+    with Catalogues(postgres_server, postgres_template).at(small.home):
+        at_random(small, files, workers, kills=2 * workers, seed=seed, milliseconds=150)
+        small.close()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_killed_two_hundred_times(
+    expected: dict[str, Told],
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres_server: Server,
+    postgres_template: str,
+    seed: int,
+) -> None:
+    """Archive after archive, on both kinds of catalogue, with one, two and four workers."""
+    folder = tmp_path_factory.mktemp("soak")
+    files = working.talks(folder / "files", (7, 4, 6, 3, 5, 8))
+    whole, kills, rounds = undisturbed(files, folder / "undisturbed"), 0, 0
+    while kills < 200:
+        catalogues = Catalogues(postgres_server, postgres_template) if rounds % 2 else Catalogues()
+        scratch = tmp_path_factory.mktemp("round")
+        with catalogues.at(scratch / "archive") as home:
+            scene = Scene(home, whole, scratch)
+            workers = (1, 2, 4)[rounds // 2 % 3]
+            at_random(scene, files, workers, min(40, 200 - kills), seed + rounds, milliseconds=150)
+            scene.close()
+        kills, rounds = kills + len(scene.killed), rounds + 1
+    sys.stdout.write(f"{kills} kills in {rounds} archives\n")
+
+
+# Taking over, stopping, leaving
+
+
+def wait_until_working(scene: Scene, heard: int = 1) -> None:
+    scene.wait_for(lambda: scene.heard() >= heard)
+
+
+def test_one_that_gives_no_sign_of_life_is_replaced_and_does_no_harm(
+    scene: Scene, files: list[Path], record_property: Callable[[str, object], None]
+) -> None:
+    scene.submit(files[0])
+    sleeper = scene.start(milliseconds=1_500)
+    wait_until_working(scene)
+    time.sleep(0.5)
+    os.kill(sleeper.pid, signal.SIGSTOP)  # while it hears: it holds no lock
+    stopped = time.monotonic()
+    other = scene.start(name="other")
+    scene.wait_for(lambda: any(event.startswith("took_over") for event in scene.events()), seconds=35)
+    record_property("seconds until others took over", taken := time.monotonic() - stopped)
+    assert taken < 30
+    wait_until_working(scene, 2)
+    os.kill(sleeper.pid, signal.SIGCONT)
+    scene.killed.append("stopped")  # it may hear its batch to the end, which another has heard
+    assert [ended(other), ended(sleeper)] == [0, 0]
+    scene.check([files[0].name])
+
+
+def test_one_that_is_told_to_stop_leaves_after_the_window_in_hand(scene: Scene, files: list[Path]) -> None:
+    [job] = scene.submit(files[2])
+    worker = scene.start(milliseconds=400, until_done=False)
+    wait_until_working(scene)
+    worker.terminate()
+    assert ended(worker, seconds=20) == 0
+    assert (scene.heard(), scene.events()[-1]) == (BATCH, "left")
+    with AudioStorageSystem(scene.home) as storage:
+        assert storage.jobs.get(job.id).state is JobState.WAITING and storage.jobs.workers() == []
+    scene.finish()
+    scene.check([files[2].name])
+    assert scene.heard() == SIZES[2]
+
+
+def test_the_command_leaves_in_good_order_too(small: Scene, files: list[Path]) -> None:
+    small.submit(files[2])
+    command = [sys.executable, working.__file__, str(small.scratch / "heard"), "400"]
+    worker = subprocess.Popen(
+        [*command, "worker", "--archive", str(small.home), "--json"], stdout=subprocess.PIPE, text=True
+    )
+    wait_until_working(small)
+    worker.terminate()
+    output, _ = worker.communicate(timeout=30)
+    assert worker.returncode == 0 and '"unfinished": 1' in output
+    small.finish()
+    small.check([files[2].name])
+    assert small.heard() == SIZES[2]
+
+
+def test_workers_may_have_the_same_name(scene: Scene, files: list[Path]) -> None:
+    scene.submit(*files)
+    first, second = (scene.start(name="twin", milliseconds=100) for _ in range(2))
+    wait_until_working(scene, 4)
+    scene.kill(first, "twin")
+    assert ended(second) == 0
+    scene.check()
+
+
+def test_a_recording_that_kills_its_workers_is_given_up_and_others_are_done(small: Scene, files: list[Path]) -> None:
+    jobs = small.submit(*files)
+    with AudioStorageSystem(small.home) as storage:
+        deadly = working.first_window(storage, jobs[1].audio_id)
+    for _ in range(60):
+        if (how := ended(small.start(deadly=(deadly,), concurrency=2))) == 0:
+            break
+        assert how == KILLED
+        small.killed.append("by the recording")
+    with AudioStorageSystem(small.home) as storage:
+        ends = {job.audio_id: (job.state, job.code) for job in storage.jobs.find()}
+        dead = ends.pop(jobs[1].audio_id)
+        assert dead == (JobState.FAILED, "worker_died")
+        assert set(ends.values()) == {(JobState.DONE, None)}
+        storage.jobs.retry(jobs[1].id)
+    small.finish()
+    small.check()
+
+
+def test_the_wall_clock_may_jump(scene: Scene, files: list[Path], seed: int) -> None:
+    at_random(scene, files, workers=2, kills=4, seed=seed, milliseconds=100, jumps=seed)
+
+
+# The archive's own database, store and disk
+
+
+def test_the_server_may_be_restarted_in_the_middle(small: Scene, files: list[Path]) -> None:
+    with started() as server:
+        assert server.folder
+        small.home.mkdir()
+        (small.home / FILE).write_text(f'database_url = "{server.url()}"\n')
+        small.submit(*files)
+        team = [small.start(milliseconds=300) for _ in range(2)]
+        for heard in (3, 7):
+            wait_until_working(small, heard)
+            Programs.found().stop(server.folder, "immediate")
+            time.sleep(1)
+            Programs.found().start(server.folder, server.port)
+            small.killed.append("the server")
+        small.killed += small.killed  # each of two workers may repeat a batch
+        assert [ended(process) for process in team] == [0, 0]
+        assert not {"failed", "again"} & {event.split()[0] for event in small.events()}
+        assert any(event.startswith("waiting") for event in small.events())
+        small.check()
+
+
+def test_a_store_may_fail_now_and_then(
+    small: Scene, files: list[Path], bad_day: faulty.Day, s3_url: str, seed: int
+) -> None:
+    small.home.mkdir()
+    (small.home / FILE).write_text(f'blobs_url = "{s3_url}"\n')
+    draw = random.Random(seed)
+    small.submit(*files)
+    bad_day.fault = lambda method, path, number: draw.choice([None] * 4 + [500, 503, "silence", "half"])
+    team = [small.start(milliseconds=20) for _ in range(2)]
+    time.sleep(draw.uniform(1, 2))
+    small.kill(team.pop(), "one of two")
+    bad_day.fault = lambda method, path, number: "silence"  # nothing works any more
+    time.sleep(4)
+    bad_day.fault = lambda method, path, number: draw.choice([None] * 4 + [500, 503, "silence", "half"])
+    assert ended(team[0]) == 0
+    assert not {"failed", "again"} & {event.split()[0] for event in small.events()}
+    bad_day.fault = lambda method, path, number: None
+    small.check()
+
+
+def test_the_disk_may_be_full_in_the_middle(small: Scene, files: list[Path]) -> None:
+    with disk(small.home, "24m"):
+        small.submit(*files)
+        filler = small.home / "filler"
+        with filler.open("wb") as file:
+            try:
+                while True:
+                    file.write(bytes(65536))
+                    file.flush()
+            except OSError:
+                pass
+        worker = small.start(milliseconds=20)
+        small.wait_for(lambda: any(event.startswith("waiting") for event in small.events()))
+        filler.unlink()
+        assert ended(worker) == 0
+        assert not {"failed", "again"} & {event.split()[0] for event in small.events()}
+        small.check()
+
+
+@contextmanager
+def disk(folder: Path, size: str) -> Iterator[None]:
+    """A small disk of its own for this folder; skipped where nobody may have one."""
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True)
+    if done.returncode:
+        pytest.skip("no small disk can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -54,6 +54,7 @@ METHODS = {
     "get_user_audio",
     "home",
     "list_recordings",
+    "models",
     "open_audio",
     "record_and_store_audio",
     "reindex",

@@ -30,6 +30,7 @@ from audio_storage_system.deletion import Receipt
 from audio_storage_system.diagnosis import Check, Model
 from audio_storage_system.errors import AudioStorageSystemError
 from audio_storage_system.jobs import JobEvent, Jobs, Worker
+from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.pipeline import Change, Comparison, Decision, Made
 from audio_storage_system.records import Job, JobState, Outcome, Priority, Recording, Segment, Transcript, Word
 from audio_storage_system.search import Filter
@@ -40,7 +41,7 @@ from audio_storage_system.transfer import CopyProblem, CopyProgress, TableCount
 TARGET = Path(__file__).parents[1] / "docs" / "reference"
 # What methods take and return without its name being needed.
 VALUES = (
-    *(Filter, Recording, Transcript, Outcome, Segment, Word, Citation, Receipt, Recovered, Check, Model),
+    *(Filter, Recording, Transcript, Outcome, Segment, Word, Citation, Receipt, Recovered, Check, Model, LoadedModel),
     *(CopyProgress, CopyProblem, TableCount, Job, JobState, Priority, JobEvent),
     *(Made, Decision, Comparison, Change, Plan, Reembedded),
 )
@@ -66,9 +67,9 @@ def pages() -> dict[str, str]:
 def cli_page() -> Iterator[str]:
     """The commands with their arguments and options."""
     yield from ("# Command line", "", str(app.info.help), "", str(app.info.epilog), "")
-    yield "Exit codes: 0 done · 1 part of it failed · 2 wrong usage · 130 stopped with Ctrl-C · 70 a defect of ours ·"
-    yield "every other as in [errors](errors.md). With `--json` an error is the one document on stdout:"
-    yield from ('`{"error": {"code", "message", "retryable"}}`.', "")
+    yield "Exit codes: 0 done · 1 part of it failed · 2 wrong usage · 130 stopped with Ctrl-C · 143 by SIGTERM ·"
+    yield "70 a defect of ours · every other as in [errors](errors.md). With `--json` an error is the one document on"
+    yield from ('stdout: `{"error": {"code", "message", "retryable"}}`.', "")
     for path, callback in _commands("audio-storage", app):
         yield from _command(path, callback)
 

@@ -103,8 +103,8 @@ def _root(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code: 0 done, 1 part of it failed, 2 wrong usage, 130 stopped with Ctrl-C, 70 a defect
-    of this program, else the code of the error's class."""
+    """Run one command; its exit code: 0 done, 1 part of it failed, 2 wrong usage, 130 stopped with Ctrl-C, 143 by
+    SIGTERM, 70 a defect of this program, else the code of the error's class."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = given[: given.index("--")] if "--" in given else given
     prepare_streams()

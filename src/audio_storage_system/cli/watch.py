@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -127,9 +128,9 @@ class _Watch:
         self._begin()
         try:
             while self.exit_code is None:
-                took, due = self._look()
-                self._add(due[:AT_ONCE])
-                if len(due) <= AT_ONCE:
+                took, due = self._look(AT_ONCE)
+                self._add(due)
+                if len(due) < AT_ONCE:
                     time.sleep(max(SHORTEST_PAUSE, REST * took, self.patience))
         except KeyboardInterrupt as stop:
             self.exit_code = 0 if stop.args == (signal.SIGTERM,) else 130
@@ -160,15 +161,15 @@ class _Watch:
         self.told.event("stopped", f"Stopped: {', '.join(f'{n} {event}' for event, n in counts.items())}", **counts)
         return self.exit_code if self.exit_code is not None else int(bool(counts["failed"]))
 
-    def _look(self) -> tuple[float, list[tuple[str, Stamp]]]:
-        """How long the look took, and what is due: settled, and open for writing nowhere."""
+    def _look(self, limit: int | None = None) -> tuple[float, list[tuple[str, Stamp]]]:
+        """How long the look took, and the first files that are due: settled, and open for writing nowhere."""
         begun = time.monotonic()
         seen = look(self.folder, self.home)
         for path, message in seen.problems:
             self.told.remark("unreadable", path, message)
         self.told.forget("unreadable", {path for path, _ in seen.problems})
         ready = self.arrivals.settled(seen.files, time.monotonic(), complete=not seen.problems)
-        due = [item for item in ready if not self._is_open(item[0])]
+        due = list(islice((item for item in ready if not self._is_open(item[0])), limit))
         return time.monotonic() - begun, due
 
     def _is_open(self, path: str) -> bool:

@@ -121,10 +121,12 @@ class _Watch:
     told: Told
     stopping: Stopping = field(default_factory=Stopping)
     exit_code: int | None = None  # set where going on makes no sense
+    enduring: bool = False  # what may pass is waited for
     patience: float = 0.0
 
     def forever(self) -> int:
         """Look, add what has settled, wait, until a signal; the exit code."""
+        self.enduring = True
         self._begin()
         try:
             while self.exit_code is None:
@@ -147,7 +149,7 @@ class _Watch:
             self._add(due)
         except KeyboardInterrupt:
             self.exit_code = 130
-        for path in self.arrivals.waiting:
+        for path in self.arrivals.waiting if self.exit_code is None else ():
             self.told.remark("left", path, f"{path} is still being written, left alone")
         return self._end()
 
@@ -194,6 +196,8 @@ class _Watch:
         if isinstance(result, Failure) and result.fatal:
             self._hold(result)
             raise Enough
+        if isinstance(result, Failure) and not os.path.lexists(path):
+            return  # moved on meanwhile: it will be seen where it is now
         self.arrivals.note(path, stamp)
         if isinstance(result, Failure):
             self.told.event("failed", f"Failed: {path}: {result.message}", **result.as_dict())
@@ -205,7 +209,7 @@ class _Watch:
 
     def _hold(self, failure: Failure) -> None:
         """The archive itself refuses. Where that may pass, everything is tried again later."""
-        if failure.retryable:
+        if failure.retryable and self.enduring:
             self.patience = PATIENCE
             self.told.remark("holding", failure.code, f"{failure.message} Trying again every {PATIENCE:.0f} s.")
             self.stopping = Stopping()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,7 @@ from audio_storage_system.errors import InvalidInput, NotFound, StorageFull, Too
 from audio_storage_system.formats import Document, reading, write
 from audio_storage_system.formats.reading import read_file
 from audio_storage_system.records import Outcome, Segment, Word
-from batch import Command, commands, make, recording
+from batch import Command, commands, make, recording, start
 
 SRT = """1
 00:00:00,000 --> 00:00:02,000
@@ -246,7 +250,8 @@ def test_what_cannot_be_read_stores_nothing(storage: AudioStorageSystem, meeting
 def long_srt(cues: int) -> str:
     def cue(number: int) -> str:
         minutes, seconds = divmod(number * 7 // 4, 60)  # pauses now and then
-        return f"{minutes:02}:{seconds:02}.000 --> {minutes:02}:{seconds:02}.900\nword{number} and more\n"
+        clock = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+        return f"{clock}.000 --> {clock}.900\nword{number} and more\n"
 
     return "WEBVTT\n\n" + "\n".join(map(cue, range(cues)))
 
@@ -274,6 +279,35 @@ def test_an_import_cut_short_is_finished_by_the_next_without_double_or_gap(
         meeting, put(tmp_path, "whole.vtt", long_srt(1500) + "\n"), generate_embeddings=False
     )
     assert passages(storage, other.transcript_id) == passages(storage, version.id)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent differently there")
+def test_an_import_killed_is_finished_by_the_same_command(meeting: Path, tmp_path: Path) -> None:
+    file, place, cues = put(tmp_path, "long.vtt", long_srt(6000)), tmp_path / "local", 6000
+    words = ("transcripts", "import", file, "--audio", meeting, "--no-embeddings", "--archive", place)
+    process = start(*words)
+    deadline = time.monotonic() + 60
+    while not kept(place) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert 0 < kept(place) <= cues
+    again = start(*words)
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert out.splitlines()[-1] in ("1 imported", "0 imported, 1 imported before")
+    with AudioStorageSystem(place, create=False) as storage:
+        (version,) = storage.transcripts(1)
+        texts = [segment.text for segment in storage.segments(version.id)]
+    assert version.active
+    assert texts == [f"word{number} and more" for number in range(cues)]
+
+
+def kept(place: Path) -> int:
+    """How many segments are committed."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{place}/audio_storage.db?mode=ro", uri=True)) as it:
+        return int(it.execute("select count(*) from segments").fetchone()[0])
+    return 0
 
 
 def passages(storage: AudioStorageSystem, transcript_id: int) -> list[tuple[Any, ...]]:

@@ -297,6 +297,40 @@ def test_storage_that_is_away_is_tried_again_and_nothing_counts_as_failed(
     assert answer.code == 130
 
 
+def test_once_ends_with_the_code_of_what_keeps_it_from_adding(
+    run: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(folder, "a.wav")
+    unknown = run("watch", folder, *WATCH, "--whisper-model", "nonsense:x")
+    assert [event["event"] for event in unknown.events] == ["watching", "error", "stopped"]
+    assert (unknown.code, unknown.events[1]["code"]) == (2, "unknown_spec")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StorageUnavailable(place="s3://bucket", reason="no route")
+
+    monkeypatch.setattr(AudioStorageSystem, "store_audio_file", refuse)
+    away = run("watch", folder, "--no-transcribe", *WATCH)
+    assert [event["event"] for event in away.events] == ["watching", "error", "stopped"]
+    assert away.code == StorageUnavailable.exit_code
+
+
+def test_a_file_that_is_moved_just_before_it_is_read_has_not_failed(
+    run: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = make(folder, "a.wav")
+    store = AudioStorageSystem.store_audio_file
+
+    def moved(*arguments: Any, **given: Any) -> Any:
+        path.rename(folder / "b.wav")
+        return store(*arguments, **given)
+
+    monkeypatch.setattr(AudioStorageSystem, "store_audio_file", moved)
+    answer = run("watch", folder, "--no-transcribe", *WATCH)
+    assert (answer.code, answer.told("failed")) == (0, [])
+    monkeypatch.setattr(AudioStorageSystem, "store_audio_file", store)
+    assert run("watch", folder, "--no-transcribe", *WATCH).told("added") == ["b.wav"]
+
+
 # --- the command, as a process ---------------------------------------------------------------------------------------
 
 
@@ -369,4 +403,5 @@ def test_after_kill_9_the_next_watch_goes_on_without_doubles(folder: Path, archi
         assert process.wait(30) == 130
     after = stored(archive)
     assert len(after) == len(set(after.values())) == len(paths)
-    assert before.items() <= after.items()
+    assert set(before.values()) <= set(after.values())
+    assert sorted(after) == [path.name for path in paths], "what was adopted nameless has its name by now"

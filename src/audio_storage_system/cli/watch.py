@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -123,16 +124,18 @@ class _Watch:
     told: Told
     stopping: Stopping = field(default_factory=Stopping)
     exit_code: int | None = None  # set where going on makes no sense
+    enduring: bool = False  # what may pass is waited for
     patience: float = 0.0
 
     def forever(self) -> int:
         """Look, add what has settled, wait, until a signal; the exit code."""
+        self.enduring = True
         self._begin()
         try:
             while self.exit_code is None:
-                took, due = self._look()
-                self._add(due[:AT_ONCE])
-                if len(due) <= AT_ONCE:
+                took, due = self._look(AT_ONCE)
+                self._add(due)
+                if len(due) < AT_ONCE:
                     time.sleep(max(SHORTEST_PAUSE, REST * took, self.patience))
         except KeyboardInterrupt as stop:
             self.exit_code = 0 if stop.args == (signal.SIGTERM,) else 130
@@ -149,7 +152,7 @@ class _Watch:
             self._add(due)
         except KeyboardInterrupt:
             self.exit_code = 130
-        for path in self.arrivals.waiting:
+        for path in self.arrivals.waiting if self.exit_code is None else ():
             self.told.remark("left", path, f"{path} is still being written, left alone")
         return self._end()
 
@@ -163,15 +166,15 @@ class _Watch:
         self.told.event("stopped", f"Stopped: {', '.join(f'{n} {event}' for event, n in counts.items())}", **counts)
         return self.exit_code if self.exit_code is not None else int(bool(counts["failed"]))
 
-    def _look(self) -> tuple[float, list[tuple[str, Stamp]]]:
-        """How long the look took, and what is due: settled, and open for writing nowhere."""
+    def _look(self, limit: int | None = None) -> tuple[float, list[tuple[str, Stamp]]]:
+        """How long the look took, and the first files that are due: settled, and open for writing nowhere."""
         begun = time.monotonic()
         seen = look(self.folder, self.home)
         for path, message in seen.problems:
             self.told.remark("unreadable", path, message)
         self.told.forget("unreadable", {path for path, _ in seen.problems})
         ready = self.arrivals.settled(seen.files, time.monotonic(), complete=not seen.problems)
-        due = [item for item in ready if not self._is_open(item[0])]
+        due = list(islice((item for item in ready if not self._is_open(item[0])), limit))
         return time.monotonic() - begun, due
 
     def _is_open(self, path: str) -> bool:
@@ -196,6 +199,8 @@ class _Watch:
         if isinstance(result, Failure) and result.fatal:
             self._hold(result)
             raise Enough
+        if isinstance(result, Failure) and not os.path.lexists(path):
+            return  # moved on meanwhile: it will be seen where it is now
         self.arrivals.note(path, stamp)
         if isinstance(result, Failure):
             self.told.event("failed", f"Failed: {path}: {result.message}", **result.as_dict())
@@ -207,7 +212,7 @@ class _Watch:
 
     def _hold(self, failure: Failure) -> None:
         """The archive itself refuses. Where that may pass, everything is tried again later."""
-        if failure.retryable:
+        if failure.retryable and self.enduring:
             self.patience = PATIENCE
             self.told.remark("holding", failure.code, f"{failure.message} Trying again every {PATIENCE:.0f} s.")
             self.stopping = Stopping()

@@ -232,6 +232,17 @@ def test_an_archive_of_a_function_can_be_given_a_model(storage: AudioStorageSyst
     assert storage.generate_text_embedding("a").shape == (scripted.DIMENSION,)
 
 
+def test_a_function_whose_space_was_freed_gets_a_new_one(
+    storage: AudioStorageSystem, home: Path, tmp_path: Path
+) -> None:
+    storage.use_embedder(lambda text: np.array([len(text), 1.0]), name="lengths")
+    storage.reembed()
+    with AudioStorageSystem(home, create=False) as other:
+        other.reembed("scripted:two", drop_old=True)
+    storage.add(sound(tmp_path / "new.wav", 55))
+    assert storage.search_similar_audio("second 0 is spoken", mode="semantic", limit=1).hits
+
+
 def test_several_workers_share_the_work(storage: AudioStorageSystem) -> None:
     passages = many(storage)
     archive = storage._archive

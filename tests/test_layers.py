@@ -21,6 +21,7 @@ LAYERS = [
     {"pipeline", "search", "deletion"},
     {"archive"},
     {"diagnosis", "jobs", "live", "retention", "backup", "integrity", "transfer", "monitoring"},
+    {"facade"},
     {"system"},
     {"__init__"},  # the facade under its public name, for the skins above it
     {"cli", "server", "testing"},

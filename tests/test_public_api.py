@@ -42,6 +42,7 @@ METHODS = {
     "close",
     "context_pack",
     "delete",
+    "examine",
     "diff_transcripts",
     "exists",
     "export",
@@ -54,6 +55,9 @@ METHODS = {
     "get_transcript",
     "get_user_audio",
     "home",
+    "import_transcript",
+    "known_hashes",
+    "jobs",
     "list_recordings",
     "open_audio",
     "plan_reembedding",
@@ -65,9 +69,11 @@ METHODS = {
     "segments",
     "set_metadata",
     "stats",
+    "submit",
     "store_audio_file",
     "transcripts",
     "use_embedder",
+    "worker",
 }
 
 
@@ -94,7 +100,7 @@ def test_an_unknown_name_is_no_attribute() -> None:
 
 
 def test_the_facade_has_these_methods() -> None:
-    public = {name for name in vars(AudioStorageSystem) if not name.startswith("_")}
+    public = {name for name in dir(AudioStorageSystem) if not name.startswith("_")}
     assert public == METHODS, "a change of the public API: change this list, the documentation and CHANGELOG.md"
 
 

@@ -99,6 +99,7 @@ def _delete_rows(connection: Connection, audio_id: int) -> dict[str, int]:
         transcription_windows.c.transcript_id.in_(versions),
         transcripts.c.audio_file_id == audio_id,
         tables.metadata.c.audio_file_id == audio_id,
+        tables.jobs.c.audio_file_id == audio_id,
         audio_files.c.id == audio_id,
     ]
     order = (
@@ -109,6 +110,7 @@ def _delete_rows(connection: Connection, audio_id: int) -> dict[str, int]:
         transcription_windows,
         transcripts,
         tables.metadata,
+        tables.jobs,
         audio_files,
     )
     removed = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, TypeAlias
 
 MetadataValue: TypeAlias = str | int | float | bool | datetime | date | list[Any] | dict[str, Any] | None
@@ -179,6 +179,70 @@ class Transcript:
         data = {"transcript_id": self.id, **asdict(self)}
         del data["id"]
         data["retryable"] = bool(self.outcome and self.outcome.retryable)
+        return {key: jsonable(value) for key, value in data.items()}
+
+
+class Priority(IntEnum):
+    """Which jobs are done first."""
+
+    HIGH = 1
+    NORMAL = 2
+    LOW = 3
+
+
+class JobState(StrEnum):
+    """Where a job is. The last three are its ends."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DELAYED = "delayed"  # until it is tried again
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something to be done to a recording in the background.
+
+    kind: what; options: how. step, run: where it is, and how often a step was begun. failures, deaths: how often in a
+    row the step failed, or its worker died. code, reason: why it failed. turn: the round in which it is served among
+    those of the same priority.
+
+    worker, until, seconds_done, seconds: who is at it, when it is tried again, and how much of the recording is done;
+    known where jobs are listed.
+    """
+
+    id: int
+    kind: str
+    audio_id: int | None
+    options: Mapping[str, Any]
+    priority: Priority
+    share: str
+    turn: int
+    step: str
+    run: int
+    failures: int
+    deaths: int
+    state: JobState
+    code: str | None
+    reason: str | None
+    created_at: datetime
+    updated_at: datetime
+    worker: str | None = None
+    until: datetime | None = None
+    seconds_done: float | None = None
+    seconds: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able; the id under the name `job_id`."""
+        data = {"job_id": self.id, **asdict(self), "priority": self.priority.name.lower()}
+        for name in ("id", "run", "turn", "share", "deaths"):
+            del data[name]
         return {key: jsonable(value) for key, value in data.items()}
 
 

@@ -48,6 +48,8 @@ class Settings:
     blob_cache_bytes: how much of what was read from there is kept on this machine, so that it is fetched once; 0 for
         nothing.
     blob_cache_dir: the folder for that, with one folder below it for each place; empty for the user's cache folder.
+    remote_per_minute: how many jobs may begin to ask a service over the network in a minute, on all machines together;
+        0 for no limit.
     cdn_url: where a content delivery network serves the recordings; `audio_url` gives that address + key.
     """
 
@@ -73,6 +75,7 @@ class Settings:
     blob_cache_bytes: int = 2 * 1024**3
     blob_cache_dir: str = ""
     cdn_url: str = ""
+    remote_per_minute: int = 0
 
 
 def archive_home(place: str | os.PathLike[str] | None = None) -> Path:

@@ -194,6 +194,11 @@ class Spaces:
         found: tuple[Space, CombinedEmbedder] = self._find(EmbeddingKind.COMBINED, lambda _: self._weighted(), model)
         return found
 
+    def spec(self, kind: EmbeddingKind) -> str:
+        """How the embedder in use is opened."""
+        with self._database.read() as connection:
+            return stored.active_space(connection, kind).spec
+
     def available(self) -> Embedders:
         """Every embedder in use; those whose function is missing are left out."""
         return Embedders(_or_none(self.text), _or_none(self.audio), _or_none(self.combined))

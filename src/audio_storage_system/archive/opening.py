@@ -37,6 +37,13 @@ SPOOL = "spool"
 T = TypeVar("T")
 
 
+@dataclass
+class Streak:
+    """Whether the last file that was to be stored was stored already. A hint: threads may overwrite it as they like."""
+
+    duplicates: bool = False
+
+
 @dataclass(frozen=True)
 class Archive:
     """The parts of an open archive. `close` frees models and connections.
@@ -55,6 +62,7 @@ class Archive:
     replica: Replica | None = None
     query_vectors: QueryVectors = field(default_factory=QueryVectors)
     indexing: Indexing = field(default_factory=Indexing)
+    streak: Streak = field(default_factory=Streak)
 
     @property
     def owner_id(self) -> int:

@@ -52,7 +52,8 @@ def store(
     recorded_at: datetime | None,
     on_duplicate: OnDuplicate,
 ) -> pipeline.Stored:
-    """Store a file's bytes; see `pipeline.store`."""
+    """Store a file's bytes; see `pipeline.store`. After a file that was stored already, the next one is likely so too
+    (a run that is taken up again), and is looked for first."""
     stored = pipeline.store(
         archive.database,
         archive.blobs,
@@ -62,7 +63,9 @@ def store(
         recorded_at=recorded_at,
         on_duplicate=on_duplicate,
         max_bytes=archive.settings.max_file_bytes,
+        look_first=archive.streak.duplicates,
     )
+    archive.streak.duplicates = stored.duplicate
     sidecars.refresh(archive, stored.audio_id)
     return stored
 
@@ -89,13 +92,19 @@ def transcribe(
     return transcript_id
 
 
-def embed(archive: Archive, audio_id: int, transcript_id: int, source: pipeline.Source) -> int:
-    """Make every embedding that is missing for a version; how many were made. Where other spaces are put in use
-    meanwhile, it makes those of these as well."""
+def embed(
+    archive: Archive,
+    audio_id: int,
+    transcript_id: int,
+    source: pipeline.Source,
+    made_some: Callable[[], None] = lambda: None,
+) -> int:
+    """Make every embedding that is missing for a version; how many were made; see `pipeline.embed`. Where other spaces
+    are put in use meanwhile, it makes those of these as well."""
     made, embedders = 0, archive.spaces.available()
     while True:
         try:
-            made += pipeline.embed(archive.database, source, embedders, audio_id, transcript_id)
+            made += pipeline.embed(archive.database, source, embedders, audio_id, transcript_id, made_some)
         except NotFound:  # the space was freed, or it was the recording that was deleted
             if archive.spaces.available() == embedders:
                 raise
@@ -118,6 +127,12 @@ def said_in(archive: Archive, audio_id: int) -> Transcript | None:
     """The version that search follows, if there is one."""
     with archive.database.read() as connection:
         return transcripts.active_of(connection, audio_id)
+
+
+def version_of(archive: Archive, transcript_id: int) -> Transcript:
+    """One version. Raises `NotFound`."""
+    with archive.database.read() as connection:
+        return transcripts.get(connection, transcript_id)
 
 
 def said_or_raise(archive: Archive, audio_id: int) -> Transcript:

@@ -8,6 +8,7 @@ FOUNDING = "founding"
 SPACES = "spaces"
 FULL_TEXT = "full text"
 COPYING = "copying"
+WORKERS = "workers"
 
 
 def of_recording(audio_id: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -164,6 +165,23 @@ def speech_spans(connection: Connection, transcript_id: int) -> list[Span]:
     table = transcription_windows
     query = select(table.c.start_seconds, table.c.end_seconds).where(table.c.transcript_id == transcript_id)
     return [Span(start, end) for start, end in connection.execute(query.order_by(table.c.sequence))]
+
+
+def heard_until(connection: Connection, audio_id: int) -> float:
+    """How far into a recording its running version has come, in seconds."""
+    windows = select(func.max(transcription_windows.c.end_seconds)).join(transcripts)
+    running = windows.where(transcripts.c.audio_file_id == audio_id, transcripts.c.outcome.is_(None))
+    return float(connection.execute(running).scalar() or 0.0)
+
+
+def cut_short(connection: Connection, before: datetime) -> list[Transcript]:
+    """Running versions that have kept nothing since this moment, of recordings that no job is waiting for."""
+    windows, jobs = transcription_windows, tables.jobs
+    lately = exists().where(windows.c.transcript_id == transcripts.c.id, windows.c.created_at >= before)
+    waited = exists().where(jobs.c.audio_file_id == transcripts.c.audio_file_id, jobs.c.outcome.is_(None))
+    return select_where(
+        connection, transcripts.c.outcome.is_(None), transcripts.c.created_at < before, ~lately, ~waited
+    )
 
 
 def finish(connection: Connection, transcript_id: int, *, outcome: Outcome, reason: str | None) -> None:

@@ -17,6 +17,8 @@ from audio_storage_system.cli import (
     demo,
     doctor,
     export,
+    import_transcripts,
+    jobs,
     listing,
     metadata,
     record,
@@ -25,6 +27,8 @@ from audio_storage_system.cli import (
     retranscribe,
     search,
     transcripts,
+    watch,
+    worker,
 )
 from audio_storage_system.cli.output import Output, forget_stdout, hear_warnings, prepare_streams
 from audio_storage_system.errors import AudioStorageSystemError
@@ -53,17 +57,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="An archive for audio: store it, and find what was said, by whom and when.",
-    epilog="Each command takes --json (one JSON document on stdout, everything else on stderr) and, copy excepted, "
-    "--archive.",
+    epilog="Each command takes --json (one JSON document on stdout, or one per line where it goes on; everything else "
+    "on stderr) and, copy excepted, --archive.",
 )
 app.command("init")(archive.init)
 app.command("add")(add.add)
+app.command("watch")(watch.watch)
 app.command("record")(record.record)
 app.command("search")(search.search)
 app.command("list")(listing.list_recordings)
 app.command("show")(listing.show)
 app.command("export")(export.export)
 app.add_typer(transcripts.app, name="transcripts")
+transcripts.app.command("import")(import_transcripts.import_transcripts)
 app.command("retranscribe")(retranscribe.retranscribe)
 app.command("reembed")(reembed.reembed)
 app.add_typer(metadata.app, name="metadata")
@@ -71,6 +77,8 @@ app.command("rm")(remove.remove)
 app.command("stats")(archive.stats)
 app.command("reindex")(archive.reindex)
 app.command("copy")(copy.copy)
+app.command("worker")(worker.worker)
+app.add_typer(jobs.app, name="jobs")
 app.command("doctor")(doctor.doctor)
 app.command("models")(doctor.models)
 app.command("demo")(demo.demo)

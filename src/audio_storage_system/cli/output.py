@@ -33,9 +33,12 @@ class Output:
     def document(self, data: Any) -> None:
         """The one JSON document, with `--json` only."""
         if self.as_json:
-            ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-            text = json.dumps(jsonable(data), indent=2, ensure_ascii=ascii_only, allow_nan=False, default=str)
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(_as_json(data, indent=2) + "\n")
+
+    def event(self, data: Any, text: str) -> None:
+        """What happens while a command goes on: a line of JSON, or of text for people, at once."""
+        sys.stdout.write((_as_json(data) if self.as_json else text) + "\n")
+        sys.stdout.flush()
 
     def line(self, text: str = "") -> None:
         """A line for people; left out with `--json`."""
@@ -62,6 +65,11 @@ class Output:
         """Why a command ended early; with `--json` also as the document."""
         self.document({"error": error})
         say(f"Error: {error['message']}")
+
+
+def _as_json(data: Any, indent: int | None = None) -> str:
+    ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    return json.dumps(jsonable(data), indent=indent, ensure_ascii=ascii_only, allow_nan=False, default=str)
 
 
 def say(text: str) -> None:

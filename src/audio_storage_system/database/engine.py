@@ -30,7 +30,7 @@ class Database:
         self.engine: Engine = dialect.create()
         self.place = place
         self.writes = 0  # how many write transactions this process has ended: a replica asks for it
-        _reopen_after_fork(self.engine)
+        reopen_after_fork(self.engine)
 
     @classmethod
     def open(cls, path: Path) -> Database:
@@ -49,7 +49,7 @@ class Database:
         Raises `DeadlineExceeded`, or the `StorageFailed` that fits what the database says.
         """
         with (
-            self._translated(deadline),
+            self.translated(deadline),
             self._connect(deadline) as connection,
             self.dialect.reading(connection, deadline),
         ):
@@ -64,7 +64,7 @@ class Database:
         until it has written. `names` are of the form `recording:17`.
         """
         with (
-            self._translated(NEVER),
+            self.translated(NEVER),
             self._connect(NEVER) as connection,
             self.dialect.writing(connection, sorted(names)),
         ):
@@ -79,7 +79,7 @@ class Database:
         The name is held by a transaction on a second connection, which ends with it whatever happens; a lock of the
         session would be lost where a pooler hands every statement to another session.
         """
-        with self._translated(NEVER), self._connect(NEVER) as guard, guard.begin():
+        with self.translated(NEVER), self._connect(NEVER) as guard, guard.begin():
             key = func.hashtextextended(name, 0)
             if not guard.execute(select(func.pg_try_advisory_xact_lock(key))).scalar_one():
                 yield None
@@ -104,7 +104,8 @@ class Database:
                     raise ArchiveBusy(place=self.place) from error
 
     @contextmanager
-    def _translated(self, deadline: Deadline) -> Iterator[None]:
+    def translated(self, deadline: Deadline = NEVER) -> Iterator[None]:
+        """Raises what the database's driver says as the `StorageFailed` that fits, or `DeadlineExceeded`."""
         try:
             yield
         except DBAPIError as error:
@@ -119,7 +120,7 @@ class Database:
         self.engine.dispose()
 
 
-def _reopen_after_fork(engine: Engine) -> None:
+def reopen_after_fork(engine: Engine) -> None:
     """A connection must not be used on both sides of a fork: the child forgets the parent's without closing them."""
     if not hasattr(os, "register_at_fork"):
         return

@@ -42,6 +42,12 @@ def open_audio_embedder(spec: str) -> AudioEmbedder:
     return embedder
 
 
+def is_remote(spec: str) -> bool:
+    """Whether a service over the network embeds text for `spec`; a function of the user's is none."""
+    scheme = split_spec(spec)[0]
+    return scheme in TEXT_EMBEDDERS.schemes() and bool(getattr(TEXT_EMBEDDERS.load(spec), "remote", False))
+
+
 __all__ = [
     "AUDIO_EMBEDDERS",
     "BUNDLED_AUDIO",
@@ -51,6 +57,7 @@ __all__ = [
     "Matrix",
     "TextEmbedder",
     "Vector",
+    "is_remote",
     "open_audio_embedder",
     "open_text_embedder",
     "resolve",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ class TextEmbedder(ABC):
 
     model: str
     max_batch: int = 256
+    remote: ClassVar[bool] = False  # whether a service over the network does the work
 
     @property
     @abstractmethod

@@ -41,6 +41,7 @@ class OpenAIEmbedder(TextEmbedder):
     """
 
     max_batch = MAX_TEXTS
+    remote = True
 
     def __init__(self, argument: str) -> None:
         if not argument:

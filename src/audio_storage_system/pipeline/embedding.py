@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,12 +22,20 @@ SHORTEST_NON_SPEECH_SECONDS = 1.0
 PAIRS_AT_ONCE = 8  # their sound is in memory
 
 
-def embed(database: Database, source: Source, embedders: Embedders, audio_id: int, transcript_id: int) -> int:
+def embed(
+    database: Database,
+    source: Source,
+    embedders: Embedders,
+    audio_id: int,
+    transcript_id: int,
+    made_some: Callable[[], None] = lambda: None,
+) -> int:
     """Make every embedding of this version that does not exist yet; how many were made.
 
-    Raises `InvalidVector`, `NotFound`, `EngineUnavailable`; what was made before stays.
+    `made_some` is called after each batch that is kept, and may raise to leave the rest for another time. Raises
+    `InvalidVector`, `NotFound`, `EngineUnavailable`; what was made before stays.
     """
-    work = _Work(database, audio_id, transcript_id)
+    work = _Work(database, audio_id, transcript_id, made_some)
     made = work.words(*embedders.text) if embedders.text else 0
     if embedders.audio:
         made += work.sound(source, *embedders.audio)
@@ -45,6 +53,7 @@ class _Work:
     database: Database
     audio_id: int
     transcript_id: int
+    made_some: Callable[[], None]
 
     def words(self, space: Space, embedder: TextEmbedder) -> int:
         made = 0
@@ -109,6 +118,7 @@ class _Work:
         with self.database.write(locks.of_recording(self.audio_id)) as connection:
             recordings.must_exist(connection, self.audio_id)
             ids = embeddings.add(connection, space, rows, audio_id=self.audio_id, transcript_id=self.transcript_id)
+        self.made_some()
         return len(ids)
 
 

@@ -42,6 +42,11 @@ def open_transcriber(spec: str) -> Transcriber:
     return transcriber
 
 
+def is_remote(spec: str) -> bool:
+    """Whether a service over the network transcribes for `spec`. Raises as `resolve_transcriber`."""
+    return bool(getattr(TRANSCRIBERS.load(resolve_transcriber(spec)), "remote", False))
+
+
 __all__ = [
     "SAMPLE_RATE",
     "TRANSCRIBERS",
@@ -51,6 +56,7 @@ __all__ = [
     "Transcriber",
     "Window",
     "WindowResult",
+    "is_remote",
     "open_transcriber",
     "resolve_transcriber",
 ]

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,7 @@ class Transcriber(ABC):
     engine: str
     model: str
     capabilities: Capabilities
+    remote: ClassVar[bool] = False  # whether a service over the network does the work
 
     @property
     def spec(self) -> str:

@@ -47,6 +47,7 @@ class OpenAITranscriber(Transcriber):
     """
 
     engine = "openai"
+    remote = True
 
     def __init__(self, argument: str) -> None:
         self.model = argument or "whisper-1"

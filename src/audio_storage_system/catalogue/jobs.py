@@ -1,0 +1,181 @@
+"""Background jobs: what is to be done to a recording, how far it has come, and how it ended.
+
+A job goes through its steps in runs: each attempt at a step is one run, with a number of its own. The engine that hands
+runs to workers knows nothing but these numbers; what they mean is kept here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, func, insert, select, true, update
+
+from audio_storage_system.clock import utc_now
+from audio_storage_system.database.queries import within
+from audio_storage_system.database.tables import jobs
+from audio_storage_system.errors import NotFound
+from audio_storage_system.records import Job, JobState, Priority
+
+_UNFINISHED = jobs.c.outcome.is_(None)
+
+
+def add(
+    connection: Connection,
+    kind: str,
+    audio_ids: Sequence[int | None],
+    *,
+    step: str,
+    options: Mapping[str, Any],
+    priority: Priority,
+    share: str,
+) -> list[Job]:
+    """New jobs, one for each recording, waiting for their turns behind those of the same `share`."""
+    turn = _next_turn(connection, priority, share)
+    now = utc_now()
+    row = {
+        "kind": kind,
+        "options": dict(options),
+        "priority": priority.value,
+        "share": share,
+        "step": step,
+        "run": 1,
+        "failures": 0,
+        "deaths": 0,
+        "created_at": now,
+        "updated_at": now,
+    }
+    rows = [{**row, "audio_file_id": audio_id, "turn": turn + number} for number, audio_id in enumerate(audio_ids)]
+    if not rows:
+        return []
+    made = connection.execute(insert(jobs).returning(jobs, sort_by_parameter_order=True), rows)
+    return [_job(row) for row in made.mappings()]
+
+
+def _next_turn(connection: Connection, priority: Priority, share: str) -> int:
+    """The round in which the next job of this share is served: the one after its last waiting job's, or the round being
+    served now. So who brings a thousand jobs does not keep those waiting who bring one."""
+    waiting = select(func.max(jobs.c.turn)).where(_UNFINISHED, jobs.c.priority == priority.value)
+    mine = connection.execute(waiting.where(jobs.c.share == share)).scalar() or 0
+    served = select(func.min(jobs.c.turn)).where(_UNFINISHED, jobs.c.priority == priority.value)
+    return max(mine + 1, connection.execute(served).scalar() or 1)
+
+
+def get(connection: Connection, job_id: int) -> Job:
+    """One job. Raises `NotFound`."""
+    found = find(connection, job_id)
+    if found is None:
+        raise NotFound(kind="job", id=job_id)
+    return found
+
+
+def find(connection: Connection, job_id: int) -> Job | None:
+    """One job, if it is there still."""
+    row = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().first()
+    return _job(row) if row else None
+
+
+def select_where(
+    connection: Connection, *conditions: ColumnElement[bool], limit: int | None = None, offset: int = 0
+) -> list[Job]:
+    """Jobs that meet the conditions, the latest first."""
+    query = select(jobs).where(*conditions).order_by(jobs.c.id.desc()).limit(limit).offset(offset)
+    return [_job(row) for row in connection.execute(query).mappings()]
+
+
+def unfinished_after(connection: Connection, job_id: int, limit: int, since: datetime | None = None) -> list[Job]:
+    """The next jobs by id that have not ended; only those changed `since` then."""
+    recent = true() if since is None else jobs.c.updated_at >= since
+    query = select(jobs).where(_UNFINISHED, jobs.c.id > job_id, recent).order_by(jobs.c.id).limit(limit)
+    return [_job(row) for row in connection.execute(query).mappings()]
+
+
+def unfinished_for(connection: Connection, audio_ids: Iterable[int], kind: str) -> dict[int, Job]:
+    """The jobs of this kind that some of these recordings wait for, by recording; the latest of each."""
+    found = select_where(connection, _UNFINISHED, within(jobs.c.audio_file_id, audio_ids), jobs.c.kind == kind)
+    return {job.audio_id: job for job in reversed(found) if job.audio_id is not None}
+
+
+def outcomes(connection: Connection) -> dict[str | None, int]:
+    """How many jobs ended in which way; `None` for those that have not ended."""
+    rows = connection.execute(select(jobs.c.outcome, func.count()).group_by(jobs.c.outcome))
+    return {outcome: count for outcome, count in rows}  # noqa: C416 - rows are not pairs to the type checker
+
+
+def proceed(connection: Connection, job: Job, step: str) -> Job | None:
+    """Go on to the next step. `None` when the job was cancelled, deleted or taken over: this run counts no longer."""
+    return _move(connection, job, step=step, run=job.run + 1, failures=0, deaths=0, code=None, reason=None)
+
+
+def try_again(connection: Connection, job: Job, code: str, reason: str) -> Job | None:
+    """Have the step that failed run once more; `None` as for `proceed`."""
+    return _move(connection, job, run=job.run + 1, failures=job.failures + 1, code=code, reason=reason)
+
+
+def run_anew(connection: Connection, job: Job) -> Job | None:
+    """Have the present step run once more, through no fault of its own; `None` as for `proceed`."""
+    return _move(connection, job, run=job.run + 1)
+
+
+def finish(
+    connection: Connection, job: Job, state: JobState, code: str | None = None, reason: str | None = None
+) -> Job | None:
+    """End it in one of the states that are ends; `None` as for `proceed`."""
+    return _move(connection, job, outcome=state.value, code=code, reason=reason)
+
+
+def reopen(connection: Connection, job: Job) -> Job | None:
+    """Let a job that failed or was cancelled go on with the step at which it ended; `None` when that was done."""
+    values = {"outcome": None, "code": None, "reason": None, "failures": 0, "deaths": 0, "run": job.run + 1}
+    same = (jobs.c.id == job.id, jobs.c.run == job.run, jobs.c.outcome == job.state.value)
+    return _updated(connection, same, values)
+
+
+def note_death(connection: Connection, job: Job) -> Job | None:
+    """Count a worker that died in this run."""
+    return _move(connection, job, deaths=job.deaths + 1)
+
+
+def note_life(connection: Connection, job: Job) -> Job | None:
+    """It got further: the deaths until here were not its fault."""
+    return _move(connection, job, deaths=0)
+
+
+def is_current(connection: Connection, job_id: int, run: int) -> bool:
+    """Whether this run of the job still counts."""
+    same = (jobs.c.id == job_id, jobs.c.run == run, _UNFINISHED)
+    return connection.execute(select(jobs.c.id).where(*same)).first() is not None
+
+
+def forget(connection: Connection, before: datetime, limit: int) -> int:
+    """Remove up to so many jobs that ended before this moment; how many."""
+    old = select(jobs.c.id).where(jobs.c.outcome.is_not(None), jobs.c.updated_at < before).limit(limit)
+    ids = list(connection.execute(old).scalars())
+    connection.execute(jobs.delete().where(within(jobs.c.id, ids)))
+    return len(ids)
+
+
+def cancel_all(connection: Connection, job_ids: Iterable[int]) -> list[Job]:
+    """End those of these jobs that have not ended; which they are."""
+    mine = (within(jobs.c.id, job_ids), _UNFINISHED)
+    values = {"outcome": JobState.CANCELLED.value, "updated_at": utc_now()}
+    rows = connection.execute(update(jobs).where(*mine).values(**values).returning(jobs)).mappings()
+    return [_job(row) for row in rows]
+
+
+def _move(connection: Connection, job: Job, **values: Any) -> Job | None:
+    same = (jobs.c.id == job.id, jobs.c.run == job.run, _UNFINISHED)
+    return _updated(connection, same, values)
+
+
+def _updated(connection: Connection, same: Sequence[ColumnElement[bool]], values: Mapping[str, Any]) -> Job | None:
+    statement = update(jobs).where(*same).values(updated_at=utc_now(), **values).returning(jobs)
+    row = connection.execute(statement).mappings().first()
+    return _job(row) if row else None
+
+
+def _job(row: RowMapping) -> Job:
+    values = dict(row)
+    values["state"] = JobState(values.pop("outcome") or JobState.WAITING)
+    return Job(audio_id=values.pop("audio_file_id"), priority=Priority(values.pop("priority")), **values)

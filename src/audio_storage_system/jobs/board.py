@@ -1,0 +1,200 @@
+"""The board of jobs: what was given, how far it is, and what can be done about it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import ColumnElement
+
+from audio_storage_system.archive import Archive
+from audio_storage_system.catalogue import jobs, recordings, transcripts, workers
+from audio_storage_system.catalogue.workers import WorkerRow
+from audio_storage_system.database.tables import jobs as table
+from audio_storage_system.errors import Conflict, InvalidInput, StorageFailed
+from audio_storage_system.jobs import steps
+from audio_storage_system.jobs.runs import Run, Runs, RunState
+from audio_storage_system.records import Job, JobState, Priority
+
+logger = logging.getLogger(__name__)
+
+ENDS = tuple(state for state in JobState if state.ended)
+POLL_SECONDS = 0.2
+
+
+class Jobs:
+    """The background jobs of an archive, which its workers do. Safe to share between threads."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self.runs = Runs(archive.database, archive.home)
+
+    def submit(
+        self,
+        kind: str,
+        audio_ids: Sequence[int],
+        options: Mapping[str, Any],
+        *,
+        priority: Priority | str = Priority.NORMAL,
+        share: str | None = None,
+    ) -> list[Job]:
+        """Give a job for each of these recordings. Where one waits already for the same, that one is returned.
+
+        They are in the catalogue when this returns; should the process end before they are queued, the sweep of a
+        worker queues them.
+        """
+        level = priority_of(priority)
+        step, whose = steps.first_of(kind), share or str(self._archive.owner_id)
+        with self._archive.database.write() as connection:
+            given = {
+                audio_id: job
+                for audio_id, job in jobs.unfinished_for(connection, audio_ids, kind).items()
+                if _same(job.options, options)
+            }
+            fresh = [audio_id for audio_id in audio_ids if audio_id not in given]
+            made = jobs.add(connection, kind, fresh, step=step, options=options, priority=level, share=whose)
+        self._queue_if_possible(made)
+        given |= dict(zip(fresh, made, strict=True))
+        return [given[audio_id] for audio_id in audio_ids]
+
+    def _queue_if_possible(self, waiting: Sequence[Job]) -> None:
+        """A job counts from when the catalogue has it: a worker queues what could not be queued here."""
+        try:
+            self.queue(waiting)
+        except StorageFailed as error:
+            logger.warning("%d jobs are stored, and will be queued by the next worker: %s", len(waiting), error)
+
+    def queue(self, waiting: Sequence[Job], delay_seconds: float | None = None) -> None:
+        """Put the present runs of these jobs into their queues."""
+        self.runs.enqueue([Run.of(job, steps.queue_of(self._archive, job)) for job in waiting], delay_seconds)
+
+    def get(self, job_id: int) -> Job:
+        """One job. Raises `NotFound`."""
+        with self._archive.database.read() as connection:
+            job = jobs.get(connection, job_id)
+        return self._told([job])[0]
+
+    def find(
+        self,
+        state: JobState | str | None = None,
+        *,
+        audio_id: int | None = None,
+        limit: int | None = 100,
+        offset: int = 0,
+    ) -> list[Job]:
+        """Jobs, the latest first; `state`: only those in it. Raises `InvalidInput` for a state that does not exist."""
+        wanted = None if state is None else state_of(state)
+        conditions: list[ColumnElement[bool]] = [] if audio_id is None else [table.c.audio_file_id == audio_id]
+        if wanted is not None:
+            conditions.append(table.c.outcome == wanted.value if wanted.ended else table.c.outcome.is_(None))
+        sifted = wanted is None or wanted.ended
+        with self._archive.database.read() as connection:
+            page = (limit, offset) if sifted else (None, 0)
+            found = jobs.select_where(connection, *conditions, limit=page[0], offset=page[1])
+        told = self._told(found)
+        if sifted:
+            return told
+        chosen = [job for job in told if job.state is wanted]
+        return chosen[offset:] if limit is None else chosen[offset : offset + limit]
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs are in each state."""
+        with self._archive.database.read() as connection:
+            ends = jobs.outcomes(connection)
+        counts = {state.value: ends.get(state.value, 0) for state in ENDS}
+        counts["unfinished"] = ends.get(None, 0)
+        return counts
+
+    def workers(self) -> list[WorkerRow]:
+        """Every worker that is at work, or was a moment ago."""
+        with self._archive.database.read() as connection:
+            return workers.present(connection)
+
+    def cancel(self, *job_ids: int) -> list[Job]:
+        """End these jobs; those that this ended. What they have stored stays. One being worked at stops after the
+        window in hand. Raises `NotFound`."""
+        with self._archive.database.write() as connection:
+            for job_id in job_ids:
+                jobs.get(connection, job_id)
+            ended = jobs.cancel_all(connection, job_ids)
+        self.runs.cancel([f"job:{job.id}:{job.run}" for job in ended])
+        return ended
+
+    def retry(self, *job_ids: int) -> list[Job]:
+        """Let jobs that failed or were cancelled go on at the step where they ended. Raises `NotFound`, and `Conflict`
+        for one that did neither."""
+        reopened = []
+        with self._archive.database.write() as connection:
+            for job_id in job_ids:
+                job = jobs.get(connection, job_id)
+                if job.state not in (JobState.FAILED, JobState.CANCELLED):
+                    raise Conflict(reason=f"Job {job_id} has not failed: it is {job.state}")
+                reopened += [again] if (again := jobs.reopen(connection, job)) else []
+        self.queue(reopened)
+        return reopened
+
+    def wait(self, job_ids: Iterable[int], timeout: float | None = None) -> list[Job]:
+        """These jobs once they have ended, or as they are after `timeout` seconds."""
+        until = None if timeout is None else time.monotonic() + timeout
+        wanted = list(job_ids)
+        while True:
+            with self._archive.database.read() as connection:
+                found = [jobs.get(connection, job_id) for job_id in wanted]
+            if all(job.state.ended for job in found) or (until is not None and time.monotonic() > until):
+                return self._told(found)
+            time.sleep(POLL_SECONDS)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.runs.close()
+
+    def _told(self, found: list[Job]) -> list[Job]:
+        """The same jobs with where their runs are and how much is done of them."""
+        going = [job for job in found if not job.state.ended]
+        states = self.runs.states([f"job:{job.id}:{job.run}" for job in going]) if going else {}
+        names = {str(worker.id): f"{worker.name}@{worker.host}" for worker in self.workers()} if going else {}
+        return [self._tell(job, states.get(f"job:{job.id}:{job.run}"), names) for job in found]
+
+    def _tell(self, job: Job, run: RunState | None, names: Mapping[str, str]) -> Job:
+        if run is None or run.state is None:
+            return job
+        if run.state is not JobState.RUNNING:
+            return replace(job, state=run.state, until=run.until)
+        done, whole = self._progress(job)
+        return replace(
+            job, state=run.state, worker=names.get(run.worker or "", run.worker), seconds_done=done, seconds=whole
+        )
+
+    def _progress(self, job: Job) -> tuple[float | None, float | None]:
+        if job.audio_id is None or job.step != steps.TRANSCRIBE:
+            return None, None
+        with self._archive.database.read() as connection:
+            if not recordings.exists(connection, job.audio_id):
+                return None, None
+            return transcripts.heard_until(connection, job.audio_id), recordings.duration_of(connection, job.audio_id)
+
+
+def priority_of(value: Priority | str) -> Priority:
+    """A priority by its name. Raises `InvalidInput`."""
+    if isinstance(value, Priority):
+        return value
+    if value.upper() not in Priority.__members__:
+        raise InvalidInput(reason=f'There is no priority "{value}"; there are: high, normal, low')
+    return Priority[value.upper()]
+
+
+def state_of(value: JobState | str) -> JobState:
+    """A state by its name. Raises `InvalidInput`."""
+    try:
+        return JobState(value)
+    except ValueError:
+        known = ", ".join(JobState)
+        raise InvalidInput(reason=f'There is no state "{value}"; there are: {known}') from None
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two jobs are for the same, whenever they were given."""
+    return {**one, steps.AFTER: None} == {**other, steps.AFTER: None}

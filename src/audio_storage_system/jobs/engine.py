@@ -1,0 +1,101 @@
+"""Taking runs from their queues and doing them, in this process: the workflow engine with a concurrency per machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from audio_storage_system.jobs.runs import APPLICATION, FORMAT, UPKEEP, WORKFLOW, Runs, quiet
+
+# Between two looks at a queue: while there is work, and after a while without.
+BUSY_SECONDS, IDLE_SECONDS = 0.01, 0.1
+STILL_BUSY_SECONDS = 2.0
+
+Perform = Callable[[int, int], str]
+Recur = Callable[[str], str]
+
+
+class Engine:
+    """Does runs of the queues in `concurrency`, so many of each at once. One per process: the workflow engine is."""
+
+    def __init__(self, runs: Runs, worker: str, concurrency: Mapping[str, int], perform: Perform, recur: Recur) -> None:
+        self._runs = runs
+        self._worker = worker
+        self._concurrency = dict(concurrency)
+        self._perform = perform
+        self._recur = recur
+        self._last_run = time.monotonic()
+
+    def start(self) -> None:
+        """Begin to take runs."""
+        from dbos import DBOS, DBOSPortableJSONSerializer
+
+        DBOS(
+            config={
+                "name": APPLICATION,
+                "application_version": FORMAT,
+                "executor_id": self._worker,
+                "system_database_engine": self._runs.engine(),
+                "serializer": DBOSPortableJSONSerializer(),
+                "enable_otlp": False,
+                "run_migrations": False,
+                "notification_listener_polling_interval_sec": IDLE_SECONDS,  # how long it takes to stop
+            }
+        )
+        quiet()
+        DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(self._workflow())
+        DBOS.workflow(name=UPKEEP, max_recovery_attempts=None)(self._upkeep())
+        DBOS.listen_queues(list(self._concurrency))
+        DBOS.launch()
+        self._set_concurrency()
+
+    def pause(self) -> None:
+        """Take no more runs."""
+        self._concurrency = dict.fromkeys(self._concurrency, 0)
+
+    def stop(self) -> None:
+        """Take no more runs, and let go of those begun."""
+        from dbos import DBOS
+
+        DBOS.destroy(destroy_registry=True)
+
+    def _workflow(self) -> Perform:
+        """What the engine calls for each run; it takes no methods."""
+
+        def run(job_id: int, number: int) -> str:
+            self._last_run = time.monotonic()
+            try:
+                return self._perform(job_id, number)
+            finally:
+                self._last_run = time.monotonic()
+
+        return run
+
+    def _upkeep(self) -> Callable[[datetime, str], str]:
+        def upkeep(when: datetime, name: str) -> str:
+            return self._recur(name)
+
+        return upkeep
+
+    def _set_concurrency(self) -> None:
+        """The engine keeps one concurrency for all machines, in its table of queues; each of ours has its own. It reads
+        that table before each look at a queue, which is where this comes in."""
+        from dbos._dbos import _get_dbos_instance
+
+        instance = _get_dbos_instance()
+        stored = instance._sys_db.get_queue
+
+        def with_our_concurrency(name: str, **options: Any) -> Any:
+            queue = stored(name, **options)
+            if queue is not None and name in self._concurrency:
+                queue._worker_concurrency = self._concurrency[name]
+                queue._polling_interval_sec = self._pause()
+            return queue
+
+        instance._sys_db.get_queue = with_our_concurrency  # type: ignore[method-assign]
+
+    def _pause(self) -> float:
+        busy = time.monotonic() - self._last_run < STILL_BUSY_SECONDS
+        return BUSY_SECONDS if busy else IDLE_SECONDS

@@ -1,0 +1,101 @@
+"""What is done in each step of a job: the same functions that the synchronous calls use, over ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from audio_storage_system.archive import Archive, processing
+from audio_storage_system.catalogue import transcripts
+from audio_storage_system.database.tables import transcripts as transcript_table
+from audio_storage_system.embedders import is_remote as embeds_remotely
+from audio_storage_system.records import EmbeddingKind, Job
+from audio_storage_system.transcribers import is_remote as transcribes_remotely
+
+# Called while a step is at work, whenever something of it was kept; it raises to end the step there.
+Tick = Callable[[], None]
+Step = Callable[[Archive, Job, Tick], None]
+
+TRANSCRIBE, EMBED = "transcribe", "embed"
+# The option of a job that names the last transcript there was when it was given.
+AFTER = "after"
+# The steps that each kind of job goes through.
+STEPS: Mapping[str, tuple[str, ...]] = {
+    "add": (TRANSCRIBE, EMBED),
+    "retranscribe": (TRANSCRIBE, EMBED),
+    "embed": (EMBED,),
+}
+
+
+def first_of(kind: str) -> str:
+    """The step that a job of this kind begins with."""
+    return STEPS[kind][0]
+
+
+def after(job: Job) -> str | None:
+    """The step that comes after the present one; `None` after the last."""
+    steps = STEPS[job.kind]
+    following = steps[steps.index(job.step) + 1 :]
+    wanted = [step for step in following if step != EMBED or job.options.get("embed", True)]
+    return wanted[0] if wanted else None
+
+
+def queue_of(archive: Archive, job: Job) -> str:
+    """Where the job's present step waits: what asks a service over the network has a queue of its own."""
+    if job.step == TRANSCRIBE:
+        spec = job.options.get("whisper_model") or archive.settings.transcriber
+        return "remote" if transcribes_remotely(spec) else TRANSCRIBE
+    return "remote" if embeds_remotely(archive.spaces.spec(EmbeddingKind.TRANSCRIPT)) else EMBED
+
+
+def perform(archive: Archive, job: Job, tick: Tick) -> None:
+    """Do the job's present step: all of it, or what a run before has left."""
+    _STEPS[job.step](archive, job, tick)
+
+
+def _transcribe(archive: Archive, job: Job, tick: Tick) -> None:
+    audio_id = _audio_id(job)
+    if _is_transcribed(archive, job):
+        return
+    given: dict[str, Any] = {name: value for name, value in job.options.items() if name in _OF_TASK}
+    task = processing.task_of(archive, progress=lambda seconds, total: tick(), **given)
+    processing.transcribe(archive, audio_id, task)
+
+
+_OF_TASK = ("whisper_model", "language", "prompt", "activate", "allow_fallback")
+
+
+def _is_transcribed(archive: Archive, job: Job) -> bool:
+    """Whether a run before came to the end: for a new file, when it has an active version; for a new version, when one
+    was made since the job was given."""
+    if job.kind == "add":
+        said = processing.said_in(archive, _audio_id(job))
+        return said is not None and said.active
+    made_since = (
+        transcript_table.c.audio_file_id == job.audio_id,
+        transcript_table.c.id > int(job.options[AFTER]),
+        transcript_table.c.whisper_model == job.options.get("whisper_model", archive.settings.transcriber),
+    )
+    with archive.database.read() as connection:
+        return any(
+            made.outcome and made.outcome.succeeded for made in transcripts.select_where(connection, *made_since)
+        )
+
+
+def _embed(archive: Archive, job: Job, tick: Tick) -> None:
+    """Every version that came to its end gets what it lacks: also one that search does not follow."""
+    audio_id = _audio_id(job)
+    source = processing.source_of(archive, audio_id)
+    with archive.database.read() as connection:
+        versions = transcripts.select_where(connection, transcript_table.c.audio_file_id == audio_id)
+    for version in versions:
+        if version.outcome is not None and version.outcome.succeeded:
+            processing.embed(archive, audio_id, version.id, source, tick)
+
+
+def _audio_id(job: Job) -> int:
+    assert job.audio_id is not None  # noqa: S101 - every kind of job with this step has one
+    return job.audio_id
+
+
+_STEPS: Mapping[str, Step] = {TRANSCRIBE: _transcribe, EMBED: _embed}

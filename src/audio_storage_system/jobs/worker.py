@@ -1,0 +1,278 @@
+"""A worker: it takes runs from the queues, does their steps, and looks after jobs that others let fall."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from audio_storage_system.archive import Archive
+from audio_storage_system.catalogue import jobs, locks, workers
+from audio_storage_system.errors import StorageFailed
+from audio_storage_system.jobs import care, presence, steps
+from audio_storage_system.jobs.board import Jobs
+from audio_storage_system.jobs.engine import Engine
+from audio_storage_system.jobs.failures import ATTEMPTS, delay_before, is_outage, may_pass, told
+from audio_storage_system.jobs.upkeep import RECURRING
+from audio_storage_system.records import Job, JobState
+
+logger = logging.getLogger(__name__)
+
+# Between two attempts while the archive's own disk, store or database cannot be used.
+PATIENCE_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """Something a worker did. what: `began`, `stepped` (the step is done, and not noted yet), `noted` (and what follows
+    not queued yet), `done`, `failed`, `again`, `left`, `took_over`, `waiting`."""
+
+    what: str
+    job: Job | None = None
+    words: str = ""
+
+
+class Leaving(BaseException):
+    """This worker stops, or is no longer the one at this run: no error of the step, which goes on elsewhere."""
+
+
+class Superseded(Exception):
+    """The job was cancelled or deleted, or another worker is at it."""
+
+
+class Worker:
+    """Does the jobs of one archive in this process, until it is told to stop. One per process.
+
+    concurrency: how many runs of each queue at once. name: what to call it; names need not differ. on_event: told of
+    what happens, from any thread.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        board: Jobs,
+        concurrency: Mapping[str, int],
+        *,
+        name: str = "",
+        on_event: Callable[[JobEvent], None] = lambda event: None,
+    ) -> None:
+        self._archive = archive
+        self._board = board
+        self._concurrency = dict(concurrency)
+        self._name = name or f"worker-{os.getpid()}"
+        self._tell = on_event
+        self._stopping = threading.Event()
+        self._lost = threading.Event()  # others took over from us
+        self._looked = threading.Event()
+        self._working = 0
+        self._lock = threading.Lock()
+        self.id = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set; then finish what is in hand up to its next commit, and hand the rest back."""
+        while True:
+            self._lost.clear()
+            self._stopping.clear()
+            self._serve(stop)
+            if stop.is_set():
+                return
+
+    def _serve(self, stop: threading.Event) -> None:
+        """Until `stop` is set, or others have taken this worker for dead."""
+        self.id = self._enter()
+        engine = Engine(self._board.runs, str(self.id), self._concurrency, self._perform, self._recur)
+        beating = threading.Thread(target=self._beat_on, daemon=True, name="heartbeat")
+        try:
+            self._board.runs.make_queues({"remote": self._archive.settings.remote_per_minute})
+            self._board.runs.schedule({name: work.schedule for name, work in RECURRING.items()})
+            engine.start()
+            beating.start()
+            self._look_after(stop)
+        finally:
+            self._leave(engine)
+
+    def run_until_idle(self, stop: threading.Event) -> None:
+        """Work until every job has ended, or `stop` is set."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not stop.wait(0.1) and not done.is_set():
+                if self._looked.is_set() and not self._board.counts()["unfinished"]:
+                    stop.set()
+
+        threading.Thread(target=watch, daemon=True, name="idle").start()
+        try:
+            self.run(stop)
+        finally:
+            done.set()
+
+    def _enter(self) -> int:
+        with self._archive.database.write(locks.WORKERS) as connection:
+            return workers.enter(
+                connection,
+                name=self._name,
+                host=presence.host(),
+                place=presence.place(),
+                process=os.getpid(),
+                version=presence.version(),
+                queues=sorted(self._concurrency),
+            )
+
+    def _beat_on(self) -> None:
+        """Give signs of life while this worker lives."""
+        while not self._stopping.wait(presence.BEAT_SECONDS) and not self._lost.is_set():
+            try:
+                with self._archive.database.write() as connection:
+                    alive = workers.beat(connection, self.id)
+            except StorageFailed as error:
+                logger.warning("This worker can give no sign of life now: %s", error)
+                continue
+            if not alive:
+                logger.warning("Other workers took this one for dead and took over its jobs: it begins anew")
+                self._lost.set()
+
+    def _look_after(self, stop: threading.Event) -> None:
+        """Take over from the dead, and now and then look for jobs that nobody has queued."""
+        carer = care.Carer(self._archive, self._board, self.id, self._tell_of)
+        while not stop.is_set() and not self._lost.is_set():
+            try:
+                carer.look()
+                self._looked.set()
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                logger.warning("This worker cannot look after the jobs now: %s", error)
+            stop.wait(presence.BEAT_SECONDS)
+
+    def _tell_of(self, what: str, job: Job | None, words: str) -> None:
+        self._tell(JobEvent(what, job, words))
+
+    def _leave(self, engine: Engine) -> None:
+        self._stopping.set()
+        engine.pause()
+        self._wait_for_hands()
+        engine.stop()
+        try:
+            care.hand_over(self._archive, self._board, self.id)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            logger.warning("This worker could not hand its jobs back, others will find it dead: %s", error)
+        self._tell(JobEvent("left"))
+
+    def _wait_for_hands(self) -> None:
+        """Until every step has come to its next commit."""
+        while True:
+            with self._lock:
+                if self._working == 0:
+                    return
+            time.sleep(0.02)
+
+    def _perform(self, job_id: int, number: int) -> str:
+        """Do one run; how it ended, in one word."""
+        with self._lock:
+            self._working += 1
+        try:
+            if self._stopping.is_set():
+                raise Leaving
+            return self._performed(job_id, number)
+        finally:
+            with self._lock:
+                self._working -= 1
+
+    def _recur(self, name: str) -> str:
+        """Do recurring work; what fails is told, and comes again at its next time."""
+        if name not in RECURRING:  # of another version
+            return "unknown"
+        try:
+            RECURRING[name].do(self._archive, self._board)
+        except Exception as error:
+            logger.warning("The recurring work %s failed: %s", name, told(error)[1])
+            return told(error)[0]
+        return "done"
+
+    def _performed(self, job_id: int, number: int) -> str:
+        job = self._patiently(lambda: self._current(job_id, number))
+        if job is None:
+            return "superseded"
+        self._tell(JobEvent("began", job))
+        try:
+            self._patiently(lambda: steps.perform(self._archive, job, self._ticking(job)))
+        except Exception as error:
+            return self._failed(job, error)
+        self._tell(JobEvent("stepped", job))
+        return self._proceed(job)
+
+    def _current(self, job_id: int, number: int) -> Job | None:
+        with self._archive.database.read() as connection:
+            job = jobs.find(connection, job_id)
+        return job if job and job.run == number and not job.state.ended else None
+
+    def _ticking(self, job: Job) -> steps.Tick:
+        """Ends a step when this worker stops or the job is no longer ours; notes that the job lives."""
+        doubted = job.deaths > 0
+
+        def tick() -> None:
+            nonlocal doubted
+            if self._stopping.is_set() or self._lost.is_set():
+                raise Leaving
+            if doubted:
+                self._write(jobs.note_life, job)
+                doubted = False
+            with self._archive.database.read() as connection:
+                if not jobs.is_current(connection, job.id, job.run):
+                    raise Superseded
+
+        return tick
+
+    def _proceed(self, job: Job) -> str:
+        following = steps.after(job)
+        if following is None:
+            ended = self._patiently(lambda: self._write(jobs.finish, job, JobState.DONE))
+            self._tell(JobEvent("done", ended or job))
+            return "done"
+        moved = self._patiently(lambda: self._write(jobs.proceed, job, following))
+        self._tell(JobEvent("noted", moved or job))
+        if moved:
+            self._patiently(lambda: self._board.queue([moved]))
+        return "proceeded"
+
+    def _failed(self, job: Job, error: Exception) -> str:
+        if isinstance(error, Superseded):
+            return "superseded"
+        code, reason = told(error)
+        if not may_pass(error) or job.failures + 1 >= ATTEMPTS:
+            ended = self._patiently(lambda: self._write(jobs.finish, job, JobState.FAILED, code, reason))
+            self._tell(JobEvent("failed", ended or job, reason))
+            return code
+        delay = delay_before(job.failures + 1)
+        moved = self._patiently(lambda: self._write(jobs.try_again, job, code, reason))
+        self._tell(JobEvent("again", moved or job, f"{reason} (again in {delay:.0f} s)"))
+        if moved:
+            self._patiently(lambda: self._board.queue([moved], delay))
+        return code
+
+    def _write(self, change: Callable[..., Job | None], job: Job, *given: object) -> Job | None:
+        with self._archive.database.write() as connection:
+            return change(connection, job, *given)
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """The result of `work`, which is done again while the archive's own disk, store or database cannot be used:
+        no fault of the job, and every other would fail in the same way."""
+        attempt = 0
+        while True:
+            try:
+                return work()
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                self._tell(JobEvent("waiting", None, str(error)))
+                if self._stopping.wait(PATIENCE_SECONDS[min(attempt, len(PATIENCE_SECONDS) - 1)]):
+                    raise Leaving from error
+                attempt += 1

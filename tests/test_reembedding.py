@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from audio_storage_system import AudioStorageSystem
+from audio_storage_system import AudioStorageSystem, copy_archive
 from audio_storage_system.archive import reembedding
 from audio_storage_system.catalogue.reembedding import Share
 from audio_storage_system.cli import main
@@ -24,14 +24,14 @@ from audio_storage_system.errors import Conflict, InvalidInput, NotFound, Unknow
 from audio_storage_system.testing import scripted
 from builders import Talk, fill
 from catalogues import plain_sql
-from copying import sound
+from copying import content, sound
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 
 # A process that reembeds with a slow model, and says on stdout when it has begun.
 PROGRAM = """
 import sys, time
-from audio_storage_system import AudioStorageSystem
+from audio_storage_system import AudioStorageSystem, copy_archive
 from audio_storage_system.embedders import TEXT_EMBEDDERS
 from audio_storage_system.testing import scripted
 TEXT_EMBEDDERS.builtin["scripted"] = scripted.TEXT_FACTORY
@@ -232,6 +232,17 @@ def test_an_archive_of_a_function_can_be_given_a_model(storage: AudioStorageSyst
     assert storage.generate_text_embedding("a").shape == (scripted.DIMENSION,)
 
 
+def test_a_function_whose_space_was_freed_gets_a_new_one(
+    storage: AudioStorageSystem, home: Path, tmp_path: Path
+) -> None:
+    storage.use_embedder(lambda text: np.array([len(text), 1.0]), name="lengths")
+    storage.reembed()
+    with AudioStorageSystem(home, create=False) as other:
+        other.reembed("scripted:two", drop_old=True)
+    storage.add(sound(tmp_path / "new.wav", 55))
+    assert storage.search_similar_audio("second 0 is spoken", mode="semantic", limit=1).hits
+
+
 def test_several_workers_share_the_work(storage: AudioStorageSystem) -> None:
     passages = many(storage)
     archive = storage._archive
@@ -355,3 +366,24 @@ def test_killed_at_any_moment_it_ends_as_if_undisturbed(storage: AudioStorageSys
     assert len(found) == 3
     assert plain_sql(home, "SELECT count(*) FROM (SELECT passage_id, space_id FROM embeddings WHERE passage_id IS NOT"
                      " NULL GROUP BY passage_id, space_id HAVING count(*) > 1) AS twice") == [(0,)]  # fmt: skip
+
+
+def test_a_copy_follows_a_switch_and_what_was_freed(storage: AudioStorageSystem, home: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    assert copy_archive(home, copy).complete
+    storage.reembed("scripted:two")
+    assert copy_archive(home, copy).complete
+    storage.reembed("scripted:two", drop_old=True)
+    assert copy_archive(home, copy).complete
+    with AudioStorageSystem(copy, create=False) as other:
+        assert spaces(other) == spaces(storage)
+        assert other.search_similar_audio("second 0 is spoken", mode="semantic", limit=1)[0].similarity > 0.99
+    building = reembedding.begin(storage._archive, "scripted:three", "transcript")
+    assert reembedding.switch(storage._archive, building)  # it lacks everything
+    list(reembedding.batches(storage._archive, building))
+    assert copy_archive(home, copy).complete
+    next(reembedding.drop(storage._archive, building.space))  # cut short: nothing of it is somebody's own at the copy
+    assert not copy_archive(home, copy).complete
+    storage.reembed(drop_old=True)
+    assert copy_archive(home, copy).complete
+    assert content(copy) == content(home)

@@ -282,14 +282,16 @@ class Spaces:
                     continue
 
     def _look(self) -> None:
-        """Forget the embedders of spaces that are no longer in use."""
+        """Forget the embedders of spaces that are no longer in use; a function's stays until its space is freed."""
         with self._database.read() as connection:
-            active = remembered(connection, ("active spaces",), lambda: _active(connection))
+            known = remembered(connection, ("spaces",), lambda: stored.spaces(connection))
+        active, ids = {space.kind: space for space in known if space.active}, {space.id for space in known}
         changed = {kind for kind in EmbeddingKind if active.get(kind) != self._active.get(kind)}
-        for kind in changed | ({EmbeddingKind.COMBINED} if changed else set()):
-            if kind not in self._functions:
-                self._opened.pop(kind, None)
-        self._active = dict(active)
+        for kind, (space, _) in list(self._opened.items()):
+            moved = kind in changed or (bool(changed) and kind is EmbeddingKind.COMBINED)
+            if space.id not in ids or (moved and kind not in self._functions):
+                del self._opened[kind]
+        self._active = active
 
     def _known(self, kind: EmbeddingKind, opener: Callable[[str], Any]) -> tuple[Space, Any]:
         if kind not in self._opened:

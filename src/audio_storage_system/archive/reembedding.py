@@ -177,7 +177,7 @@ def switch(archive: Archive, building: Building, *, settle: bool = True) -> list
         owing = reembedding.owed(connection, building.space)
         if building.combined and building.words and building.sound and not owing:
             parts = building.words, building.sound
-            owing = [p.audio_id for p in reembedding.lacking_joined(connection, building.combined[0], parts, 0, 100)]
+            owing = reembedding.owed_joined(connection, building.combined[0], parts)
         if owing:
             return owing
         for space in building.spaces:

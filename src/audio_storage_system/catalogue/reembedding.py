@@ -14,11 +14,13 @@ import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, exists, func, select, union
 
 from audio_storage_system.catalogue import changes
-from audio_storage_system.catalogue.embeddings import NewEmbedding, add, from_blob, must_exist
+from audio_storage_system.catalogue.embeddings import NewEmbedding, add, count, from_blob, must_exist
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.tables import audio_files, embedding_spaces, embeddings, index_cursors, passages
 from audio_storage_system.errors import Conflict
 from audio_storage_system.records import EmbeddingKind, Space, Span
+
+SOME = 100
 
 Vector = npt.NDArray[np.float32]
 
@@ -114,17 +116,27 @@ def owed(connection: Connection, space: Space) -> list[int]:
     """The recordings that `space` owes vectors: of words for every passage, of sound for what has one in another space
     of the kind (a passage may have none where the file ends before it)."""
     if space.kind is not EmbeddingKind.AUDIO:
+        if count(connection, space) == _count(connection, select(passages.c.id)):  # usually, and found out at once
+            return []
         query = select(passages.c.audio_file_id).where(~_has(space)).distinct()
         return sorted(connection.execute(query).scalars())
     elsewhere = select(embeddings.c.audio_file_id).where(_elsewhere(space), ~_there(space)).distinct()
     return sorted(connection.execute(elsewhere).scalars())
 
 
+def owed_joined(connection: Connection, space: Space, parts: tuple[Space, Space]) -> list[int]:
+    """Recordings with passages that have a vector of each of the two parts and none in `space`, a few of them."""
+    heard = select(embeddings.c.id).where(embeddings.c.space_id == parts[1].id, embeddings.c.passage_id.is_not(None))
+    if count(connection, space) == _count(connection, heard):  # each joined one has both: so none is missing
+        return []
+    return sorted({one.audio_id for one in lacking_joined(connection, space, parts, 0, SOME)})
+
+
 def span_lacking(connection: Connection, space: Space | None) -> tuple[int, float]:
     """How many passages have no vector in `space` (`None`: it is not there yet), and how many seconds they last."""
     query = select(func.count(), func.coalesce(func.sum(passages.c.end_seconds - passages.c.start_seconds), 0.0))
-    count, seconds = connection.execute(query.where(~_has(space)) if space else query).one()
-    return int(count), float(seconds)
+    number, seconds = connection.execute(query.where(~_has(space)) if space else query).one()
+    return int(number), float(seconds)
 
 
 def keep(connection: Connection, space: Space, vectors: Mapping[int, Vector]) -> int:

@@ -20,7 +20,7 @@ from audio_storage_system.cli.report import SHOWN, bounded
 from audio_storage_system.errors import NotAudio
 from batch import Command, commands, make, recording, start
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent differently there")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and links are different there")
 
 
 @pytest.fixture
@@ -87,6 +87,7 @@ def test_on_a_terminal_failures_are_bounded_and_the_bar_counts_them(
     assert len(run("add", folder, "--no-transcribe", "--json").data["failed"]) == SHOWN + 3
 
 
+@posix
 def test_the_same_file_through_a_link_or_another_folder_is_found_once(folder: Path) -> None:
     (path,) = make(folder, "sub/a.wav")
     (folder / "link.wav").symlink_to(path)

@@ -556,8 +556,11 @@ def test_a_blob_whose_row_was_never_written_is_adopted(home: Path, call: Path) -
         [recording] = storage.list_recordings()
         assert recording.file_hash == hashlib.sha256(call.read_bytes()).hexdigest()
         assert recording.recorded_at == datetime(2025, 3, 4, 5, 6, 7, tzinfo=UTC)
+        [job] = storage.jobs.find()
+        assert (job.audio_id, job.state) == (recording.id, "waiting")  # nobody else would transcribe it
         assert storage.add(call).duplicate
         assert [r.original_name for r in storage.list_recordings()] == ["call.flac"]
+        assert storage.jobs.get(job.id).state == "done"
     assert len(list((home / "audio_files").rglob("*.flac"))) == 1
 
 

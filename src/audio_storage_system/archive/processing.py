@@ -14,7 +14,7 @@ import numpy.typing as npt
 from audio_storage_system import pipeline
 from audio_storage_system.archive import sidecars
 from audio_storage_system.archive.opening import Archive
-from audio_storage_system.catalogue import recordings, transcripts
+from audio_storage_system.catalogue import jobs, locks, recordings, transcripts
 from audio_storage_system.errors import NotFound
 from audio_storage_system.pipeline import OnDuplicate
 from audio_storage_system.records import Added, Metadata, Transcript
@@ -81,7 +81,18 @@ def process(archive: Archive, stored: pipeline.Stored, task: pipeline.Task, *, e
         length = _seconds_of(archive, audio_id)
         source.tick = lambda: task.progress(length, length)  # it may raise, to stop here too
         embed(archive, audio_id, said.id, source)
+    if stored.duplicate:
+        _finish_waiting(archive, audio_id)
     return Added.of(audio_id, duplicate=stored.duplicate, said=said)
+
+
+def _finish_waiting(archive: Archive, audio_id: int) -> None:
+    """End the jobs of a recording that had been left to workers before: what they wait for is done."""
+    with archive.database.read() as connection:
+        waiting = jobs.standing_for(connection, [audio_id], jobs.ADD, done=False)
+    if waiting:
+        with archive.database.write(locks.of_recording(audio_id)) as connection:
+            jobs.finish_waiting(connection, audio_id)
 
 
 def transcribe(

@@ -18,6 +18,9 @@ from audio_storage_system.database.tables import jobs
 from audio_storage_system.errors import NotFound
 from audio_storage_system.records import Job, JobState, Priority
 
+# What is done with a recording that comes in, and the steps of it.
+ADD, TRANSCRIBE, EMBED = "add", "transcribe", "embed"
+
 _UNFINISHED = jobs.c.outcome.is_(None)
 
 
@@ -51,6 +54,19 @@ def add(
         return []
     made = connection.execute(insert(jobs).returning(jobs, sort_by_parameter_order=True), rows)
     return [_job(row) for row in made.mappings()]
+
+
+def leave_to_workers(connection: Connection, audio_id: int, owner_id: int) -> None:
+    """Let a recording that came in with nobody to process it have a job: a worker's sweep will queue it."""
+    if not standing_for(connection, [audio_id], ADD, done=False):
+        order: dict[str, Any] = {"step": TRANSCRIBE, "options": {}, "priority": Priority.NORMAL}
+        add(connection, ADD, [audio_id], **order, share=str(owner_id))
+
+
+def finish_waiting(connection: Connection, audio_id: int) -> None:
+    """End the jobs of a recording that waited for what has just been done without them."""
+    mine = (jobs.c.audio_file_id == audio_id, jobs.c.kind == ADD, _UNFINISHED)
+    connection.execute(update(jobs).where(*mine).values(outcome=JobState.DONE.value, updated_at=utc_now()))
 
 
 def _next_turn(connection: Connection, priority: Priority, share: str) -> int:

@@ -79,7 +79,7 @@ def retranscribe(
         if background:
             _submit_all(storage, chosen, {**given, "priority": priority or "normal"}, out)
             return
-        _redo_all(storage, chosen, given, jobs, report)
+        _redo_all(storage, chosen, given, jobs_for(jobs, len(chosen)), report)
         if out.asks and not report.exit_code:
             _ask_all(storage, report, out)
     out.document({"transcribed": report.done, "failed": report.failed})

@@ -178,7 +178,7 @@ class Jobs:
         )
 
     def _progress(self, job: Job) -> tuple[float | None, float | None]:
-        if job.audio_id is None or job.step != steps.TRANSCRIBE:
+        if job.audio_id is None or job.step != jobs.TRANSCRIBE:
             return None, None
         with self._archive.database.read() as connection:
             if not recordings.exists(connection, job.audio_id):

@@ -7,6 +7,7 @@ from typing import Any
 
 from audio_storage_system.archive import Archive, processing
 from audio_storage_system.catalogue import transcripts
+from audio_storage_system.catalogue.jobs import ADD, EMBED, TRANSCRIBE
 from audio_storage_system.database.tables import transcripts as transcript_table
 from audio_storage_system.embedders import is_remote as embeds_remotely
 from audio_storage_system.records import EmbeddingKind, Job
@@ -16,14 +17,13 @@ from audio_storage_system.transcribers import is_remote as transcribes_remotely
 Tick = Callable[[], None]
 Step = Callable[[Archive, Job, Tick], None]
 
-TRANSCRIBE, EMBED = "transcribe", "embed"
 # Kinds that are done once for each recording.
-ONCE = ("add",)
+ONCE = (ADD,)
 # The option of a job that names the last transcript there was when it was given.
 AFTER = "after"
 # The steps that each kind of job goes through.
 STEPS: Mapping[str, tuple[str, ...]] = {
-    "add": (TRANSCRIBE, EMBED),
+    ADD: (TRANSCRIBE, EMBED),
     "retranscribe": (TRANSCRIBE, EMBED),
     "embed": (EMBED,),
 }
@@ -60,7 +60,7 @@ def _transcribe(archive: Archive, job: Job, tick: Tick) -> None:
     if _is_transcribed(archive, job):
         return
     given: dict[str, Any] = {name: value for name, value in job.options.items() if name in _OF_TASK}
-    if job.kind != "add":  # a stand-in's version is none where there is one
+    if job.kind != ADD:  # a stand-in's version is none where there is one
         said = processing.said_in(archive, audio_id)
         given["allow_fallback"] = said is None or not said.active
     task = processing.task_of(archive, progress=lambda seconds, total: tick(), **given)
@@ -73,7 +73,7 @@ _OF_TASK = ("whisper_model", "language", "prompt", "activate")
 def _is_transcribed(archive: Archive, job: Job) -> bool:
     """Whether a run before came to the end: for a new file, when it has an active version; for a new version, when one
     was made since the job was given."""
-    if job.kind == "add":
+    if job.kind == ADD:
         said = processing.said_in(archive, _audio_id(job))
         return said is not None and said.active
     made_since = (

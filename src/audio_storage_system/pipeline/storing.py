@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from audio_storage_system.audio import probe
 from audio_storage_system.blobs import BlobStore, StagedBlob
-from audio_storage_system.catalogue import locks, metadata, recordings
+from audio_storage_system.catalogue import jobs, locks, metadata, recordings
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import Database
 from audio_storage_system.errors import DuplicateRecording, InvalidInput, NotAudio, NotFound, StorageFailed, TooLarge
@@ -308,7 +308,9 @@ def _adopt(database: Database, blobs: BlobStore, key: str, owner_id: int) -> int
             return None
         known = recordings.find_by_hash(connection, owner_id, staged.sha256)
         if known is None:
-            return _insert(connection, staged, key, new)
+            audio_id = _insert(connection, staged, key, new)
+            jobs.leave_to_workers(connection, audio_id, owner_id)
+            return audio_id
         blobs.delete(key)
     return None
 

@@ -28,7 +28,8 @@ from sqlalchemy import (
 from audio_storage_system.catalogue import changes
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import tables
-from audio_storage_system.database.queries import among, given, insert_all
+from audio_storage_system.database.bulk import insert_all
+from audio_storage_system.database.queries import among, given
 from audio_storage_system.database.tables import passages, segments, transcription_windows, transcripts
 from audio_storage_system.errors import Conflict, NotFound
 from audio_storage_system.records import Outcome, Segment, Span, Transcript, Word
@@ -36,6 +37,12 @@ from audio_storage_system.records import Outcome, Segment, Span, Transcript, Wor
 FALLBACK = "fallback"
 
 _ONE = select(transcripts).where(transcripts.c.id == bindparam("one"))
+_STANDING = select(transcripts.c.audio_file_id, transcripts.c.outcome).where(transcripts.c.id == bindparam("one"))
+_SAID = (
+    select(segments.c.text, segments.c.confidence, segments.c.start_seconds, segments.c.end_seconds)
+    .where(segments.c.transcript_id == bindparam("one"))
+    .order_by(segments.c.sequence)
+)
 _OUTCOME = select(transcripts.c.outcome).where(transcripts.c.id == bindparam("one"))
 _WINDOWS_DONE = select(transcription_windows.c.sequence).where(
     transcription_windows.c.transcript_id == bindparam("one")
@@ -168,8 +175,8 @@ def speech_spans(connection: Connection, transcript_id: int) -> list[Span]:
 
 def finish(connection: Connection, transcript_id: int, *, outcome: Outcome, reason: str | None) -> None:
     """End a running version: join its text, average its confidence, note how it went."""
-    pieces = segments_of(connection, transcript_id)
-    scored = [(p.confidence, max(p.end - p.start, 0.01)) for p in pieces if p.confidence is not None]
+    pieces = connection.execute(_SAID, {"one": transcript_id}).all()
+    scored = [(p.confidence, max(p.end_seconds - p.start_seconds, 0.01)) for p in pieces if p.confidence is not None]
     weight = sum(span for _, span in scored)
     values = {
         "outcome": outcome.value,
@@ -183,13 +190,15 @@ def finish(connection: Connection, transcript_id: int, *, outcome: Outcome, reas
 
 def activate(connection: Connection, transcript_id: int) -> None:
     """Make this the version that search follows. Raises `NotFound`, or `Conflict` for one that failed."""
-    found = get(connection, transcript_id)
-    if found.outcome is None or not found.outcome.succeeded:
+    found = connection.execute(_STANDING, {"one": transcript_id}).first()
+    if found is None:
+        raise NotFound(kind="transcript", id=transcript_id)
+    if found.outcome is None or not Outcome(found.outcome).succeeded:
         state = "still running" if found.outcome is None else f"a failure ({found.outcome})"
         raise Conflict(reason=f"Transcript {transcript_id} is {state} and cannot be made active")
     before = connection.execute(
         update(transcripts)
-        .where(transcripts.c.audio_file_id == found.audio_id, transcripts.c.active == true())
+        .where(transcripts.c.audio_file_id == found.audio_file_id, transcripts.c.active == true())
         .values(active=False)
         .returning(transcripts.c.id)
     ).scalars()

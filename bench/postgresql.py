@@ -176,7 +176,7 @@ def adding(archive: Filled, words: list[str], model: Model) -> float:
 
     def add(i: int) -> None:
         archive.add(words, vectors[i])
-        archive.index.catch_up(archive.space)
+        archive.index.follow(archive.space)
 
     took = []
     for i in range(12):

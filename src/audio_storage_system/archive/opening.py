@@ -85,7 +85,7 @@ class Archive:
         with self.database.read() as connection:
             spaces = embeddings.spaces(connection)  # older ones too: what is deleted is deleted there as well
         for space in spaces:
-            self.index.catch_up(space)
+            self.index.follow(space)
         with self.database.write() as connection:
             log.prune(connection)
 

@@ -12,7 +12,8 @@ from sqlalchemy import Connection, RowMapping, and_, bindparam, func, insert, se
 from audio_storage_system.catalogue import changes
 from audio_storage_system.catalogue.passages import from_row
 from audio_storage_system.catalogue.transcripts import searched
-from audio_storage_system.database.queries import among, given, insert_all, within
+from audio_storage_system.database.bulk import insert_all
+from audio_storage_system.database.queries import among, given
 from audio_storage_system.database.tables import embedding_spaces, embeddings, passages, transcripts
 from audio_storage_system.errors import InvalidVector, NotFound
 from audio_storage_system.records import EmbeddingKind, Passage, Space, Span
@@ -20,6 +21,9 @@ from audio_storage_system.records import EmbeddingKind, Passage, Space, Span
 LITTLE_ENDIAN_FLOAT32 = np.dtype("<f4")
 
 _PASSAGE_VECTORS = select(embeddings.c.passage_id, embeddings.c.embedding_data).where(
+    embeddings.c.space_id == bindparam("space"), among(embeddings.c.passage_id)
+)
+_KNOWN = select(embeddings.c.passage_id).where(
     embeddings.c.space_id == bindparam("space"), among(embeddings.c.passage_id)
 )
 _PENDING = (
@@ -130,10 +134,7 @@ def add(
 def _passages_known(connection: Connection, space: Space, rows: Sequence[NewEmbedding]) -> set[int | None]:
     """Those of their passages that have a vector in `space`."""
     ids = [row.passage_id for row in rows if row.passage_id is not None]
-    query = select(embeddings.c.passage_id).where(
-        embeddings.c.space_id == space.id, within(embeddings.c.passage_id, ids)
-    )
-    return set(connection.execute(query).scalars()) if ids else set()
+    return set(connection.execute(_KNOWN, {"space": space.id, **given(ids)}).scalars()) if ids else set()
 
 
 def _row(space: Space, row: NewEmbedding, audio_id: int, transcript_id: int | None) -> dict[str, object]:

@@ -52,9 +52,9 @@ def clear(connection: Connection) -> None:
     create(connection)
 
 
-def put(connection: Connection, rows: Iterable[tuple[int, str, str]]) -> None:
-    """Index passages: (passage id, words, stems), terms with spaces between. One indexed before is replaced."""
-    if entries := list(rows):
+def put(connection: Connection, rows: Iterable[tuple[int, list[str], list[str]]]) -> None:
+    """Index passages: (passage id, words, stems). One indexed before is replaced."""
+    if entries := [(id_, " ".join(words), " ".join(stems)) for id_, words, stems in rows]:
         connection.exec_driver_sql(_INSERT, entries)
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection, select
 
 from audio_storage_system.catalogue import bm25, fts5, tsvector
-from audio_storage_system.catalogue.analysis import stems, words
+from audio_storage_system.catalogue.analysis import terms
 from audio_storage_system.catalogue.bm25 import TYPICAL_LENGTH, Floats, Ids, Postings
 from audio_storage_system.catalogue.posting_cache import PostingCache, cache_of
 from audio_storage_system.catalogue.query_text import Expression, Word, parse
@@ -42,7 +42,7 @@ class Engine(Protocol):
 
     def create(self, connection: Connection, partition: str = "") -> None: ...
     def clear(self, connection: Connection) -> None: ...
-    def put(self, connection: Connection, rows: Iterable[tuple[int, str, str]]) -> None: ...
+    def put(self, connection: Connection, rows: Iterable[tuple[int, list[str], list[str]]]) -> None: ...
     def remove(self, connection: Connection, passage_ids: Iterable[int]) -> None: ...
     def optimize(self, connection: Connection) -> None: ...
     def version(self, connection: Connection) -> Hashable: ...
@@ -68,8 +68,7 @@ def create(connection: Connection, partition: str = "") -> None:
 
 def add(connection: Connection, rows: Iterable[tuple[int, str, str | None]]) -> None:
     """Index passages: (passage id, text, language). A passage indexed before is replaced."""
-    terms = ((id_, " ".join(words(text)), " ".join(stems(text, language))) for id_, text, language in rows)
-    engine_of(connection).put(connection, terms)
+    engine_of(connection).put(connection, ((id_, *terms(text, language)) for id_, text, language in rows))
 
 
 def remove(connection: Connection, passage_ids: Iterable[int]) -> None:

@@ -68,7 +68,7 @@ def add(
         "updated_at": now,
     }
     audio_id = int(connection.execute(_ADD, row).scalar_one())
-    metadata.put(connection, audio_id, values)
+    metadata.add(connection, audio_id, values)
     warn(connection, audio_id, info.warnings)
     changes.log(connection, audio_files, [audio_id], "insert")
     return audio_id

@@ -29,7 +29,8 @@ from sqlalchemy import (
 from audio_storage_system.catalogue import changes
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import tables
-from audio_storage_system.database.queries import among, given, insert_all
+from audio_storage_system.database.bulk import insert_all
+from audio_storage_system.database.queries import among, given
 from audio_storage_system.database.tables import passages, segments, transcription_windows, transcripts
 from audio_storage_system.errors import Conflict, NotFound
 from audio_storage_system.records import Outcome, Segment, Span, Transcript, Word
@@ -37,6 +38,7 @@ from audio_storage_system.records import Outcome, Segment, Span, Transcript, Wor
 FALLBACK = "fallback"
 
 _ONE = select(transcripts).where(transcripts.c.id == bindparam("one"))
+_STANDING = select(transcripts.c.audio_file_id, transcripts.c.outcome).where(transcripts.c.id == bindparam("one"))
 _OUTCOME = select(transcripts.c.outcome).where(transcripts.c.id == bindparam("one"))
 _LAST_WINDOW = select(func.max(transcription_windows.c.sequence)).where(
     transcription_windows.c.transcript_id == bindparam("one")
@@ -213,13 +215,15 @@ def finish(connection: Connection, transcript_id: int, *, outcome: Outcome, reas
 
 def activate(connection: Connection, transcript_id: int) -> None:
     """Make this the version that search follows. Raises `NotFound`, or `Conflict` for one that failed."""
-    found = get(connection, transcript_id)
-    if found.outcome is None or not found.outcome.succeeded:
+    found = connection.execute(_STANDING, {"one": transcript_id}).first()
+    if found is None:
+        raise NotFound(kind="transcript", id=transcript_id)
+    if found.outcome is None or not Outcome(found.outcome).succeeded:
         state = "still running" if found.outcome is None else f"a failure ({found.outcome})"
         raise Conflict(reason=f"Transcript {transcript_id} is {state} and cannot be made active")
     before = connection.execute(
         update(transcripts)
-        .where(transcripts.c.audio_file_id == found.audio_id, transcripts.c.active == true())
+        .where(transcripts.c.audio_file_id == found.audio_file_id, transcripts.c.active == true())
         .values(active=False)
         .returning(transcripts.c.id)
     ).scalars()

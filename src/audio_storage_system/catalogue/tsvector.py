@@ -9,7 +9,7 @@ How often a word is said is read from `ts_rank`, which counts in C: with equal w
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import TypeAlias
@@ -23,8 +23,6 @@ from audio_storage_system.database import passage_search
 from audio_storage_system.database.postgresql import version as database_version
 from audio_storage_system.database.queries import given
 
-# The last place that a text vector can name; and how many places of one word it keeps.
-LAST_PLACE, PLACES_KEPT = 16_383, 255
 # More mentions of a word weigh no more to speak of.
 MOST_MENTIONS = 30
 Period: TypeAlias = tuple[datetime | None, datetime | None]
@@ -33,9 +31,10 @@ RANKS = np.cumsum(1 / np.arange(1, MOST_MENTIONS + 1) ** 2) * 6 / np.pi**2
 BATCH = 500
 
 _PUT = text(
-    "INSERT INTO passage_search (space_id, owner_id, recorded_at, passage_id, audio_id, text_vector)"
+    "WITH gone AS (DELETE FROM passage_search WHERE space_id = 0 AND passage_id = ANY(CAST(:ids AS bigint[])))"
+    " INSERT INTO passage_search (space_id, owner_id, recorded_at, passage_id, audio_id, text_vector)"
     " SELECT 0, p.owner_id, a.recorded_at, p.id, p.audio_file_id, CAST(given.vector AS tsvector)"
-    " FROM unnest(CAST(:ids AS bigint[]), CAST(:vectors AS text[])) given(id, vector)"
+    " FROM unnest(CAST(:ids AS bigint[]), string_to_array(:vectors, chr(10))) given(id, vector)"
     " JOIN passages p ON p.id = given.id JOIN audio_files a ON a.id = p.audio_file_id"
 )
 _MOMENTS = text(
@@ -73,14 +72,19 @@ def clear(connection: Connection) -> None:
     connection.execute(_CLEAR)
 
 
-def put(connection: Connection, rows: Iterable[tuple[int, str, str]]) -> None:
-    """Index passages: (passage id, words, stems), terms with spaces between. One indexed before is replaced."""
+def put(connection: Connection, rows: Iterable[tuple[int, list[str], list[str]]]) -> None:
+    """Index passages: (passage id, words, stems). One indexed before is replaced."""
     waiting = iter(rows)
     while batch := list(islice(waiting, BATCH)):
         ids = [id_ for id_, _, _ in batch]
-        passage_search.make_room(connection, connection.execute(_MOMENTS, {"ids": ids}).scalars())
-        connection.execute(_REMOVE, {"ids": ids})
-        connection.execute(_PUT, {"ids": ids, "vectors": [_vector(words, stems) for _, words, stems in batch]})
+        passage_search.make_room(connection, _moments(connection, ids))
+        vectors = "\n".join(_vector(words, stems) for _, words, stems in batch)
+        connection.execute(_PUT, {"ids": ids, "vectors": vectors})
+
+
+def _moments(connection: Connection, ids: list[int]) -> Iterator[datetime]:
+    """When these passages were recorded; asked only by who wants to know."""
+    yield from connection.execute(_MOMENTS, {"ids": ids}).scalars()
 
 
 def remove(connection: Connection, passage_ids: Iterable[int]) -> None:
@@ -151,15 +155,12 @@ def _numbers(joined: str | None) -> Ids:
     return np.fromstring(joined, dtype=np.int64, sep=",") if joined else np.empty(0, np.int64)
 
 
-def _vector(words: str, stems: str) -> str:
-    """The text of a `tsvector`. Terms are safe between single quotes (see `analysis`)."""
-    places: dict[str, list[str]] = {}
-    said = words.split(" ") if words else []
-    for place, term in enumerate(said, start=1):
-        places.setdefault(term, []).append(f"{min(place, LAST_PLACE)}A")
-    for place, term in enumerate(stems.split(" ") if stems else [], start=len(said) + 2):
-        places.setdefault(term, []).append(f"{min(place, LAST_PLACE)}")
-    return " ".join(f"{_quoted(term)}:{','.join(found[:PLACES_KEPT])}" for term, found in places.items())
+def _vector(words: Iterable[str], stems: Iterable[str]) -> str:
+    """The text of a `tsvector`, in which PostgreSQL gathers the places of a term itself; it keeps the first 255, and
+    those beyond the last that it can name, 16,383, count as that one. Terms are safe between single quotes (see
+    `analysis`)."""
+    said = [f"'{term}':{place}A" for place, term in enumerate(words, start=1)]
+    return " ".join(said + [f"'{term}':{place}" for place, term in enumerate(stems, start=len(said) + 2)])
 
 
 def _expression(wanted: Expression) -> str:

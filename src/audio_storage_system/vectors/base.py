@@ -111,8 +111,14 @@ class VectorIndex(ABC):
         """
 
     @abstractmethod
+    def follow(self, space: Space) -> None:
+        """Follow the catalogue to its present state; safe to call from several processes at once. It takes as long as
+        what is new, however large the space."""
+
     def catch_up(self, space: Space) -> IndexState:
-        """Follow the catalogue to its present state; safe to call from several processes at once."""
+        """`follow`, and how far that got, which takes counting the space."""
+        self.follow(space)
+        return self.state(space)
 
     @abstractmethod
     def rebuild(self, space: Space) -> IndexState:

@@ -83,7 +83,7 @@ class EngineIndex(VectorIndex):
             self._note_failure(space, error)
             return self._by_itself(comparison, error)
 
-    def catch_up(self, space: Space) -> IndexState:
+    def follow(self, space: Space) -> None:
         """As promised; while the database cannot be reached it says so in the log, and leaves it at that."""
         with self._following:
             try:
@@ -92,7 +92,6 @@ class EngineIndex(VectorIndex):
                 self.failures.pop(space.id, None)
             except (VectorIndexUnavailable, NotFound) as error:  # not found: another process makes it anew
                 self._note_failure(space, error)
-        return self.state(space)
 
     def rebuild(self, space: Space) -> IndexState:
         """As promised. Raises `VectorIndexUnavailable`."""

@@ -31,7 +31,7 @@ class Settings:
     transcriber: engine for `add` and `generate_transcript` (`AUDIO_STORAGE_TRANSCRIBER`).
     transcriber_fallback: engine used when the first one's weights are not to be had; empty for none.
     language: ISO 639-1 code of what is spoken; empty lets the engine decide.
-    text_embedder, audio_embedder: fixed when the archive is made; read from here only then.
+    text_embedder, audio_embedder: of a new archive; read from here only when it is made, see `reembed` for later.
     combined_weight: share of the words, 0…1, in combined embeddings.
     sidecars: also write transcripts and embeddings as files.
     compress: make a derived 16 kHz copy of each recording, `flac` or `pcm16`; empty for none.

@@ -35,7 +35,7 @@ class Settings:
     transcribe_at_once: how many transcriptions this process runs at the same time; a Whisper model on the processor is
         loaded once for all of them, and they share the cores. `add --jobs` and the like set it.
     language: ISO 639-1 code of what is spoken; empty lets the engine decide.
-    text_embedder, audio_embedder: fixed when the archive is made; read from here only then.
+    text_embedder, audio_embedder: of a new archive; read from here only when it is made, see `reembed` for later.
     combined_weight: share of the words, 0…1, in combined embeddings.
     sidecars: also write transcripts and embeddings as files.
     compress: make a derived 16 kHz copy of each recording, `flac` or `pcm16`; empty for none.

@@ -274,17 +274,17 @@ class Spaces:
 
     def _get(self, kind: EmbeddingKind, opener: Callable[[str], Any]) -> tuple[Space, Any]:
         while True:
+            with self._database.read() as connection:
+                known = remembered(connection, ("spaces",), lambda: stored.spaces(connection))
             with self._lock:
-                self._look()
+                self._look(known)
                 try:
                     return self._known(kind, opener)
                 except _Moved:
                     continue
 
-    def _look(self) -> None:
+    def _look(self, known: list[Space]) -> None:
         """Forget the embedders of spaces that are no longer in use; a function's stays until its space is freed."""
-        with self._database.read() as connection:
-            known = remembered(connection, ("spaces",), lambda: stored.spaces(connection))
         active, ids = {space.kind: space for space in known if space.active}, {space.id for space in known}
         changed = {kind for kind in EmbeddingKind if active.get(kind) != self._active.get(kind)}
         for kind, (space, _) in list(self._opened.items()):

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -423,18 +423,23 @@ def test_a_store_may_fail_now_and_then(
     small: Scene, files: list[Path], bad_day: faulty.Day, s3_url: str, seed: int
 ) -> None:
     small.home.mkdir()
-    (small.home / FILE).write_text(f'blobs_url = "{s3_url}"\n')
+    (small.home / FILE).write_text(f'blobs_url = "{s3_url}"\nblob_cache_bytes = 0\n')
     draw = random.Random(seed)
+
+    def now_and_then(method: str, path: str, number: int) -> faulty.Fault:
+        return draw.choice([None] * 12 + [500, 503, "silence", "half" if method == "GET" else "lost"])
+
     small.submit(*files)
-    bad_day.fault = lambda method, path, number: draw.choice([None] * 4 + [500, 503, "silence", "half"])
-    team = [small.start(milliseconds=20) for _ in range(2)]
-    time.sleep(draw.uniform(1, 2))
+    team = [small.start(milliseconds=200) for _ in range(2)]
+    wait_until_working(small)
+    bad_day.fault = now_and_then
+    wait_until_working(small, 5)
     small.kill(team.pop(), "one of two")
     bad_day.fault = lambda method, path, number: "silence"  # nothing works any more
     time.sleep(4)
-    bad_day.fault = lambda method, path, number: draw.choice([None] * 4 + [500, 503, "silence", "half"])
+    bad_day.fault = now_and_then
     assert ended(team[0]) == 0
-    assert not {"failed", "again"} & {event.split()[0] for event in small.events()}
+    assert not {"failed", "again"} & {event.split()[0] for event in small.events()}, small.events()
     bad_day.fault = lambda method, path, number: None
     small.check()
 
@@ -442,20 +447,23 @@ def test_a_store_may_fail_now_and_then(
 def test_the_disk_may_be_full_in_the_middle(small: Scene, files: list[Path]) -> None:
     with disk(small.home, "24m"):
         small.submit(*files)
-        filler = small.home / "filler"
-        with filler.open("wb") as file:
-            try:
-                while True:
-                    file.write(bytes(65536))
-                    file.flush()
-            except OSError:
-                pass
-        worker = small.start(milliseconds=20)
+        worker = small.start(milliseconds=300)
+        wait_until_working(small, 3)
+        fill(small.home / "filler")
         small.wait_for(lambda: any(event.startswith("waiting") for event in small.events()))
-        filler.unlink()
+        time.sleep(2)
+        (small.home / "filler").unlink()
         assert ended(worker) == 0
-        assert not {"failed", "again"} & {event.split()[0] for event in small.events()}
+        assert not {"failed", "again"} & {event.split()[0] for event in small.events()}, small.events()
+        small.killed.append("the disk")
         small.check()
+
+
+def fill(path: Path) -> None:
+    """Take all the room that is left."""
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
 
 
 @contextmanager

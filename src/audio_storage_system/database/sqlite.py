@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ BUSY_TIMEOUT_SECONDS = 30
 TURN_SECONDS = 0.1
 # How many instructions of SQLite's machine pass between two looks at the clock: about 0.1 ms.
 STEPS_BETWEEN_CHECKS = 10_000
+# With fewer bytes than this a disk is full: SQLite's files grow by 32 KiB at a time and more.
+LEAST_ROOM = 1 << 18
 
 PRAGMAS = (
     f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}",
@@ -87,7 +90,7 @@ class SQLite(Dialect):
             return DeadlineExceeded(seconds=deadline.seconds)
         if "locked" in text or "busy" in text:
             return ArchiveBusy(place=place)
-        if "disk is full" in text:
+        if "disk is full" in text or ("disk I/O error" in text and _has_no_room(self._path)):
             return StorageFull(place=place)
         if "readonly" in text or "unable to open" in text:
             return ArchiveReadOnly(place=place, reason=text)
@@ -105,6 +108,14 @@ def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
 def _begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _has_no_room(path: Path) -> bool:
+    """Whether the disk is full: SQLite calls it an I/O error where the file that its processes share cannot grow."""
+    try:
+        return shutil.disk_usage(path.parent).free < LEAST_ROOM
+    except OSError:
+        return False
 
 
 def version(connection: Connection) -> Hashable:

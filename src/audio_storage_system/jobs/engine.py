@@ -12,6 +12,10 @@ from audio_storage_system.jobs.runs import APPLICATION, FORMAT, UPKEEP, WORKFLOW
 # Between two looks at a queue: while there is work, and after a while without.
 BUSY_SECONDS, IDLE_SECONDS = 0.01, 0.1
 STILL_BUSY_SECONDS = 2.0
+# For so long a queue in which nothing was found is taken to be empty: a look costs a commit.
+EMPTY_SECONDS = 0.05
+# For so long a queue's limits are not read again.
+KNOWN_SECONDS = 1.0
 
 Perform = Callable[[int, int], str]
 Recur = Callable[[str], str]
@@ -26,7 +30,8 @@ class Engine:
         self._concurrency = dict(concurrency)
         self._perform = perform
         self._recur = recur
-        self._last_run = time.monotonic()
+        self._claimed: dict[str, float] = {}  # when a run of each queue was last taken
+        self._empty_until: dict[str, float] = {}
 
     def start(self) -> None:
         """Begin to take runs."""
@@ -65,11 +70,7 @@ class Engine:
         """What the engine calls for each run; it takes no methods."""
 
         def run(job_id: int, number: int) -> str:
-            self._last_run = time.monotonic()
-            try:
-                return self._perform(job_id, number)
-            finally:
-                self._last_run = time.monotonic()
+            return self._perform(job_id, number)
 
         return run
 
@@ -81,21 +82,37 @@ class Engine:
 
     def _set_concurrency(self) -> None:
         """The engine keeps one concurrency for all machines, in its table of queues; each of ours has its own. It reads
-        that table before each look at a queue, which is where this comes in. Until then the table says: none at all."""
+        that table before each look at a queue, which is where this comes in; until then the table's counts, none."""
         from dbos._dbos import _get_dbos_instance
 
-        instance = _get_dbos_instance()
-        stored = instance._sys_db.get_queue
+        database: Any = _get_dbos_instance()._sys_db
+        stored, claim = database.get_queue, database.start_queued_workflows
+        known: dict[str, tuple[float, Any]] = {}
 
         def with_our_concurrency(name: str, **options: Any) -> Any:
-            queue = stored(name, **options)
+            now = time.monotonic()
+            if name not in known or now >= known[name][0]:
+                known[name] = now + KNOWN_SECONDS, stored(name, **options)
+            queue = known[name][1]
             if queue is not None and name in self._concurrency:
                 queue._worker_concurrency = self._concurrency[name]
-                queue._polling_interval_sec = self._pause()
+                queue._polling_interval_sec = self._pause(name)
             return queue
 
-        instance._sys_db.get_queue = with_our_concurrency  # type: ignore[method-assign]
+        def noting(queue: Any, *given: Any, **options: Any) -> Any:
+            now = time.monotonic()
+            if now < self._empty_until.get(queue.name, 0.0):
+                return [], None
+            # Whether this is the latest version matters to runs without one, of which there are none.
+            claimed = claim(queue, *given, **{**options, "is_latest_version": False})
+            if claimed[0]:
+                self._claimed[queue.name] = now
+            else:
+                self._empty_until[queue.name] = now + EMPTY_SECONDS
+            return claimed
 
-    def _pause(self) -> float:
-        busy = time.monotonic() - self._last_run < STILL_BUSY_SECONDS
+        database.get_queue, database.start_queued_workflows = with_our_concurrency, noting
+
+    def _pause(self, queue: str) -> float:
+        busy = time.monotonic() - self._claimed.get(queue, float("-inf")) < STILL_BUSY_SECONDS
         return BUSY_SECONDS if busy else IDLE_SECONDS

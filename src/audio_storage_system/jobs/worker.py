@@ -132,14 +132,16 @@ class Worker:
         """Give signs of life while this worker lives."""
         while not self._stopping.wait(presence.BEAT_SECONDS) and not self._lost.is_set():
             try:
-                with self._archive.database.write() as connection:
-                    alive = workers.beat(connection, self.id)
+                self._beat()
             except StorageFailed as error:
                 logger.warning("This worker can give no sign of life now: %s", error)
-                continue
-            if not alive:
-                logger.warning("Other workers took this one for dead and took over its jobs: it begins anew")
-                self._lost.set()
+
+    def _beat(self) -> None:
+        with self._archive.database.write() as connection:
+            alive = workers.beat(connection, self.id)
+        if not alive and not self._lost.is_set():
+            logger.warning("Other workers took this one for dead and took over its jobs: it begins anew")
+            self._lost.set()
 
     def _look_after(self, stop: threading.Event) -> None:
         """Take over from the dead, and now and then look for jobs that nobody has queued: once in any case, so that
@@ -270,10 +272,13 @@ class Worker:
 
     def _patiently(self, work: Callable[[], T]) -> T:
         """The result of `work`, which is done again while the archive's own disk, store or database cannot be used:
-        no fault of the job, and every other would fail in the same way."""
+        no fault of the job, and every other would fail in the same way. Not before this worker's own sign of life can
+        be written: what a model has heard would be lost again and again."""
         attempt = 0
         while True:
             try:
+                if attempt:
+                    self._beat()
                 return work()
             except Exception as error:
                 if not is_outage(error):

@@ -124,6 +124,34 @@ class PlacedCandidates:
         return self.limits
 
 
+@dataclass(frozen=True)
+class LookedUpCandidates:
+    """Implements `vectors.Candidates` where ids appear in no order: what each belongs to is looked up. `listing` lists
+    what passes, if it is no more than a number."""
+
+    connect: Callable[[], AbstractContextManager[Connection]]
+    table: Table
+    allowed: Allowed
+    listing: Callable[[Connection, int], Ids | None]
+
+    def ids(self, limit: int) -> Ids | None:
+        """All that pass, if they are no more than `limit`."""
+        with self.connect() as connection:
+            return self.listing(connection, limit)
+
+    def admit(self, ids: Sequence[int]) -> set[int]:
+        """Those of `ids` that pass."""
+        with self.connect() as connection:
+            places = placement.looked_up(connection, self.table, ids)
+        allowed = self.allowed
+        chosen = places.chosen(allowed.recordings, allowed.transcripts, allowed.passed_over)
+        return set(places.ids[chosen].tolist())
+
+    def scope(self) -> Scope:
+        """The recordings that pass, if they are few; else when they were recorded."""
+        return _scope(self.allowed.recordings, self.allowed.period)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Allowed:
     """What a filter lets pass, `None` where it is anything: recordings and transcripts; and of these not the
@@ -158,7 +186,8 @@ def of_passages(connection: Connection, wanted: Filter) -> Candidates:
     if allowed.everything:
         return Everything()
     if not ids_in_order(connection):  # a placement would miss what is committed late
-        return _asked_passages(connection, wanted)
+        listing = _lister(("passages", wanted), lambda connection: _asked_passages(connection, wanted))
+        return LookedUpCandidates(lambda: nullcontext(connection), passages, allowed, listing)
     return _kept(connection, ("passages", wanted), lambda: allowed.of(placement.of_passages(connection)))
 
 
@@ -172,15 +201,23 @@ def of_embeddings(database: Database, space: Space, wanted: Filter, deadline: De
         if allowed.everything:
             return Everything()
         if not ids_in_order(connection):
-            return _asked_embeddings(database, space, wanted, deadline)
+            listing = _lister((space.id, wanted), lambda _: _asked_embeddings(database, space, wanted, deadline))
+            return LookedUpCandidates(partial(database.read, deadline), embeddings, allowed, listing)
         return _kept(connection, (space.id, wanted), lambda: allowed.of(placement.of_embeddings(connection, space)))
+
+
+def _lister(
+    key: tuple[Hashable, Filter], ask: Callable[[Connection], Candidates]
+) -> Callable[[Connection, int], Ids | None]:
+    """Lists what passes, asking for it once while the database stays as it is."""
+    return lambda connection, limit: _kept(connection, (key, limit), lambda: ask(connection).ids(limit))
 
 
 def _allowed(connection: Connection, wanted: Filter) -> Allowed:
     return _kept(connection, ("allowed", wanted), lambda: _resolved(connection, wanted))
 
 
-def _kept(connection: Connection, key: tuple[Hashable, Filter], find: Callable[[], T]) -> T:
+def _kept(connection: Connection, key: tuple[Hashable, ...], find: Callable[[], T]) -> T:
     """What a filter means for the database as it is; the filter goes by how it is written, types and all."""
     written = repr(key)
     return remembered(connection, written, find) if len(written) <= LONGEST_KEY else find()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -64,6 +65,11 @@ class Query:
 def run(database: Database, index: VectorIndex, query: Query, deadline: Deadline) -> SearchResults:
     """Search; hits are as if the filter came first. Raises `InvalidFilter`, `DeadlineExceeded`."""
     query = replace(query, text=query.text[:MAX_QUERY_CHARACTERS])
+    with database.snapshot(deadline) if index.asks_only(database) else nullcontext():
+        return _results(database, index, query, deadline)
+
+
+def _results(database: Database, index: VectorIndex, query: Query, deadline: Deadline) -> SearchResults:
     if query.space is not None and query.space.kind is not EmbeddingKind.TRANSCRIPT:
         ranking = _alike(database, index, query, deadline)
     else:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audio_storage_system.clock import Deadline
+from audio_storage_system.database import Database
 from audio_storage_system.records import Space
 
 Ids: TypeAlias = npt.NDArray[np.int64]
@@ -126,6 +127,11 @@ class VectorIndex(ABC):
         """`state`, where searches have to make up for what is not indexed yet; `None`, at next to no cost, where they
         need not."""
         return None
+
+    def asks_only(self, database: Database) -> bool:
+        """Whether `query` and `lag` read this database and nothing else, and write nothing: a search may then be one
+        `snapshot` of it."""
+        return False
 
     def close(self) -> None:
         """Let go of connections and files."""

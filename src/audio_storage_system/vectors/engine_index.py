@@ -15,13 +15,16 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+from sqlalchemy import Connection
 
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database
+from audio_storage_system.database.remembering import remembered
 from audio_storage_system.errors import (
     AudioStorageSystemError,
     DeadlineExceeded,
@@ -35,6 +38,7 @@ from audio_storage_system.vectors.base import Candidates, IndexState, Match, Sco
 from audio_storage_system.vectors.engines import Collection, Found, VectorEngine
 from audio_storage_system.vectors.exact import Comparison
 from audio_storage_system.vectors.filling import STEP_ROWS, Filler
+from audio_storage_system.vectors.standing import Standing
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +76,11 @@ class EngineIndex(VectorIndex):
         deadline.check()
         if limit < 1:
             return []
-        comparison = Comparison(self.database, space, unit, limit, within, deadline)
+        with self.database.snapshot(deadline) if self.asks_only(self.database) else nullcontext():
+            return self._nearest(Comparison(self.database, space, unit, limit, within, deadline))
+
+    def _nearest(self, comparison: Comparison) -> list[Match]:
+        space, within = comparison.space, comparison.within
         if (listed := within.ids(self._few)) is not None:
             return comparison.of_passing(listed.tolist())
         if not self._fits(space):
@@ -112,10 +120,12 @@ class EngineIndex(VectorIndex):
 
     def lag(self, space: Space) -> IndexState | None:
         with self.database.read() as connection:
-            found = standing.searched(standing.find(connection, space, self.engine.address))
-            behind = found is None or standing.newer(connection, space, found)
-        state = self.state(space) if behind else None
+            found, newer = self._standing(connection, space)
+        state = self.state(space) if found is None or newer else None
         return state if state and state.indexed < state.total else None
+
+    def asks_only(self, database: Database) -> bool:
+        return database is self.database and self.engine.asks_only(database)
 
     def close(self) -> None:
         self.engine.close()
@@ -135,12 +145,22 @@ class EngineIndex(VectorIndex):
     def _once(self, comparison: Comparison) -> list[Match]:
         space = comparison.space
         with self.database.read(comparison.deadline) as connection:
-            found = standing.searched(standing.find(connection, space, self.engine.address))
-            newer = standing.newer(connection, space, found) if found else stored.ids_of(connection, space).tolist()
+            found, newer = self._standing(connection, space)
+            if found is None:
+                newer = stored.ids_of(connection, space).tolist()
         best = comparison.best_of(newer)
         if found is None or found.loaded == 0:
             return best
         return self._deeper(self._filler.collection(space, found.number), comparison, best)
+
+    def _standing(self, connection: Connection, space: Space) -> tuple[Standing | None, list[int]]:
+        """The generation that searches ask, and which embeddings it may lack."""
+
+        def find() -> tuple[Standing | None, list[int]]:
+            found = standing.searched(standing.find(connection, space, self.engine.address))
+            return found, standing.newer(connection, space, found) if found else []
+
+        return remembered(connection, ("standing", self.engine.address, space.id), find)
 
     def _deeper(self, collection: Collection, comparison: Comparison, best: list[Match]) -> list[Match]:
         """The best of `best` and of what the database finds, asking for more until enough of it passes."""
@@ -148,8 +168,7 @@ class EngineIndex(VectorIndex):
         depth, most = 2 * comparison.limit + MARGIN, self.capabilities.max_results
         seen: set[int] = set()
         while depth <= most:
-            search = partial(self.engine.search, collection, comparison.vector, depth, scope)
-            found = _by_deadline(search, comparison.deadline)
+            found = self._neighbours(collection, comparison, depth, scope)
             fresh = [id_ for id_ in found.ids.tolist() if id_ not in seen]
             best = comparison.merged(best, comparison.of_passing(comparison.within.admit(fresh)))
             seen.update(fresh)
@@ -157,6 +176,16 @@ class EngineIndex(VectorIndex):
                 return best
             depth = most if depth < most < DEEPER * depth else DEEPER * depth
         return comparison.best_of_all()
+
+    def _neighbours(self, collection: Collection, comparison: Comparison, depth: int, scope: Scope) -> Found:
+        search = partial(self.engine.search, collection, comparison.vector, depth, scope)
+        if not self.engine.asks_only(self.database):
+            return _by_deadline(search, comparison.deadline)
+        try:  # in the snapshot, which ends by the deadline
+            return search()
+        except VectorIndexUnavailable:
+            comparison.deadline.check()
+            raise
 
     def _by_itself(self, comparison: Comparison, error: AudioStorageSystemError) -> list[Match]:
         """The answer without the database."""

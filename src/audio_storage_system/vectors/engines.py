@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from audio_storage_system.database import Database
 from audio_storage_system.vectors.base import Capabilities, Ids, Scope
 from audio_storage_system.vectors.stored import Vectors
 
@@ -127,6 +128,10 @@ class VectorEngine(ABC):
     @abstractmethod
     def drop(self, name: str) -> None:
         """Remove a collection with everything in it, if it is there."""
+
+    def asks_only(self, database: Database) -> bool:
+        """Whether `search` reads this database and nothing else: it may then be part of a `snapshot` of it."""
+        return False
 
     def settle(self, collection: Collection, *, deleted: bool) -> None:
         """Called when the collection has caught up: make searches fast, and what was deleted gone from the disk."""

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database, passage_search
+from audio_storage_system.database.remembering import remembered
 from audio_storage_system.errors import (
     DeadlineExceeded,
     MissingExtension,
@@ -145,12 +146,15 @@ class PgvectorEngine(VectorEngine):
 
     def search(self, collection: Collection, vector: Vectors, limit: int, scope: Scope) -> Found:
         depth = min(max(LEAST_SEARCHED, 2 * limit), MOST_SEARCHED)
-        with self._reaching(), self._database.read(Deadline.after(PATIENCE_SECONDS)) as connection:
-            id_ = _number(connection, collection)
+        with self._reaching(), self._database.attempt(Deadline.after(PATIENCE_SECONDS)) as connection:
+            id_ = remembered(connection, ("collection", collection), lambda: _number(connection, collection))
             connection.execute(_SETTINGS, {"depth": str(depth), "scanned": str(MOST_SCANNED)})
             query, parameters = _nearest(id_, collection.dimension, scope)
             rows = connection.execute(text(query), {"vector": _written(vector), "limit": limit, **parameters}).all()
         return Found.of([row[0] for row in rows], [1 - row[1] for row in rows])
+
+    def asks_only(self, database: Database) -> bool:
+        return database is self._database
 
     def count(self, collection: Collection) -> int:
         with self._reaching(), self._database.read() as connection:

@@ -37,7 +37,6 @@ TURN_SECONDS = 0.1
 PREPARE = "prepare_threshold"
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
-_SAVE, _GO_BACK = "SAVEPOINT attempt", "ROLLBACK TO SAVEPOINT attempt"
 _READING = text("SELECT set_config('statement_timeout', :milliseconds, true)")
 _WRITING = text("SELECT set_config('lock_timeout', :lock_timeout, true)")
 _SNAPSHOT = text("SELECT CAST(pg_current_snapshot() AS text)")
@@ -88,14 +87,12 @@ class PostgreSQL(Dialect):
     @contextmanager
     def attempting(self, connection: Connection, deadline: Deadline, before: Deadline) -> Iterator[None]:
         """Going back to where it began undoes what was set, the time-out too, and lets the transaction live on."""
-        connection.exec_driver_sql(_SAVE)
+        connection.exec_driver_sql(f"SAVEPOINT attempt; SET LOCAL statement_timeout = {_milliseconds(deadline)}")
         try:
-            if deadline.seconds != float("inf"):
-                self.limit(connection, deadline)
             yield
         finally:
             if not connection.invalidated:
-                connection.exec_driver_sql(_GO_BACK)
+                connection.exec_driver_sql("ROLLBACK TO SAVEPOINT attempt")
 
     @contextmanager
     def writing(self, connection: Connection, names: Sequence[str]) -> Iterator[None]:

@@ -33,6 +33,7 @@ from sqlalchemy import (
     select,
 )
 
+from audio_storage_system.catalogue import embeddings as stored
 from audio_storage_system.catalogue import placement
 from audio_storage_system.catalogue.placement import Placement
 from audio_storage_system.catalogue.transcripts import passed_over, searched
@@ -239,6 +240,16 @@ def _ids(connection: Connection, query: Select[int], parameters: Mapping[str, st
     joined = select(func.aggregate_strings(cast(found.c.id, String), ","))
     text = connection.execute(joined, parameters).scalar()
     return np.sort(np.fromstring(text, dtype=np.int64, sep=",")) if text else np.zeros(0, dtype=np.int64)
+
+
+def passages_of(connection: Connection, embedding_ids: Sequence[int]) -> dict[int, int]:
+    """Which passage each of these embeddings, known to exist, belongs to; windows of non-speech are left out."""
+    if ids_in_order(connection):
+        return stored.passages_of(connection, embedding_ids)
+    places = placement.looked_up(connection, embeddings, embedding_ids)
+    return {
+        id_: passage for id_, passage in zip(places.ids.tolist(), places.passage_ids.tolist(), strict=True) if passage
+    }
 
 
 def _asked_passages(connection: Connection, wanted: Filter) -> Candidates:

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 # When so few embeddings pass that they can be listed, they are compared exactly: no database is as quick.
 FEW = 2_000
-# How many more than wanted are asked for at once, and how much deeper each further question goes.
+# How many more than wanted are asked for at once, at least, and how much deeper each further question goes.
 MARGIN = 16
 DEEPER = 4
 # Beyond this, equally near vectors are no longer all looked at to order them by id.
@@ -76,7 +76,8 @@ class EngineIndex(VectorIndex):
         deadline.check()
         if limit < 1:
             return []
-        with self.database.snapshot(deadline) if self.asks_only(self.database) else nullcontext():
+        together = self.asks_only(self.database)
+        with self.database.snapshot(deadline) if together else nullcontext():
             return self._nearest(Comparison(self.database, space, unit, limit, within, deadline))
 
     def _nearest(self, comparison: Comparison) -> list[Match]:
@@ -165,7 +166,7 @@ class EngineIndex(VectorIndex):
     def _deeper(self, collection: Collection, comparison: Comparison, best: list[Match]) -> list[Match]:
         """The best of `best` and of what the database finds, asking for more until enough of it passes."""
         scope = comparison.within.scope() if self.capabilities.filters else Scope()
-        depth, most = 2 * comparison.limit + MARGIN, self.capabilities.max_results
+        depth, most = comparison.limit + max(MARGIN, comparison.limit // 4), self.capabilities.max_results
         seen: set[int] = set()
         while depth <= most:
             found = self._neighbours(collection, comparison, depth, scope)

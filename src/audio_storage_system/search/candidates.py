@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType
@@ -50,6 +50,8 @@ T = TypeVar("T")
 
 # What a longer filter means is not remembered.
 LONGEST_KEY = 10_000
+# About how many recordings there are, at no cost: rather too many, as some are deleted.
+_NEWEST = select(func.coalesce(func.max(audio_files.c.id), 0))
 # So few recordings are named one by one to a vector database that filters by itself.
 FEW_RECORDINGS = 1_000
 
@@ -150,7 +152,11 @@ class LookedUpCandidates:
 
     def scope(self) -> Scope:
         """The recordings that pass, if they are few; else when they were recorded."""
-        return _scope(self.allowed.recordings, self.allowed.period)
+        with self.connect() as connection:
+            newest = remembered(connection, "newest recording", lambda: connection.execute(_NEWEST).scalar_one())
+        recordings = self.allowed.recordings
+        share = 1.0 if recordings is None else min(1.0, len(recordings) / max(newest, 1))
+        return replace(_scope(recordings, self.allowed.period), share=share)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

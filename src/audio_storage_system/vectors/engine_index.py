@@ -8,6 +8,7 @@ it cannot be reached, everything is.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -34,7 +36,7 @@ from audio_storage_system.errors import (
 )
 from audio_storage_system.records import Space
 from audio_storage_system.vectors import standing, stored
-from audio_storage_system.vectors.base import Candidates, IndexState, Match, Scope, VectorIndex
+from audio_storage_system.vectors.base import Candidates, Ids, IndexState, Match, Scope, VectorIndex
 from audio_storage_system.vectors.engines import Collection, Found, VectorEngine
 from audio_storage_system.vectors.exact import Comparison
 from audio_storage_system.vectors.filling import STEP_ROWS, Filler
@@ -47,6 +49,9 @@ FEW = 2_000
 # How many more than wanted are asked for at once, at least, and how much deeper each further question goes.
 MARGIN = 16
 DEEPER = 4
+# Of a filter that lets a smaller share pass, what passes is listed and compared as a whole, by a database that can; and
+# no smaller share is searched for at once.
+FEW_OF_ALL, LEAST_SHARE = 0.05, 0.02
 # Beyond this, equally near vectors are no longer all looked at to order them by id.
 TIES = 2_000
 # For how long a database that failed is not asked again.
@@ -152,7 +157,11 @@ class EngineIndex(VectorIndex):
         best = comparison.best_of(newer)
         if found is None or found.loaded == 0:
             return best
-        return self._deeper(self._filler.collection(space, found.number), comparison, best)
+        collection, within = self._filler.collection(space, found.number), comparison.within
+        scope, compares = within.scope(), self.capabilities.compares
+        if compares and scope.share < FEW_OF_ALL and (listed := within.ids(compares)) is not None:
+            return self._compared(collection, comparison, best, listed, scope)
+        return self._deeper(collection, comparison, best, self._worth_asking(scope))
 
     def _standing(self, connection: Connection, space: Space) -> tuple[Standing | None, list[int]]:
         """The generation that searches ask, and which embeddings it may lack."""
@@ -163,13 +172,34 @@ class EngineIndex(VectorIndex):
 
         return remembered(connection, ("standing", self.engine.address, space.id), find)
 
-    def _deeper(self, collection: Collection, comparison: Comparison, best: list[Match]) -> list[Match]:
+    def _worth_asking(self, scope: Scope) -> Scope:
+        """What the database is told of it; `share` is then that of what it answers."""
+        if not self.capabilities.filters:
+            return Scope(share=scope.share)
+        if scope.audio_ids is not None and self.capabilities.worth_filtering < scope.share < 1:
+            scope = replace(scope, audio_ids=None)
+        return replace(scope, share=1.0) if scope.limits else scope
+
+    def _compared(
+        self, collection: Collection, comparison: Comparison, best: list[Match], listed: Ids, scope: Scope
+    ) -> list[Match]:
+        """The best of `best` and of all that pass, which the database compares."""
+        depth = _spared(comparison.limit)
+        compare = partial(self.engine.compare, collection, comparison.vector, listed, depth, scope)
+        found = self._by_deadline(compare, comparison.deadline)
+        best = comparison.merged(best, comparison.of_passing(found.ids.tolist()))
+        if len(found.ids) < depth or _enough(best, found, comparison.limit, self.capabilities.precision):
+            return best
+        return comparison.merged(best, comparison.of_passing(listed.tolist()))
+
+    def _deeper(self, collection: Collection, comparison: Comparison, best: list[Match], scope: Scope) -> list[Match]:
         """The best of `best` and of what the database finds, asking for more until enough of it passes."""
-        scope = comparison.within.scope() if self.capabilities.filters else Scope()
-        depth, most = comparison.limit + max(MARGIN, comparison.limit // 4), self.capabilities.max_results
+        most = self.capabilities.max_results
+        depth = min(most, math.ceil(_spared(comparison.limit) / max(scope.share, LEAST_SHARE)))
         seen: set[int] = set()
         while depth <= most:
-            found = self._neighbours(collection, comparison, depth, scope)
+            search = partial(self.engine.search, collection, comparison.vector, depth, scope)
+            found = self._by_deadline(search, comparison.deadline)
             fresh = [id_ for id_ in found.ids.tolist() if id_ not in seen]
             best = comparison.merged(best, comparison.of_passing(comparison.within.admit(fresh)))
             seen.update(fresh)
@@ -178,14 +208,14 @@ class EngineIndex(VectorIndex):
             depth = most if depth < most < DEEPER * depth else DEEPER * depth
         return comparison.best_of_all()
 
-    def _neighbours(self, collection: Collection, comparison: Comparison, depth: int, scope: Scope) -> Found:
-        search = partial(self.engine.search, collection, comparison.vector, depth, scope)
+    def _by_deadline(self, ask: Callable[[], Found], deadline: Deadline) -> Found:
+        """What the database answers. Raises `DeadlineExceeded`."""
         if not self.engine.asks_only(self.database):
-            return _by_deadline(search, comparison.deadline)
+            return _by_deadline(ask, deadline)
         try:  # in the snapshot, which ends by the deadline
-            return search()
+            return ask()
         except VectorIndexUnavailable:
-            comparison.deadline.check()
+            deadline.check()
             raise
 
     def _by_itself(self, comparison: Comparison, error: AudioStorageSystemError) -> list[Match]:
@@ -211,6 +241,11 @@ class EngineIndex(VectorIndex):
     def _fits(self, space: Space) -> bool:
         """Whether the database takes vectors as long as these; others are compared exactly."""
         return space.dimension <= self.capabilities.max_dimension
+
+
+def _spared(limit: int) -> int:
+    """How many neighbours are asked for to get `limit`."""
+    return limit + max(MARGIN, limit // 4)
 
 
 def _enough(best: list[Match], found: Found, limit: int, precision: float) -> bool:

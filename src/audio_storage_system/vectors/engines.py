@@ -121,6 +121,11 @@ class VectorEngine(ABC):
     def search(self, collection: Collection, vector: Vectors, limit: int, scope: Scope) -> Found:
         """The `limit` nearest inside `scope`, at most `max_results`; fewer only when there are no more."""
 
+    def compare(self, collection: Collection, vector: Vectors, ids: Ids, limit: int, scope: Scope) -> Found:
+        """The `limit` nearest of these embeddings, all inside `scope` and at most `capabilities.compares`; those that
+        are not there are left out. Only asked of a database that says it compares any."""
+        raise NotImplementedError
+
     @abstractmethod
     def count(self, collection: Collection) -> int:
         """How many there are."""

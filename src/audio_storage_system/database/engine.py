@@ -97,7 +97,7 @@ class Database:
             return
         inner = outer.until(deadline)
         with (
-            self._translated(inner.deadline),
+            self.translated(inner.deadline),
             self.dialect.attempting(outer.connection, inner.deadline, outer.deadline),
             self._within(inner),
         ):
@@ -107,7 +107,7 @@ class Database:
     def _joined(self, outer: _Snapshot, deadline: Deadline) -> Iterator[Connection]:
         """The connection of a snapshot, whose statements end at the earlier deadline until the block does."""
         inner = outer.until(deadline)
-        with self._translated(inner.deadline):
+        with self.translated(inner.deadline):
             if inner.deadline.seconds != float("inf"):
                 self.dialect.limit(inner.connection, inner.deadline)
             with self._within(inner):

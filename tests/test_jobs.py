@@ -415,6 +415,25 @@ def test_new_versions_are_made_in_the_background_once_and_followed_as_the_rule_s
     assert [version.active for version in storage.transcripts(ids[0])] == [False, False, True]
 
 
+def test_the_archive_is_embedded_anew_in_the_background(
+    storage: AudioStorageSystem, home: Path, calls: Callable[[int], list[Path]]
+) -> None:
+    for path in calls(2):
+        storage.add(path)
+    with pytest.raises(UnknownSpec):
+        storage.submit_reembedding("no-such-embedder")
+    storage.use_embedder(lambda text: [len(text), 1.0], name="lengths")
+    storage.reembed()
+    with AudioStorageSystem(home) as plain:
+        job = plain.submit_reembedding("wordllama", drop_old=True)
+        assert plain.submit_reembedding("wordllama", drop_old=True) == job
+        work(plain)
+        assert plain.jobs.get(job.id).state is JobState.DONE
+        [space] = [space for space in plain.stats()["spaces"] if space["kind"] == "transcript"]
+        assert (space["model"], space["active"], space["embeddings"]) == ("wordllama", True, 2)
+        assert plain.search_similar_audio("second spoken", mode="semantic").hits
+
+
 def test_recurring_work_is_done_and_forgets_what_is_old(
     storage: AudioStorageSystem, home: Path, calls: Callable[[int], list[Path]]
 ) -> None:

@@ -72,6 +72,7 @@ METHODS = {
     "set_metadata",
     "stats",
     "submit",
+    "submit_reembedding",
     "store_audio_file",
     "transcripts",
     "use_embedder",

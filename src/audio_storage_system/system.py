@@ -18,6 +18,7 @@ from audio_storage_system.archive import (
     importing,
     open_archive,
     processing,
+    reembedding,
     removal,
     reports,
     sidecars,
@@ -242,6 +243,18 @@ class AudioStorageSystem(Reading, Embedding):
         given = {"whisper_model": task.asked, "language": language, "prompt": prompt, "activate": task.activate}
         options = {name: value for name, value in given.items() if value is not None}
         return self._jobs.submit_again([int(audio_id) for audio_id in audio_ids], options, priority=priority)
+
+    def submit_reembedding(
+        self,
+        embedder: str | None = None,
+        *,
+        kind: str = "transcript",
+        drop_old: bool = False,
+        priority: Priority | str = Priority.NORMAL,
+    ) -> Job:
+        """Have a worker do what `reembed` does; its job. Raises as `plan_reembedding` does."""
+        reembedding.plan(self._archive, embedder, kind)
+        return self._jobs.submit_reembedding(embedder, kind, drop_old=drop_old, priority=priority)
 
     @property
     def jobs(self) -> Jobs:

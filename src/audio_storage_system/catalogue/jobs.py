@@ -20,6 +20,8 @@ from audio_storage_system.records import Job, JobState, Priority
 
 # What is done with a recording that comes in, and the steps of it.
 ADD, TRANSCRIBE, EMBED = "add", "transcribe", "embed"
+# Of the archive as a whole.
+REEMBED = "reembed"
 
 _UNFINISHED = jobs.c.outcome.is_(None)
 
@@ -113,6 +115,11 @@ def standing_for(connection: Connection, audio_ids: Iterable[int], kind: str, *,
     standing = or_(_UNFINISHED, jobs.c.outcome == JobState.DONE.value) if done else _UNFINISHED
     found = select_where(connection, standing, within(jobs.c.audio_file_id, audio_ids), jobs.c.kind == kind)
     return {job.audio_id: job for job in reversed(found) if job.audio_id is not None}
+
+
+def unfinished_of(connection: Connection, kind: str) -> list[Job]:
+    """The jobs of this kind that have not ended."""
+    return select_where(connection, _UNFINISHED, jobs.c.kind == kind)
 
 
 def outcomes(connection: Connection) -> dict[str | None, int]:

@@ -92,7 +92,7 @@ WhenDuplicate = Annotated[
 Background = Annotated[
     bool,
     typer.Option(
-        "--background", "-b", help="Store now, and leave the rest to workers (see the commands worker and jobs)."
+        "--background", "-b", help="Leave the work to workers (see the commands worker and jobs); files are stored now."
     ),
 ]
 PriorityName = Annotated[

@@ -28,6 +28,7 @@ def reembed(
     drop_old: Annotated[
         bool, typer.Option("--drop-old", help="Then free every space of this kind that searches no longer use.")
     ] = False,
+    background: options.Background = False,
     dry_run: options.DryRun = False,
     archive: options.ArchivePlace = None,
     as_json: options.AsJson = False,
@@ -42,6 +43,11 @@ def reembed(
             plan = storage.plan_reembedding(embedder, kind=kind)
             out.document({"dry_run": True, **plan.as_dict()})
             _show_plan(plan, drop_old, out)
+            return
+        if background:
+            job = storage.submit_reembedding(embedder, kind=kind, drop_old=drop_old)
+            out.document(job.as_dict())
+            out.line(f"Job {job.id} queued; see: audio-storage jobs show {job.id}")
             return
         with Counting("vectors") as progress:
             done = storage.reembed(embedder, kind=kind, drop_old=drop_old, progress=progress.tell)

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement
 
 from audio_storage_system.archive import Archive
-from audio_storage_system.catalogue import jobs, recordings, transcripts, workers
+from audio_storage_system.catalogue import jobs, locks, recordings, transcripts, workers
 from audio_storage_system.catalogue.workers import WorkerRow
 from audio_storage_system.database.tables import jobs as table
 from audio_storage_system.errors import Conflict, InvalidInput, StorageFailed
@@ -68,6 +68,21 @@ class Jobs:
         with self._archive.database.read() as connection:
             after = transcripts.last_id(connection)
         return self.submit("retranscribe", audio_ids, {**options, steps.AFTER: after}, priority=priority)
+
+    def submit_reembedding(
+        self, embedder: str | None, kind: str, *, drop_old: bool, priority: Priority | str = Priority.NORMAL
+    ) -> Job:
+        """Give the job of embedding the archive anew; the one that waits for the same, if there is one."""
+        options = {"embedder": embedder, "kind": kind, "drop_old": drop_old}
+        order: dict[str, Any] = {"step": steps.first_of(jobs.REEMBED), "options": options}
+        with self._archive.database.write(locks.SPACES) as connection:
+            for job in jobs.unfinished_of(connection, jobs.REEMBED):
+                if job.options == options:
+                    return job
+            level, share = priority_of(priority), str(self._archive.owner_id)
+            [made] = jobs.add(connection, jobs.REEMBED, [None], **order, priority=level, share=share)
+        self._queue_if_possible([made])
+        return made
 
     def _queue_if_possible(self, waiting: Sequence[Job]) -> None:
         """A job counts from when the catalogue has it: a worker queues what could not be queued here."""

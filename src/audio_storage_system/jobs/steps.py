@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from audio_storage_system.archive import Archive, processing
+from audio_storage_system.archive import Archive, processing, reembedding
 from audio_storage_system.catalogue import transcripts
-from audio_storage_system.catalogue.jobs import ADD, EMBED, TRANSCRIBE
+from audio_storage_system.catalogue.jobs import ADD, EMBED, REEMBED, TRANSCRIBE
 from audio_storage_system.database.tables import transcripts as transcript_table
 from audio_storage_system.embedders import is_remote as embeds_remotely
 from audio_storage_system.records import EmbeddingKind, Job
@@ -26,6 +26,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     ADD: (TRANSCRIBE, EMBED),
     "retranscribe": (TRANSCRIBE, EMBED),
     "embed": (EMBED,),
+    REEMBED: (REEMBED,),
 }
 
 
@@ -47,7 +48,8 @@ def queue_of(archive: Archive, job: Job) -> str:
     if job.step == TRANSCRIBE:
         spec = job.options.get("whisper_model") or archive.settings.transcriber
         return "remote" if transcribes_remotely(spec) else TRANSCRIBE
-    return "remote" if embeds_remotely(archive.spaces.spec(EmbeddingKind.TRANSCRIPT)) else EMBED
+    spec = job.options.get("embedder") or archive.spaces.spec(EmbeddingKind.TRANSCRIPT)
+    return "remote" if embeds_remotely(spec) else EMBED
 
 
 def perform(archive: Archive, job: Job, tick: Tick) -> None:
@@ -98,9 +100,16 @@ def _embed(archive: Archive, job: Job, tick: Tick) -> None:
             processing.embed(archive, audio_id, version.id, source, tick)
 
 
+def _reembed(archive: Archive, job: Job, tick: Tick) -> None:
+    """The whole archive: what there is already of the new space is not made again."""
+    embedder, kind = job.options.get("embedder"), str(job.options["kind"])
+    drop_old = bool(job.options["drop_old"])
+    reembedding.run(archive, embedder, kind, lambda stage, done, total: tick(), drop_old=drop_old)
+
+
 def _audio_id(job: Job) -> int:
     assert job.audio_id is not None  # noqa: S101 - every kind of job with this step has one
     return job.audio_id
 
 
-_STEPS: Mapping[str, Step] = {TRANSCRIBE: _transcribe, EMBED: _embed}
+_STEPS: Mapping[str, Step] = {TRANSCRIBE: _transcribe, EMBED: _embed, REEMBED: _reembed}

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -250,16 +251,38 @@ def at_random(scene: Scene, files: Sequence[Path], workers: int, kills: int, see
     """So many workers are at it, and some random one is killed and replaced time after time, until all is done or there
     were `kills`; then they end by themselves."""
     draw = random.Random(seed)
+
+    def begin() -> Any:
+        return scene.start(milliseconds=draw.choice((20, 100, 400)), **further)
+
     scene.submit(*files)
-    team = [scene.start(**further) for _ in range(workers)]
+    team = [begin() for _ in range(workers)]
     while len(scene.killed) < kills and any(process.is_alive() for process in team):
-        time.sleep(draw.uniform(0.2, 1.4))
+        time.sleep(draw.uniform(0.1, 1.5))
         place = draw.randrange(workers)
         scene.kill(team[place], f"{time.monotonic():.3f}")
-        team[place] = scene.start(**further)
+        team[place] = begin()
     assert [ended(process) for process in team] == [0] * workers, scene.events()
     scene.finish()  # the last of them may have been killed when all was done
     scene.check()
+
+
+def archive_after_archive(
+    expected: dict[str, Told], files: Sequence[Path], kinds: Sequence[tuple[Catalogues, int]], kills: int, seed: int
+) -> int:
+    """The same in one archive after the other, of each of these kinds, until there were so many kills; how many
+    archives. `kinds`: catalogues, and workers at it."""
+    done = rounds = 0
+    while done < kills:
+        catalogues, workers = kinds[rounds % len(kinds)]
+        with tempfile.TemporaryDirectory() as folder, catalogues.at(Path(folder) / "archive") as home:
+            scene = Scene(home, expected, Path(folder))
+            try:
+                at_random(scene, files, workers, kills - done, seed + rounds)
+            finally:
+                scene.close()
+        done, rounds = done + len(scene.killed), rounds + 1
+    return rounds
 
 
 @pytest.fixture
@@ -270,8 +293,8 @@ def seed(request: pytest.FixtureRequest) -> int:
     return chosen
 
 
-def test_killed_at_random_moments(small: Scene, files: list[Path], seed: int) -> None:
-    at_random(small, files, workers=1, kills=20, seed=seed, milliseconds=150)
+def test_killed_at_random_moments(expected: dict[str, Told], files: list[Path], seed: int) -> None:
+    archive_after_archive(expected, files, [(Catalogues(), 1)], kills=20, seed=seed)
 
 
 @pytest.mark.parametrize("workers", [2, 4])
@@ -279,33 +302,22 @@ def test_several_on_a_server_killed_at_random(
     workers: int, small: Scene, files: list[Path], seed: int, postgres_server: Server, postgres_template: str
 ) -> None:
     with Catalogues(postgres_server, postgres_template).at(small.home):
-        at_random(small, files, workers, kills=2 * workers, seed=seed, milliseconds=150)
+        at_random(small, files, workers, kills=2 * workers, seed=seed)
         small.close()
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_killed_two_hundred_times(
-    expected: dict[str, Told],
-    tmp_path_factory: pytest.TempPathFactory,
-    postgres_server: Server,
-    postgres_template: str,
-    seed: int,
+    tmp_path: Path, postgres_server: Server, postgres_template: str, seed: int, engine: None
 ) -> None:
-    """Archive after archive, on both kinds of catalogue, with one, two and four workers."""
-    folder = tmp_path_factory.mktemp("soak")
-    files = working.talks(folder / "files", (7, 4, 6, 3, 5, 8))
-    whole, kills, rounds = undisturbed(files, folder / "undisturbed"), 0, 0
-    while kills < 200:
-        catalogues = Catalogues(postgres_server, postgres_template) if rounds % 2 else Catalogues()
-        scratch = tmp_path_factory.mktemp("round")
-        with catalogues.at(scratch / "archive") as home:
-            scene = Scene(home, whole, scratch)
-            workers = (1, 2, 4)[rounds // 2 % 3]
-            at_random(scene, files, workers, min(40, 200 - kills), seed + rounds, milliseconds=150)
-            scene.close()
-        kills, rounds = kills + len(scene.killed), rounds + 1
-    sys.stdout.write(f"{kills} kills in {rounds} archives\n")
+    """On both kinds of catalogue, with one, two and four workers."""
+    files = working.talks(tmp_path / "files", (7, 4, 6, 3, 5, 8))
+    expected = undisturbed(files, tmp_path / "undisturbed")
+    server = Catalogues(postgres_server, postgres_template)
+    kinds = [(catalogues, workers) for workers in (1, 2, 4) for catalogues in (Catalogues(), server)]
+    rounds = archive_after_archive(expected, files, kinds, kills=200, seed=seed)
+    sys.stdout.write(f"200 kills in {rounds} archives\n")
 
 
 # Taking over, stopping, leaving
@@ -335,6 +347,18 @@ def test_one_that_gives_no_sign_of_life_is_replaced_and_does_no_harm(
     scene.check([files[0].name])
 
 
+def test_one_that_is_dead_is_replaced_at_once_though_nobody_has_buried_it(small: Scene, files: list[Path]) -> None:
+    small.submit(files[0])
+    worker = command(small, milliseconds=1500)
+    wait_until_working(small)
+    worker.kill()
+    small.killed.append("unburied")
+    small.finish()
+    assert small.events()[0].startswith("took_over")
+    worker.communicate()
+    small.check([files[0].name])
+
+
 def test_one_that_is_told_to_stop_leaves_after_the_window_in_hand(scene: Scene, files: list[Path]) -> None:
     [job] = scene.submit(files[2])
     worker = scene.start(milliseconds=400, until_done=False)
@@ -351,10 +375,7 @@ def test_one_that_is_told_to_stop_leaves_after_the_window_in_hand(scene: Scene, 
 
 def test_the_command_leaves_in_good_order_too(small: Scene, files: list[Path]) -> None:
     small.submit(files[2])
-    command = [sys.executable, working.__file__, str(small.scratch / "heard"), "400"]
-    worker = subprocess.Popen(
-        [*command, "worker", "--archive", str(small.home), "--json"], stdout=subprocess.PIPE, text=True
-    )
+    worker = command(small, milliseconds=400)
     wait_until_working(small)
     worker.terminate()
     output, _ = worker.communicate(timeout=30)
@@ -362,6 +383,19 @@ def test_the_command_leaves_in_good_order_too(small: Scene, files: list[Path]) -
     small.finish()
     small.check([files[2].name])
     assert small.heard() == SIZES[2]
+
+
+def command(scene: Scene, milliseconds: int) -> subprocess.Popen[str]:
+    """The program as people start it."""
+    program = [sys.executable, working.__file__, str(scene.scratch / "heard"), str(milliseconds)]
+    environment = {**os.environ, "AUDIO_STORAGE_TRANSCRIBER": "scripted"}
+    return subprocess.Popen(
+        [*program, "worker", "--archive", str(scene.home), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
 
 
 def test_workers_may_have_the_same_name(scene: Scene, files: list[Path]) -> None:
@@ -393,7 +427,7 @@ def test_a_recording_that_kills_its_workers_is_given_up_and_others_are_done(smal
 
 
 def test_the_wall_clock_may_jump(scene: Scene, files: list[Path], seed: int) -> None:
-    at_random(scene, files, workers=2, kills=4, seed=seed, milliseconds=100, jumps=seed)
+    at_random(scene, files, workers=2, kills=4, seed=seed, jumps=seed)
 
 
 # The archive's own database, store and disk

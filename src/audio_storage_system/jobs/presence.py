@@ -43,7 +43,18 @@ def is_gone(row: WorkerRow) -> bool:
         return True
     except OSError:  # it is there, and somebody else's
         return False
-    return False
+    return _is_dead(row.process)
+
+
+def _is_dead(process: int) -> bool:
+    """Whether all that is left of a process is its exit code, which nobody has asked for."""
+    try:
+        state = (
+            Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0]
+        )
+    except OSError:
+        return False
+    return state in "ZX"
 
 
 def place() -> str:

@@ -24,11 +24,15 @@ from typer.models import ArgumentInfo, OptionInfo
 import audio_storage_system
 from audio_storage_system import errors
 from audio_storage_system.archive.captures import Recovered
+from audio_storage_system.archive.reembedding import Plan, Reembedded
 from audio_storage_system.cli import app
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.diagnosis import Check, Model
 from audio_storage_system.errors import AudioStorageSystemError
-from audio_storage_system.records import Outcome, Recording, Segment, Transcript, Word
+from audio_storage_system.jobs import JobEvent, Jobs, Worker
+from audio_storage_system.model_pool import LoadedModel
+from audio_storage_system.pipeline import Change, Comparison, Decision, Made
+from audio_storage_system.records import Job, JobState, Outcome, Priority, Recording, Segment, Transcript, Word
 from audio_storage_system.search import Filter
 from audio_storage_system.search.context import Citation
 from audio_storage_system.settings import DEFAULT_HOME, FILE_NAME, PREFIX, Settings
@@ -37,9 +41,12 @@ from audio_storage_system.transfer import CopyProblem, CopyProgress, TableCount
 TARGET = Path(__file__).parents[1] / "docs" / "reference"
 # What methods take and return without its name being needed.
 VALUES = (
-    *(Filter, Recording, Transcript, Outcome, Segment, Word, Citation, Receipt, Recovered, Check, Model),
-    *(CopyProgress, CopyProblem, TableCount),
+    *(Filter, Recording, Transcript, Outcome, Segment, Word, Citation, Receipt, Recovered, Check, Model, LoadedModel),
+    *(CopyProgress, CopyProblem, TableCount, Job, JobState, Priority, JobEvent),
+    *(Made, Decision, Comparison, Change, Plan, Reembedded),
 )
+# What the facade hands out that does things.
+PARTS = (Jobs, Worker)
 NOTE = "<!-- Made by scripts/generate_reference.py; do not edit. -->"
 
 
@@ -60,9 +67,9 @@ def pages() -> dict[str, str]:
 def cli_page() -> Iterator[str]:
     """The commands with their arguments and options."""
     yield from ("# Command line", "", str(app.info.help), "", str(app.info.epilog), "")
-    yield "Exit codes: 0 done · 1 part of it failed · 2 wrong usage · 130 stopped with Ctrl-C · 70 a defect of ours ·"
-    yield "every other as in [errors](errors.md). With `--json` an error is the one document on stdout:"
-    yield from ('`{"error": {"code", "message", "retryable"}}`.', "")
+    yield "Exit codes: 0 done · 1 part of it failed · 2 wrong usage · 130 stopped with Ctrl-C · 143 by SIGTERM ·"
+    yield "70 a defect of ours · every other as in [errors](errors.md). With `--json` an error is the one document on"
+    yield from ('stdout: `{"error": {"code", "message", "retryable"}}`.', "")
     for path, callback in _commands("audio-storage", app):
         yield from _command(path, callback)
 
@@ -182,6 +189,8 @@ def python_page() -> Iterator[str]:
         if callable(thing := getattr(audio_storage_system, name)):
             yield from _described(name, thing)
     yield from ("# Values", "", "What is given and taken above.", "")
+    for part in PARTS:
+        yield from _described(part.__name__, part)
     for value in VALUES:
         yield from (f"## {value.__name__}", "", _prose(value), "", *_attributes(value))
 
@@ -195,9 +204,15 @@ def _described(name: str, thing: Any) -> Iterator[str]:
     yield from (_prose(thing), "")
     if inspect.isclass(thing):
         yield from _attributes(thing)
-        for member, value in vars(thing).items():
-            if not member.startswith("_"):
-                yield from _method(name, member, value)
+        for member, value in _members(thing):
+            yield from _method(name, member, value)
+
+
+def _members(thing: type) -> Iterator[tuple[str, Any]]:
+    """The public members of a class, those of its parts after its own."""
+    parts = [part for part in thing.__mro__ if part.__module__.startswith(audio_storage_system.__name__)]
+    for part in parts:
+        yield from ((name, value) for name, value in vars(part).items() if not name.startswith("_"))
 
 
 def _attributes(thing: type) -> Iterator[str]:

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from audio_storage_system import load_audio
+
 Samples = npt.NDArray[np.float32]
 
 RATE = 16_000
@@ -34,6 +36,17 @@ def silence(seconds: float, rate: int = RATE) -> Samples:
 
 def integers(samples: Samples) -> npt.NDArray[np.int16]:
     return np.rint(np.clip(samples, -1, 1) * 32767).astype("<i2")
+
+
+def concatenated(path: Path, parts: list[Path]) -> Path:
+    """A WAV file of these recordings at 16 kHz, one after the other."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        for part in parts:
+            file.writeframes((np.asarray(load_audio(part)) * 32767).astype("<i2").tobytes())
+    return path
 
 
 def wav(samples: Samples, rate: int = RATE) -> bytes:

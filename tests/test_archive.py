@@ -40,6 +40,7 @@ from audio_storage_system.records import Outcome
 from audio_storage_system.testing.scripted import ScriptedTranscriber
 from audio_storage_system.transcribers import Window
 from catalogues import database_url, plain_sql
+from sounds import concatenated
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 
@@ -254,7 +255,7 @@ def test_a_failure_is_an_outcome_with_a_reason(
 def test_an_interrupted_transcription_goes_on_where_it_stopped(
     storage: AudioStorageSystem, tmp_path: Path, demo: Path
 ) -> None:
-    long = concatenate(tmp_path / "long.wav", [demo / "meeting.flac"] * 6)
+    long = concatenated(tmp_path / "long.wav", [demo / "meeting.flac"] * 6)
     heard: list[float] = []
 
     def interrupt(window: Window) -> None:
@@ -283,18 +284,6 @@ def test_an_interrupted_transcription_goes_on_where_it_stopped(
 def passages(storage: AudioStorageSystem, transcript_id: int) -> list[tuple[object, ...]]:
     query = "SELECT sequence, start_seconds, end_seconds, text FROM passages WHERE transcript_id = ? ORDER BY sequence"
     return rows(storage, query, transcript_id)
-
-
-def concatenate(path: Path, parts: list[Path]) -> Path:
-    import wave
-
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        for part in parts:
-            file.writeframes((np.asarray(load_audio(part)) * 32767).astype("<i2").tobytes())
-    return path
 
 
 def test_without_weights_the_bundled_recogniser_stands_in(
@@ -567,8 +556,11 @@ def test_a_blob_whose_row_was_never_written_is_adopted(home: Path, call: Path) -
         [recording] = storage.list_recordings()
         assert recording.file_hash == hashlib.sha256(call.read_bytes()).hexdigest()
         assert recording.recorded_at == datetime(2025, 3, 4, 5, 6, 7, tzinfo=UTC)
+        [job] = storage.jobs.find()
+        assert (job.audio_id, job.state) == (recording.id, "waiting")  # nobody else would transcribe it
         assert storage.add(call).duplicate
         assert [r.original_name for r in storage.list_recordings()] == ["call.flac"]
+        assert storage.jobs.get(job.id).state == "done"
     assert len(list((home / "audio_files").rglob("*.flac"))) == 1
 
 

@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+import wave
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from audio_storage_system import load_audio
 
 PROGRAM = [sys.executable, "-m", "audio_storage_system.cli"]
 
@@ -104,3 +107,88 @@ def test_ctrl_c_leaves_what_is_stored_and_the_next_run_finishes_it(tmp_path: Pat
     code, listed, _ = run("list", "--archive", tmp_path / "a", "--json")
     assert code == 0
     assert json.loads(listed)["recordings"]
+
+
+SLOW = """
+import sys, time
+from audio_storage_system.testing.scripted import FACTORY, SPEC, ScriptedTranscriber
+from audio_storage_system.transcribers import TRANSCRIBERS
+
+TRANSCRIBERS.builtin[SPEC] = FACTORY
+seconds, place = float(sys.argv[1]), sys.argv[2]
+
+
+def before(window):
+    with open(place, "a") as file:
+        file.write(f"{window.start}\\n")
+    time.sleep(seconds)
+
+
+ScriptedTranscriber.before = before
+from audio_storage_system.cli import main
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+def start_slow(seconds: float, heard: Path, *arguments: object) -> subprocess.Popen[bytes]:
+    """The program with a recogniser that takes its time for each window; what it hears stands in a file."""
+    words = [sys.executable, "-c", SLOW, str(seconds), str(heard), *map(str, arguments)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert path.exists()
+
+
+@pytest.fixture
+def talk(tmp_path: Path, demo: Path) -> Path:
+    """A recording of several windows."""
+    with wave.open(str(tmp_path / "talk.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        speech = (load_audio(demo / "meeting.flac", 16_000) * 32_767).astype("<i2").tobytes()
+        for _ in range(6):
+            file.writeframes(speech + bytes(16_000 * 2 * 6))
+    return tmp_path / "talk.wav"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to be heard there")
+@pytest.mark.parametrize("command", ["add", "retranscribe"])
+def test_sigterm_finishes_the_batch_in_hand_and_the_next_run_goes_on(tmp_path: Path, talk: Path, command: str) -> None:
+    place, heard = ("--archive", tmp_path / "a"), tmp_path / "heard"
+    words: tuple[object, ...] = ("add", talk)
+    if command == "retranscribe":
+        assert run("add", talk, "--no-transcribe", *place)[0] == 0
+        words = ("retranscribe", 1)
+    words = (*words, "--whisper-model", "scripted", *place, "--json")
+    process = start_slow(0.5, heard, *words)
+    wait_for(heard)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err
+    assert b"Stopping after what is in hand; another signal stops at once." in err
+    assert b"Traceback" not in err
+    assert json.loads(out)["failed"] == []
+    first = heard.read_text().split()
+    assert len(first) == 2, "a batch, which was finished"
+    process = start_slow(0, heard, *words)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    everything = heard.read_text().split()
+    assert len(everything) == len(set(everything)) > 4, "no window was heard twice"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to be heard there")
+def test_a_second_signal_ends_at_once(tmp_path: Path, talk: Path) -> None:
+    heard = tmp_path / "heard"
+    process = start_slow(600, heard, "add", talk, "--whisper-model", "scripted", "--archive", tmp_path / "a")
+    wait_for(heard)
+    process.send_signal(signal.SIGTERM)
+    assert process.stderr is not None
+    assert b"Stopping" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert run("list", "--archive", tmp_path / "a")[0] == 0

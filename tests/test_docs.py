@@ -27,8 +27,20 @@ def test_the_reference_is_what_the_code_says(pages: dict[str, str], name: str) -
 
 def test_every_command_is_described_with_its_options(pages: dict[str, str]) -> None:
     page = pages["cli.md"]
-    commands = "init add record search list show export retranscribe rm stats reindex copy doctor models demo".split()
-    groups = ["transcripts list", "transcripts show", "transcripts activate", "metadata get", "metadata set"]
+    commands = [
+        *"init add watch record search list show export retranscribe reembed rm stats reindex copy".split(),
+        *"worker doctor models demo".split(),
+    ]
+    groups = [
+        "transcripts list",
+        "transcripts show",
+        "transcripts activate",
+        "transcripts import",
+        "transcripts diff",
+        *("jobs list", "jobs show", "jobs cancel", "jobs retry", "jobs follow"),
+        "metadata get",
+        "metadata set",
+    ]
     for name in [*commands, *groups, "metadata unset"]:
         assert f"## audio-storage {name}\n" in page
     assert "`--whisper-model`, `--model` SPEC" in page

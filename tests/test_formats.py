@@ -219,6 +219,11 @@ class TestReadingWebVtt:
         text = "WEBVTT\n\n00:01.000 --> 00:02.000\n<v Ann>Hi!</v>\n<v.loud Bob O&apos;Neil>Hello.</v>\n"
         assert described(read("vtt", text)) == [(1.0, 2.0, "Ann", "Hi!"), (1.0, 2.0, "Bob O'Neil", "Hello.")]
 
+    def test_a_name_that_ends_in_dashes_makes_no_arrow(self) -> None:
+        segment = Segment(0, 1, "hi", speaker="Ann--")
+        assert write("vtt", Document((segment,))).count("-->") == 1
+        assert read("vtt", write("vtt", Document((segment,)))) == [segment]
+
     def test_a_first_line_of_text_may_be_note(self) -> None:
         segment = Segment(0, 1, "NOTE\nthis")
         assert read("vtt", write("vtt", Document((segment, segment)))) == [segment, segment]

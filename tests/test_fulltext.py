@@ -195,6 +195,12 @@ def test_unspaced_writing_is_told_apart(index: Index) -> None:
     assert index.find("預 讨论") == [said]
 
 
+def test_of_a_passage_longer_than_any_every_word_is_found(index: Index) -> None:
+    words = " ".join(f"w{number}" for number in range(20_000))
+    [said] = index.store(f"{'budget ' * 300}{words} zebras")
+    assert index.find("budget") == index.find("w19999") == index.find("zebra") == index.find('"w7 w8"') == [said]
+
+
 def test_voiced_kana_and_thai_vowels_are_not_optional(index: Index) -> None:
     index.store("かき", "เสอ", language="ja")
     assert index.find("がき") == index.find("เสือ") == []
@@ -221,6 +227,18 @@ def test_terms_are_safe_and_the_same_for_upper_and_composed_writing(text: str, l
     assert all(term and '"' not in term and "\0" not in term and not term.isspace() for term in terms)
     assert all(term.encode() and (not term.isascii() or term.isalnum()) for term in terms)
     assert len(analysis.words(text)) >= math.floor(analysis.count_words(text))
+    assert analysis.terms(text, language) == (analysis.words(text), analysis.stems(text, language))
+
+
+@given(st.text(st.characters(codec="utf-8")), st.text(st.sampled_from("aZ09_-' \n"), min_size=1))
+def test_words_are_the_same_beside_any_other_writing(text: str, plain: str) -> None:
+    both = analysis.words(f"{plain} {text}")
+    assert both == analysis.words(plain) + analysis.words(text)
+
+
+def test_a_word_without_end_is_cut_and_no_second_word() -> None:
+    for letter in "aé":
+        assert [len(word) for word in analysis.split(f"{letter * 450} b")] == [analysis.MAX_WORD_LENGTH, 1]
 
 
 def test_a_passage_counts_in_words_however_they_are_written() -> None:

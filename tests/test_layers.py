@@ -14,13 +14,15 @@ NAME = "audio_storage_system"
 ROOT = Path(audio_storage_system.__file__).parent
 LAYERS = [
     {"records", "errors"},  # the foot of layer 0: the rest of it raises these errors
-    {"locations", "registry", "keys", "metrics", "clock", "durable", "hub"},
+    {"locations", "registry", "keys", "metrics", "clock", "durable", "hub", "machine"},
+    {"model_pool"},
     {"database", "blobs", "audio", "formats"},
     {"catalogue", "vectors", "transcribers", "embedders", "diarizers", "enrichers"},
     {"access", "passages", "marker", "settings", "spaces"},
     {"pipeline", "search", "deletion"},
     {"archive"},
     {"diagnosis", "jobs", "live", "retention", "backup", "integrity", "transfer", "monitoring"},
+    {"facade"},
     {"system"},
     {"__init__"},  # the facade under its public name, for the skins above it
     {"cli", "server", "testing"},

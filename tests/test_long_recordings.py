@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audio_storage_system import AudioStorageSystem
+from audio_storage_system.errors import Conflict
 from audio_storage_system.passages import LONGEST_SECONDS, Grouper, group
 from audio_storage_system.pipeline.sources import MODEL_RATE, Samples, cut
 from audio_storage_system.records import Segment, Span
+from audio_storage_system.testing import scripted
+from sounds import silence, wav
 
 
 def counting(seconds: int) -> Samples:
@@ -69,3 +74,31 @@ def test_going_on_later_gives_the_same_passages_where_little_is_said(stop: int) 
     again = Grouper(sequence=len(closed))
     rest = again.push(segments[done:]) + again.finish()
     assert closed + rest == group(segments)
+
+
+def test_a_long_silence_can_be_stopped(tmp_path: Path, scripted_engine: type[scripted.ScriptedTranscriber]) -> None:
+    (tmp_path / "silence.wav").write_bytes(wav(silence(600)))
+    calls: list[tuple[float, float]] = []
+
+    def stop(done: float, total: float) -> None:
+        calls.append((done, total))
+        raise KeyboardInterrupt
+
+    with AudioStorageSystem(tmp_path / "a", transcriber="scripted") as storage:
+        with pytest.raises(KeyboardInterrupt):
+            storage.add(tmp_path / "silence.wav", progress=stop)
+        assert calls == [(0.0, 600.0)]
+        assert [version.outcome for version in storage.transcripts(1)] == [None]
+
+
+def test_what_progress_raises_is_no_failure_whatever_it_is(
+    tmp_path: Path, demo: Path, scripted_engine: type[scripted.ScriptedTranscriber]
+) -> None:
+    def stop(done: float, total: float) -> None:
+        raise Conflict(reason="mine")
+
+    with AudioStorageSystem(tmp_path / "a", transcriber="scripted") as storage:
+        with pytest.raises(Conflict, match="mine"):
+            storage.add(demo / "call.flac", progress=stop)
+        assert [version.outcome for version in storage.transcripts(1)] == [None]
+        assert storage.add(demo / "call.flac").outcome == "ok"

@@ -35,6 +35,7 @@ from audio_storage_system.vectors import (
     VectorIndex,
     engine_index,
     exact,
+    filling,
     log,
     open_vector_index,
 )
@@ -169,6 +170,34 @@ def test_searches_use_the_old_collection_until_the_new_one_is_full(archive: Vect
     assert set(lags) == {None}
     assert len(lags) == 10
     assert len(store.collections) == 1
+
+
+def test_of_many_vectors_not_every_follower_counts_them_all(
+    archive: VectorArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filling, "COUNTED_ALWAYS", 99)
+    counted: list[str] = []
+
+    class Watched(MemoryEngine):
+        def count(self, collection: Collection) -> int:
+            counted.append(collection.name)
+            return super().count(collection)
+
+    store, space = Store(), archive.space()
+    index = EngineIndex(archive.database, Watched(store), "archive")
+    for _ in range(3):  # while there are few, each does
+        archive.add(space, draw(33))
+        index.follow(space)
+    assert len(counted) == 3
+    archive.add(space, draw(33))
+    for _ in range(3):
+        index.follow(space)
+    assert len(counted) == 4
+    assert index.state(space) == IndexState(132, 132)
+    next(iter(store.points.values())).popitem()
+    monkeypatch.setattr(filling, "COUNTED_EVERY_SECONDS", 0.0)
+    index.follow(space)
+    assert len(next(iter(store.points.values()))) == 132
 
 
 def test_a_fill_that_is_cut_short_goes_on_where_it_was(archive: VectorArchive) -> None:

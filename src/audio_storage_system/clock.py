@@ -45,3 +45,6 @@ class Deadline:
         """Raise `DeadlineExceeded` once the time is up."""
         if self.expired:
             raise DeadlineExceeded(seconds=self.seconds)
+
+
+NEVER = Deadline.after(None)

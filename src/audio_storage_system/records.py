@@ -214,7 +214,7 @@ class Job:
     those of the same priority.
 
     worker, until, seconds_done, seconds: who is at it, when it is tried again, and how much of the recording is done;
-    known where jobs are listed.
+    known where jobs are listed. duplicate: the file was stored before; known where it is given.
     """
 
     id: int
@@ -237,6 +237,7 @@ class Job:
     until: datetime | None = None
     seconds_done: float | None = None
     seconds: float | None = None
+    duplicate: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; the id under the name `job_id`."""

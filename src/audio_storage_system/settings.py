@@ -30,8 +30,12 @@ class Settings:
 
     transcriber: engine for `add` and `generate_transcript` (`AUDIO_STORAGE_TRANSCRIBER`).
     transcriber_fallback: engine used when the first one's weights are not to be had; empty for none.
+    model_idle_seconds: a model that nothing has used for so long is taken out of memory; 0: at once, `inf` or a
+        negative number: never.
+    transcribe_at_once: how many transcriptions this process runs at the same time; a Whisper model on the processor is
+        loaded once for all of them, and they share the cores. `add --jobs` and the like set it.
     language: ISO 639-1 code of what is spoken; empty lets the engine decide.
-    text_embedder, audio_embedder: fixed when the archive is made; read from here only then.
+    text_embedder, audio_embedder: of a new archive; read from here only when it is made, see `reembed` for later.
     combined_weight: share of the words, 0…1, in combined embeddings.
     sidecars: also write transcripts and embeddings as files.
     compress: make a derived 16 kHz copy of each recording, `flac` or `pcm16`; empty for none.
@@ -48,11 +52,15 @@ class Settings:
     blob_cache_bytes: how much of what was read from there is kept on this machine, so that it is fetched once; 0 for
         nothing.
     blob_cache_dir: the folder for that, with one folder below it for each place; empty for the user's cache folder.
+    remote_per_minute: how many jobs may begin to ask a service over the network in a minute, on all machines together;
+        0 for no limit.
     cdn_url: where a content delivery network serves the recordings; `audio_url` gives that address + key.
     """
 
     transcriber: str = "base"
     transcriber_fallback: str = "pocketsphinx"
+    model_idle_seconds: float = 300.0
+    transcribe_at_once: int = 1
     language: str = ""
     text_embedder: str = "auto"
     audio_embedder: str = "auto"
@@ -73,6 +81,7 @@ class Settings:
     blob_cache_bytes: int = 2 * 1024**3
     blob_cache_dir: str = ""
     cdn_url: str = ""
+    remote_per_minute: int = 0
 
 
 def archive_home(place: str | os.PathLike[str] | None = None) -> Path:
@@ -143,6 +152,10 @@ def load_settings(home: Path, **given: Any) -> Settings:
         raise InvalidSetting(name="compress", reason='it is "flac", "pcm16" or empty')
     if not 0 <= settings.combined_weight <= 1:
         raise InvalidSetting(name="combined_weight", reason=f"it is a share, 0…1, not {settings.combined_weight:g}")
+    if settings.model_idle_seconds != settings.model_idle_seconds:
+        raise InvalidSetting(name="model_idle_seconds", reason="it is a number of seconds, not nan")
+    if settings.transcribe_at_once < 1:
+        raise InvalidSetting(name="transcribe_at_once", reason="it is at least 1")
     return settings
 
 

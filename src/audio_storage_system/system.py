@@ -2,52 +2,45 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from threading import Event
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
-
-from audio_storage_system import pipeline
 from audio_storage_system.archive import (
     Archive,
     archive_exists,
     captures,
-    exports,
+    examining,
+    importing,
     open_archive,
     processing,
+    reembedding,
     removal,
     reports,
-    retrieval,
     sidecars,
 )
 from audio_storage_system.audio import Waveform, load_audio
 from audio_storage_system.catalogue import locks, metadata, recordings, transcripts
-from audio_storage_system.clock import Deadline
-from audio_storage_system.database.tables import transcripts as transcript_table
 from audio_storage_system.deletion import Receipt
-from audio_storage_system.errors import InvalidInput, NotFound
+from audio_storage_system.errors import NotFound
+from audio_storage_system.facade import Embedding, Place, Reading
 from audio_storage_system.jobs import JobEvent, Jobs, Worker, concurrency_of
-from audio_storage_system.pipeline import OnDuplicate
-from audio_storage_system.records import Added, Job, Metadata, Priority, Recording, Segment, Transcript
-from audio_storage_system.search import ContextPack, Filter, Query, SearchResults
-from audio_storage_system.search.context import CountTokens, estimate_tokens
-from audio_storage_system.search.query import Mode
+from audio_storage_system.model_pool import LoadedModel
+from audio_storage_system.pipeline import Made, OnDuplicate, Rule
+from audio_storage_system.records import Added, Job, Metadata, Priority
 from audio_storage_system.settings import locate
 from audio_storage_system.vectors import IndexState
 
 __all__ = ["Added", "AudioStorageSystem", "load_audio"]
 
-Place = str | os.PathLike[str]
 Progress = Callable[[float, float], None]
 
 
-class AudioStorageSystem:
+class AudioStorageSystem(Reading, Embedding):
     """An archive of audio with its transcripts, embeddings and metadata.
 
     archive: its folder, the address of its PostgreSQL database, or its `audio-storage.toml`; default
@@ -120,6 +113,11 @@ class AudioStorageSystem:
         said = processing.said_in(self._archive, stored.audio_id) if stored.duplicate else None
         return Added.of(stored.audio_id, duplicate=stored.duplicate, said=said)
 
+    def examine(self, path: Place) -> examining.Examined:
+        """What adding a file would do: its bytes are read and looked for, nothing is stored. Raises what storing it
+        would raise."""
+        return examining.examine(self._archive, Path(path), self._archive.settings.max_file_bytes)
+
     def record_and_store_audio(
         self,
         duration: float | None = None,
@@ -149,13 +147,15 @@ class AudioStorageSystem:
         whisper_model: str | None = None,
         language: str | None = None,
         prompt: str | None = None,
-        activate: bool | None = None,
+        activate: Rule | bool | None = None,
         allow_fallback: bool = True,
         progress: Progress | None = None,
-    ) -> int:
+    ) -> Made:
         """Make a new version of what is said, or finish one that was interrupted; its id. Earlier versions stay.
 
-        activate: whether search follows it (default: unless it is a stand-in's and the present one is not).
+        activate: whether search follows it: `always` (`True`), `never` (`False`), or `if-better`, which keeps the
+        present one where only a person can tell (default: always, but a stand-in never replaces another engine's). What
+        was decided and why is the result's `decision`.
         allow_fallback: whether another engine may stand in when the weights of this one are not to be had.
 
         Raises `TranscriptionFailed`, `UnknownSpec`, `NotFound`.
@@ -163,6 +163,27 @@ class AudioStorageSystem:
         further: dict[str, Any] = {"prompt": prompt, "activate": activate, "allow_fallback": allow_fallback}
         task = processing.task_of(self._archive, whisper_model, language, progress, **further)
         return processing.transcribe(self._archive, int(audio_id), task, audio_data)
+
+    def import_transcript(
+        self,
+        audio: Place | int,
+        transcript_file: Place,
+        *,
+        language: str | None = None,
+        activate: bool | None = None,
+        metadata: Metadata | None = None,
+        generate_embeddings: bool = True,
+    ) -> importing.Imported:
+        """Store a recording (its file, or the id of one stored before) with a transcript that exists already: srt, vtt,
+        tsv, or the JSON of whisper, whisperX, whisper.cpp and OpenAI. It becomes a version with the engine `import`;
+        the same file again makes nothing new.
+
+        activate: whether search follows it (default: only where it follows none so far). metadata: for the recording.
+
+        Raises `InvalidInput` naming the line that cannot be read, with nothing stored; what storing raises; `NotFound`.
+        """
+        wanted = importing.Wanted(language, activate, metadata, generate_embeddings)
+        return importing.import_transcript(self._archive, audio, Path(transcript_file), wanted)
 
     def generate_embeddings(
         self, audio_id: int, transcript_id: int | None = None, audio_data: Waveform | None = None
@@ -201,7 +222,39 @@ class AudioStorageSystem:
         stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate)
         whose = None if metadata is None or "user_id" not in metadata else str(metadata["user_id"])
         options = {name: value for name, value in given.items() if value is not None}
-        return self.jobs.submit("add", [stored.audio_id], options, priority=priority, share=whose)[0]
+        [job] = self.jobs.submit("add", [stored.audio_id], options, priority=priority, share=whose)
+        return replace(job, duplicate=stored.duplicate)
+
+    def retranscribe(
+        self,
+        audio_ids: Sequence[int],
+        *,
+        whisper_model: str | None = None,
+        language: str | None = None,
+        prompt: str | None = None,
+        activate: Rule | bool | None = None,
+        priority: Priority | str = Priority.NORMAL,
+    ) -> list[Job]:
+        """Have workers make new versions of what is said in these recordings; their jobs. As `generate_transcript`, but
+        what has a version already is never given the fallback's. Raises `UnknownSpec`, `NotFound`."""
+        task = processing.task_of(self._archive, whisper_model, language, activate=activate)
+        for audio_id in audio_ids:
+            self.get_recording(audio_id)
+        given = {"whisper_model": task.asked, "language": language, "prompt": prompt, "activate": task.activate}
+        options = {name: value for name, value in given.items() if value is not None}
+        return self._jobs.submit_again([int(audio_id) for audio_id in audio_ids], options, priority=priority)
+
+    def submit_reembedding(
+        self,
+        embedder: str | None = None,
+        *,
+        kind: str = "transcript",
+        drop_old: bool = False,
+        priority: Priority | str = Priority.NORMAL,
+    ) -> Job:
+        """Have a worker do what `reembed` does; its job. Raises as `plan_reembedding` does."""
+        reembedding.plan(self._archive, embedder, kind)
+        return self._jobs.submit_reembedding(embedder, kind, drop_old=drop_old, priority=priority)
 
     @property
     def jobs(self) -> Jobs:
@@ -230,116 +283,7 @@ class AudioStorageSystem:
             on_event=on_event,
         )
 
-    # Finding
-
-    def search_similar_audio(
-        self,
-        text: str | None = None,
-        limit: int = 10,
-        *,
-        audio: Waveform | Place | None = None,
-        by: retrieval.By = "transcript",
-        mode: Mode = "hybrid",
-        where: Mapping[str, Any] | None = None,
-        since: datetime | str | None = None,
-        until: datetime | str | None = None,
-        language: str | None = None,
-        speaker: str | None = None,
-        context: int = 0,
-        offset: int = 0,
-        space: str | None = None,
-        deadline: float | None = None,
-        whisper_model: str | None = None,
-    ) -> SearchResults:
-        """Find passages by what `text` says (`mode`: hybrid, semantic or keyword), or by an example `audio` (`by`:
-        transcript, audio or combined).
-
-        where, since, until, language, speaker: see `Filter`; hits are the same as if the rest did not exist. context:
-        neighbouring segments with each hit. space: the model of another space than the active one. deadline: seconds
-        after which the search stops with `DeadlineExceeded`. whisper_model: what understands the example.
-
-        Raises `NotFound` for an unknown space, and `Unavailable` where the embedder is missing; hybrid and keyword then
-        search by words.
-        """
-        if by not in retrieval.BYS:
-            raise InvalidInput(reason=f'There is no search by "{by}"; there are: {", ".join(retrieval.BYS)}')
-        wanted = Filter(where or {}, since, until, language, speaker)
-        query = Query(text or "", None, None, mode, wanted, limit, offset, context)
-        until_then = Deadline.after(deadline)
-        if audio is None:
-            if text is None or by != "transcript":
-                raise InvalidInput(reason="Give a text to search for, or audio= to search by an example")
-            return retrieval.search_text(self._archive, query, until_then, space)
-        example = pipeline.as_waveform(audio) if isinstance(audio, np.ndarray) else Path(audio)
-        task = processing.task_of(self._archive, whisper_model, language)
-        return retrieval.search_example(self._archive, example, by, query, until_then, task, space)
-
-    def context_pack(
-        self,
-        text: str,
-        max_tokens: int = 2000,
-        *,
-        where: Mapping[str, Any] | None = None,
-        since: datetime | str | None = None,
-        until: datetime | str | None = None,
-        language: str | None = None,
-        speaker: str | None = None,
-        count_tokens: CountTokens = estimate_tokens,
-        deadline: float | None = None,
-    ) -> ContextPack:
-        """The best passages for a question as text for a language model, each with a numbered citation, within a
-        budget of tokens as `count_tokens` counts them."""
-        query = Query(text, filter=Filter(where or {}, since, until, language, speaker))
-        return retrieval.context_pack(self._archive, query, Deadline.after(deadline), max_tokens, count_tokens)
-
-    def list_recordings(
-        self,
-        *,
-        where: Mapping[str, Any] | None = None,
-        since: datetime | str | None = None,
-        until: datetime | str | None = None,
-        language: str | None = None,
-        speaker: str | None = None,
-        limit: int | None = None,
-        offset: int = 0,
-    ) -> list[Recording]:
-        """Recordings that meet the filter, the latest recorded first."""
-        conditions = Filter(where or {}, since, until, language, speaker).on_listing()
-        with self._archive.database.read() as connection:
-            return recordings.select_where(connection, *conditions, limit=limit, offset=offset)
-
-    def get_recording(self, audio_id: int) -> Recording:
-        """One recording. Raises `NotFound`."""
-        with self._archive.database.read() as connection:
-            return recordings.get(connection, int(audio_id))
-
-    def get_user_audio(self, user_id: str, audio_id: int) -> Recording:
-        """The recording, when its metadata `user_id` is this user. Raises `NotFound` otherwise."""
-        if not isinstance(user_id, str | int | float):  # a list or an operator would let others pass
-            raise InvalidInput(reason="user_id is text or a number")
-        mine = Filter({"user_id": {"eq": user_id}, "audio_id": int(audio_id)}).on_recordings()
-        with self._archive.database.read() as connection:
-            found = recordings.select_where(connection, *mine)
-        if not found:
-            raise NotFound(kind="recording", id=audio_id)
-        return found[0]
-
-    def open_audio(self, audio_id: int) -> BinaryIO:
-        """The recording's bytes, exactly as they were given, as a seekable stream."""
-        return self._archive.blobs.open(self.get_recording(audio_id).file_path)
-
-    def audio_url(self, audio_id: int, expires: float = 3600) -> str:
-        """A URL to read the recording from: below `cdn_url` where that is set, else signed, for anyone who has it and
-        `expires` seconds (at most seven days). Raises `Unavailable` where the recordings are in a folder."""
-        return retrieval.audio_url(self._archive, self.get_recording(audio_id).file_path, timedelta(seconds=expires))
-
-    # Versions
-
-    def transcripts(self, audio_id: int) -> list[Transcript]:
-        """Every version of what is said in a recording, the oldest first."""
-        with self._archive.database.read() as connection:
-            recordings.get(connection, int(audio_id))
-            return transcripts.select_where(connection, transcript_table.c.audio_file_id == int(audio_id))
+    # Changing and removing
 
     def activate_transcript(self, transcript_id: int) -> None:
         """Have search follow this version from now on; nothing is lost, and it can be undone the same way."""
@@ -347,23 +291,6 @@ class AudioStorageSystem:
         with self._archive.database.write(locks.of_recording(audio_id)) as connection:
             transcripts.activate(connection, transcript_id)
         self.generate_embeddings(audio_id, transcript_id)
-
-    def get_transcript(self, transcript_id: int) -> Transcript:
-        """One version. Raises `NotFound`."""
-        with self._archive.database.read() as connection:
-            return transcripts.get(connection, transcript_id)
-
-    def segments(self, transcript_id: int) -> list[Segment]:
-        """The timed pieces of a version, with their words."""
-        with self._archive.database.read() as connection:
-            transcripts.get(connection, transcript_id)
-            return transcripts.segments_of(connection, transcript_id)
-
-    def export(self, audio_id: int, format: str = "srt", transcript_id: int | None = None) -> str:
-        """A version as `srt`, `vtt`, `txt`, `tsv` or `json`."""
-        return exports.export(self._archive, int(audio_id), format, transcript_id)
-
-    # Changing and removing
 
     def set_metadata(self, audio_id: int, values: Metadata) -> None:
         """Set these keys, leaving the others."""
@@ -389,50 +316,16 @@ class AudioStorageSystem:
         """Delete every recording that was stored more than `days_old` days ago; what was removed."""
         return removal.remove_older(self._archive, days_old)
 
-    # Embedding functions
-
-    @property
-    def generate_text_embedding(self) -> Callable[[str], npt.NDArray[np.float32]]:
-        """Text to a unit vector, with the embedder in use. Assign a function to use that one instead."""
-        return lambda text: self._archive.spaces.text()[1].embed(text)
-
-    @generate_text_embedding.setter
-    def generate_text_embedding(self, function: Callable[[str], npt.ArrayLike]) -> None:
-        self.use_embedder(function)
-
-    @property
-    def generate_audio_embedding(self) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
-        """Sound (float32 mono at 16 kHz, or a `Waveform` of any rate) to a unit vector. Assignable."""
-        return lambda audio: self._archive.spaces.audio()[1].embed(pipeline.as_model_input(audio))
-
-    @generate_audio_embedding.setter
-    def generate_audio_embedding(self, function: Callable[[Any], npt.ArrayLike]) -> None:
-        self._archive.spaces.use_audio(function)
-
-    @property
-    def generate_combined_embedding(self) -> Callable[[str, npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
-        """Words and sound to one unit vector. Assignable."""
-
-        def combined(transcript: str, audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-            embedder = self._archive.spaces.combined()[1]
-            row: npt.NDArray[np.float32] = embedder.embed_batch([transcript], [pipeline.as_model_input(audio)])[0]
-            return row
-
-        return combined
-
-    @generate_combined_embedding.setter
-    def generate_combined_embedding(self, function: Callable[[str, Any], npt.ArrayLike]) -> None:
-        self._archive.spaces.use_combined(function)
-
-    def use_embedder(self, function: Callable[[str], npt.ArrayLike], name: str | None = None) -> None:
-        """Embed text with this function from now on, in a space called `user:<name>` (default: after the function)."""
-        self._archive.spaces.use_text(function, name)
-
     # The archive itself
 
     def stats(self) -> dict[str, Any]:
         """How much there is of everything."""
         return reports.stats(self._archive)
+
+    def models(self) -> list[LoadedModel]:
+        """The models that this object has in memory now: how many use each, since when it is idle, about what it
+        takes. What could be used is told by `audio_storage_system.known_models()`."""
+        return self._archive.loaded_models()
 
     def reindex(self) -> dict[str, IndexState]:
         """Make everything derived anew: full text, and the vector index of each space."""

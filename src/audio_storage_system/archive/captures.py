@@ -15,7 +15,7 @@ from audio_storage_system.archive import sidecars
 from audio_storage_system.archive.opening import Archive
 from audio_storage_system.audio import microphone
 from audio_storage_system.audio.spool import Spool, SpoolReport, find_abandoned
-from audio_storage_system.catalogue import metadata
+from audio_storage_system.catalogue import jobs, locks, metadata
 from audio_storage_system.errors import AudioStorageSystemError, MicrophoneUnavailable
 from audio_storage_system.pipeline import Stored, store
 from audio_storage_system.records import Metadata, jsonable
@@ -36,7 +36,7 @@ class Recovered:
         return (
             f"Recovered {self.seconds:.1f} s of a recording cut short that began at {self.started_at:%H:%M:%S %Z}; "
             f"{self.missing_seconds:.2f} s missing; stored as recording {self.audio_id}, "
-            f"not transcribed yet (audio-storage retranscribe {self.audio_id})"
+            f"not transcribed yet (audio-storage worker, or retranscribe {self.audio_id})"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -63,6 +63,7 @@ def record(
         spool.discard()
         raise MicrophoneUnavailable(reason="the microphone gave no sound")
     stored, report = _keep(archive, spool)
+    spool.discard()
     if not report.complete:
         logger.warning("%.2f s of this recording are missing: the device lost them", report.missing_seconds)
     return stored
@@ -77,10 +78,13 @@ def recover(archive: Archive) -> list[Recovered]:
             continue
         try:
             stored, report = _keep(archive, spool)
+            with archive.database.write(locks.of_recording(stored.audio_id)) as connection:
+                jobs.leave_to_workers(connection, stored.audio_id, archive.owner_id)
         except AudioStorageSystemError as error:  # it must not keep the archive from being opened
             logger.warning("The capture in %s could not be recovered and stays there: %s", spool.folder, error)
             spool.release()
             continue
+        spool.discard()
         found = Recovered(stored.audio_id, spool.started_at, report.seconds, report.missing_seconds)
         logger.warning("%s", found)
         recovered.append(found)
@@ -88,7 +92,7 @@ def recover(archive: Archive) -> list[Recovered]:
 
 
 def _keep(archive: Archive, spool: Spool) -> tuple[Stored, SpoolReport]:
-    """Join a spool, store the file, and only then let go of the spool."""
+    """Join a spool and store the file; the spool is let go of by the caller."""
     joined = spool.folder / "joined.wav"
     joined.unlink(missing_ok=True)  # of a recovery that was cut short itself
     report = spool.join(joined)
@@ -104,6 +108,5 @@ def _keep(archive: Archive, spool: Spool) -> tuple[Stored, SpoolReport]:
         max_bytes=sys.maxsize,  # what was said is said
     )
     joined.unlink()
-    spool.discard()
     sidecars.refresh(archive, stored.audio_id)
     return stored, report

@@ -1,4 +1,4 @@
-"""Transcripts as files."""
+"""Transcripts as files, and beside each other."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from sqlalchemy import Connection
 from audio_storage_system import formats
 from audio_storage_system.archive.opening import Archive
 from audio_storage_system.catalogue import recordings, transcripts
-from audio_storage_system.errors import NotFound
+from audio_storage_system.errors import InvalidInput, NotFound
 from audio_storage_system.formats import Document
+from audio_storage_system.pipeline import Comparison, compare
 from audio_storage_system.records import Transcript
 
 
@@ -24,6 +25,17 @@ def export(archive: Archive, audio_id: int, format_name: str, transcript_id: int
         pieces = transcripts.segments_of(connection, said.id)
     document = Document(tuple(pieces), said.language, recording.duration, said.engine, said.flags)
     return formats.write(format_name, document)
+
+
+def differences(archive: Archive, before: int, after: int) -> Comparison:
+    """Where two versions of one recording differ. Raises `NotFound`, `InvalidInput`."""
+    with archive.database.read() as connection:
+        versions = [transcripts.get(connection, transcript_id) for transcript_id in (before, after)]
+        if versions[0].audio_id != versions[1].audio_id:
+            of = " and ".join(f"{version.id} of recording {version.audio_id}" for version in versions)
+            raise InvalidInput(reason=f"Only versions of one recording can be compared; these are transcript {of}")
+        said = [transcripts.segments_of(connection, version.id) for version in versions]
+    return compare(*said)
 
 
 def _version(connection: Connection, audio_id: int, transcript_id: int | None) -> Transcript:

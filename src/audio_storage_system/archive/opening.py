@@ -25,6 +25,7 @@ from audio_storage_system.database.migrations import is_empty, migrate
 from audio_storage_system.durable import disk_errors
 from audio_storage_system.errors import ArchiveDamaged, ArchiveNotFound, InvalidSetting
 from audio_storage_system.marker import Marker
+from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.settings import Settings, load_settings
 from audio_storage_system.spaces import Spaces, open_founding_embedders
 from audio_storage_system.vectors import VectorIndex, log, open_vector_index
@@ -35,6 +36,13 @@ CATALOGUE = "audio_storage.db"
 SPOOL = "spool"
 
 T = TypeVar("T")
+
+
+@dataclass
+class Streak:
+    """Whether the last file that was to be stored was stored already. A hint: threads may overwrite it as they like."""
+
+    duplicates: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,7 @@ class Archive:
     replica: Replica | None = None
     query_vectors: QueryVectors = field(default_factory=QueryVectors)
     indexing: Indexing = field(default_factory=Indexing)
+    streak: Streak = field(default_factory=Streak)
 
     @property
     def owner_id(self) -> int:
@@ -76,7 +85,7 @@ class Archive:
         with self.database.read() as connection:
             spaces = embeddings.spaces(connection)  # older ones too: what is deleted is deleted there as well
         for space in spaces:
-            self.index.catch_up(space)
+            self.index.follow(space)
         with self.database.write() as connection:
             log.prune(connection)
 
@@ -84,6 +93,10 @@ class Archive:
         """The answer of the replica, where there is one that has everything this process wrote, else of the primary."""
         answer = self.replica.ask(question) if self.replica else None
         return question(self.database, self.index) if answer is None else answer
+
+    def loaded_models(self) -> list[LoadedModel]:
+        """The models in memory now."""
+        return self.engines.loaded()
 
     def close(self) -> None:
         """Bring the index up to date, then free models and connections."""
@@ -159,7 +172,7 @@ def compose(home: Path, settings: Settings, identity: Marker, database: Database
         blobs=blobs,
         index=open_vector_index(settings.vectors_url, database, identity.archive_id, home),
         spaces=Spaces(database, settings.combined_weight),
-        engines=pipeline.Engines(),
+        engines=pipeline.Engines(settings.model_idle_seconds, settings.transcribe_at_once),
         replica=_replica(home, settings, database, identity.archive_id),
     )
 

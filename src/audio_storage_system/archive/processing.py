@@ -14,7 +14,7 @@ import numpy.typing as npt
 from audio_storage_system import pipeline
 from audio_storage_system.archive import sidecars
 from audio_storage_system.archive.opening import Archive
-from audio_storage_system.catalogue import recordings, transcripts
+from audio_storage_system.catalogue import jobs, locks, recordings, transcripts
 from audio_storage_system.errors import NotFound
 from audio_storage_system.pipeline import OnDuplicate
 from audio_storage_system.records import Added, Metadata, Transcript
@@ -29,6 +29,7 @@ def task_of(
     progress: Progress | None = None,
     *,
     allow_fallback: bool = True,
+    activate: bool | str | None = None,
     **further: Any,
 ) -> pipeline.Task:
     """What to transcribe with: as given, else as the settings say. Raises `UnknownSpec`."""
@@ -38,6 +39,7 @@ def task_of(
         asked=asked,
         language=language or archive.settings.language or None,
         fallback=(archive.settings.transcriber_fallback or None) if allow_fallback else None,
+        activate=pipeline.rule_of(activate),
         **further,
     )
     return replace(task, progress=progress) if progress else task
@@ -50,7 +52,8 @@ def store(
     recorded_at: datetime | None,
     on_duplicate: OnDuplicate,
 ) -> pipeline.Stored:
-    """Store a file's bytes; see `pipeline.store`."""
+    """Store a file's bytes; see `pipeline.store`. After a file that was stored already, the next one is likely so too
+    (a run that is taken up again), and is looked for first."""
     stored = pipeline.store(
         archive.database,
         archive.blobs,
@@ -60,7 +63,9 @@ def store(
         recorded_at=recorded_at,
         on_duplicate=on_duplicate,
         max_bytes=archive.settings.max_file_bytes,
+        look_first=archive.streak.duplicates,
     )
+    archive.streak.duplicates = stored.duplicate
     sidecars.refresh(archive, stored.audio_id)
     return stored
 
@@ -73,13 +78,26 @@ def process(archive: Archive, stored: pipeline.Stored, task: pipeline.Task, *, e
         pipeline.transcribe(archive.database, archive.engines, source, audio_id, task)
         said = said_in(archive, audio_id)
     if embedded and said is not None:
+        length = _seconds_of(archive, audio_id)
+        source.tick = lambda: task.progress(length, length)  # it may raise, to stop here too
         embed(archive, audio_id, said.id, source)
+    if stored.duplicate:
+        _finish_waiting(archive, audio_id)
     return Added.of(audio_id, duplicate=stored.duplicate, said=said)
+
+
+def _finish_waiting(archive: Archive, audio_id: int) -> None:
+    """End the jobs of a recording that had been left to workers before: what they wait for is done."""
+    with archive.database.read() as connection:
+        waiting = jobs.standing_for(connection, [audio_id], jobs.ADD, done=False)
+    if waiting:
+        with archive.database.write(locks.of_recording(audio_id)) as connection:
+            jobs.finish_waiting(connection, audio_id)
 
 
 def transcribe(
     archive: Archive, audio_id: int, task: pipeline.Task, samples: npt.NDArray[np.float32] | None = None
-) -> int:
+) -> pipeline.Made:
     """A new version of what is said, or an interrupted one finished; its id. See `pipeline.transcribe`."""
     source = source_of(archive, audio_id, samples)
     transcript_id = pipeline.transcribe(archive.database, archive.engines, source, audio_id, task)
@@ -94,8 +112,18 @@ def embed(
     source: pipeline.Source,
     made_some: Callable[[], None] = lambda: None,
 ) -> int:
-    """Make every embedding that is missing for a version; how many were made. See `pipeline.embed`."""
-    made = pipeline.embed(archive.database, source, archive.spaces.available(), audio_id, transcript_id, made_some)
+    """Make every embedding that is missing for a version; how many were made; see `pipeline.embed`. Where other spaces
+    are put in use meanwhile, it makes those of these as well."""
+    made, embedders = 0, archive.spaces.available()
+    while True:
+        try:
+            made += pipeline.embed(archive.database, source, embedders, audio_id, transcript_id, made_some)
+        except NotFound:  # the space was freed, or it was the recording that was deleted
+            if archive.spaces.available() == embedders:
+                raise
+        before, embedders = embedders, archive.spaces.available()
+        if embedders == before:
+            break
     archive.indexing.made(made, archive.follow)
     sidecars.refresh(archive, audio_id)
     return made
@@ -108,10 +136,22 @@ def source_of(archive: Archive, audio_id: int, samples: npt.NDArray[np.float32] 
     return pipeline.Source(archive.blobs, key, None if samples is None else pipeline.as_waveform(samples))
 
 
+def _seconds_of(archive: Archive, audio_id: int) -> float:
+    """A recording's seconds of sound. Raises `NotFound`."""
+    with archive.database.read() as connection:
+        return recordings.duration_of(connection, audio_id)
+
+
 def said_in(archive: Archive, audio_id: int) -> Transcript | None:
     """The version that search follows, if there is one."""
     with archive.database.read() as connection:
         return transcripts.active_of(connection, audio_id)
+
+
+def version_of(archive: Archive, transcript_id: int) -> Transcript:
+    """One version. Raises `NotFound`."""
+    with archive.database.read() as connection:
+        return transcripts.get(connection, transcript_id)
 
 
 def said_or_raise(archive: Archive, audio_id: int) -> Transcript:

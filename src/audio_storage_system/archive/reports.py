@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Table, func, select, true
 
 from audio_storage_system.archive.opening import Archive
 from audio_storage_system.catalogue import embeddings, fulltext, locks
-from audio_storage_system.database.tables import audio_files, passages, segments, transcripts
+from audio_storage_system.database.tables import audio_files, passages, segments, tombstones, transcripts
 from audio_storage_system.vectors import IndexState
 
 
@@ -43,6 +43,17 @@ def stats(archive: Archive) -> dict[str, Any]:
                 for space in embeddings.spaces(connection)
             ],
         }
+
+
+def known_hashes(archive: Archive) -> set[str]:
+    """The hash of every file that the owner has stored, or had and deleted."""
+    mine = select(audio_files.c.file_hash).where(audio_files.c.owner_id == archive.owner_id)
+    with archive.database.read() as connection:
+        stored, deleted = (
+            connection.execute(mine).scalars(),
+            connection.execute(select(tombstones.c.file_hash)).scalars(),
+        )
+        return {*stored, *deleted}
 
 
 def reindex(archive: Archive) -> dict[str, IndexState]:

@@ -13,14 +13,17 @@ from audio_storage_system.archive.opening import Archive
 from audio_storage_system.audio import Waveform, load_audio, resample
 from audio_storage_system.catalogue import embeddings
 from audio_storage_system.clock import Deadline
+from audio_storage_system.database import Database
+from audio_storage_system.database.remembering import remembered
 from audio_storage_system.embedders import TextEmbedder, Vector
 from audio_storage_system.errors import InvalidInput, InvalidVector, Unavailable
 from audio_storage_system.pipeline import Task, transcribe_sample
 from audio_storage_system.pipeline.sources import MODEL_RATE
-from audio_storage_system.records import Space
+from audio_storage_system.records import EmbeddingKind
 from audio_storage_system.search import ContextPack, Query, SearchResults, build_context_pack, run
 from audio_storage_system.search.context import CountTokens
-from audio_storage_system.search.query import MAX_QUERY_CHARACTERS
+from audio_storage_system.search.query import MAX_QUERY_CHARACTERS, one_state
+from audio_storage_system.vectors import VectorIndex
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +45,6 @@ def search_text(archive: Archive, query: Query, deadline: Deadline, space: str |
         found, embedder = archive.spaces.text(space)
         vector = archive.query_vectors.get(archive.owner_id, embedder, query.text, lambda: _embed(embedder, query.text))
         query = replace(query, space=found, vector=vector)
-        if query.mode != "keyword":
-            warnings = _missing_vectors(archive, found, query, deadline)
     except Unavailable as error:
         if query.mode == "semantic":
             raise
@@ -100,11 +101,19 @@ def context_pack(
 
 
 def _answer(archive: Archive, query: Query, deadline: Deadline, warnings: tuple[str, ...] = ()) -> SearchResults:
-    results = archive.searched(lambda database, index: run(database, index, query, deadline))
-    for warning in warnings:
+    results = archive.searched(lambda database, index: _ask(database, index, query, deadline))
+    for warning in (*results.warnings, *warnings):
         logger.warning(warning)
-    lag = archive.index.lag(query.space) if query.space and query.vector is not None else None
-    return replace(results, warnings=(*results.warnings, *warnings), index=lag)
+    return replace(results, warnings=(*results.warnings, *warnings))
+
+
+def _ask(database: Database, index: VectorIndex, query: Query, deadline: Deadline) -> SearchResults:
+    """The answer with what was missing for it, all of one state of the database where the index is part of it."""
+    with one_state(database, index, deadline):
+        results = run(database, index, query, deadline)
+        missing = _missing_vectors(database, query, deadline)
+        lag = index.lag(query.space) if query.space and query.vector is not None else None
+    return replace(results, warnings=(*results.warnings, *missing), index=lag)
 
 
 def _embed(embedder: TextEmbedder, text: str) -> Vector | None:
@@ -118,14 +127,17 @@ def _embed(embedder: TextEmbedder, text: str) -> Vector | None:
         return None
 
 
-def _missing_vectors(archive: Archive, space: Space, query: Query, deadline: Deadline) -> tuple[str, ...]:
-    """A warning when part of the archive has no vectors in this space."""
-    with archive.database.read(deadline) as connection:
-        missing = embeddings.missing_in(connection, space)
+def _missing_vectors(database: Database, query: Query, deadline: Deadline) -> tuple[str, ...]:
+    """A warning when part of what is said in the archive has no vectors in the space searched."""
+    space = query.space
+    if space is None or space.kind is not EmbeddingKind.TRANSCRIPT or query.mode == "keyword":
+        return ()
+    with database.read(deadline) as connection:
+        missing = remembered(connection, ("missing", space), lambda: embeddings.missing_in(connection, space))
     if not missing:
         return ()
     found = "not found" if query.mode == "semantic" else "found by their words only"
-    return (f"{missing} passage(s) have no vector in {space.model} and are {found}; generate_embeddings adds them",)
+    return (f"{missing} passage(s) have no vector in {space.model} and are {found}; reembed adds them",)
 
 
 def audio_url(archive: Archive, key: str, expires: timedelta) -> str:

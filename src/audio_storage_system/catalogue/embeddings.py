@@ -12,7 +12,8 @@ from sqlalchemy import Connection, RowMapping, and_, bindparam, func, insert, se
 from audio_storage_system.catalogue import changes
 from audio_storage_system.catalogue.passages import from_row
 from audio_storage_system.catalogue.transcripts import searched
-from audio_storage_system.database.queries import among, given, insert_all, within
+from audio_storage_system.database.bulk import insert_all
+from audio_storage_system.database.queries import among, given
 from audio_storage_system.database.tables import embedding_spaces, embeddings, passages, transcripts
 from audio_storage_system.errors import InvalidVector, NotFound
 from audio_storage_system.records import EmbeddingKind, Passage, Space, Span
@@ -20,6 +21,9 @@ from audio_storage_system.records import EmbeddingKind, Passage, Space, Span
 LITTLE_ENDIAN_FLOAT32 = np.dtype("<f4")
 
 _PASSAGE_VECTORS = select(embeddings.c.passage_id, embeddings.c.embedding_data).where(
+    embeddings.c.space_id == bindparam("space"), among(embeddings.c.passage_id)
+)
+_KNOWN = select(embeddings.c.passage_id).where(
     embeddings.c.space_id == bindparam("space"), among(embeddings.c.passage_id)
 )
 _PENDING = (
@@ -72,6 +76,21 @@ def open_space(
     return _space(connection.execute(select(table).where(same)).mappings().one())
 
 
+def activate(connection: Connection, space: Space) -> None:
+    """Make this the active space of its kind."""
+    table = embedding_spaces.c
+    others = and_(table.kind == space.kind.value, table.active == true(), table.id != space.id)
+    connection.execute(update(embedding_spaces).where(others).values(active=False))
+    connection.execute(update(embedding_spaces).where(table.id == space.id).values(active=True))
+
+
+def must_exist(connection: Connection, space: Space) -> None:
+    """Raise `NotFound` for a space that was freed; until the transaction ends nobody frees it."""
+    one = select(embedding_spaces.c.id).where(embedding_spaces.c.id == space.id)
+    if connection.execute(one.with_for_update(read=True, key_share=True)).scalar() is None:
+        raise NotFound(kind="embedding space", id=space.model)
+
+
 def spaces(connection: Connection) -> list[Space]:
     """Every space, the oldest first."""
     query = select(embedding_spaces).order_by(embedding_spaces.c.id)
@@ -97,8 +116,9 @@ def add(
 ) -> list[int]:
     """Keep these vectors; what another process embedded in the meantime is left as it is. The new ids.
 
-    Raises `InvalidVector` for a vector of another dimension.
+    Raises `InvalidVector` for a vector of another dimension, and `NotFound` for a space that was freed meanwhile.
     """
+    must_exist(connection, space)
     passages_known = _passages_known(connection, space, rows)
     windows_known = window_starts(connection, audio_id, space) if any(row.passage_id is None for row in rows) else set()
     kept = [
@@ -114,10 +134,7 @@ def add(
 def _passages_known(connection: Connection, space: Space, rows: Sequence[NewEmbedding]) -> set[int | None]:
     """Those of their passages that have a vector in `space`."""
     ids = [row.passage_id for row in rows if row.passage_id is not None]
-    query = select(embeddings.c.passage_id).where(
-        embeddings.c.space_id == space.id, within(embeddings.c.passage_id, ids)
-    )
-    return set(connection.execute(query).scalars()) if ids else set()
+    return set(connection.execute(_KNOWN, {"space": space.id, **given(ids)}).scalars()) if ids else set()
 
 
 def _row(space: Space, row: NewEmbedding, audio_id: int, transcript_id: int | None) -> dict[str, object]:

@@ -52,9 +52,9 @@ def clear(connection: Connection) -> None:
     create(connection)
 
 
-def put(connection: Connection, rows: Iterable[tuple[int, str, str]]) -> None:
-    """Index passages: (passage id, words, stems), terms with spaces between. One indexed before is replaced."""
-    if entries := list(rows):
+def put(connection: Connection, rows: Iterable[tuple[int, list[str], list[str]]]) -> None:
+    """Index passages: (passage id, words, stems). One indexed before is replaced."""
+    if entries := [(id_, " ".join(words), " ".join(stems)) for id_, words, stems in rows]:
         connection.exec_driver_sql(_INSERT, entries)
 
 
@@ -85,14 +85,19 @@ def count(connection: Connection, word: Word) -> int:
     return int(connection.exec_driver_sql(_COUNT, (_expression(word),)).scalar_one())
 
 
+def about(connection: Connection, word: Word, most: int) -> int:
+    """The same: it is known without reading where."""
+    return count(connection, word)
+
+
 def saying(connection: Connection, expression: Expression) -> Postings:
     """The passages that say it, each counted once."""
     return Postings.once(_numbers(connection, _IDS, _expression(expression)))
 
 
-def occurrences(connection: Connection, form: str) -> Postings:
-    """The passages that say this form of a word, and how often."""
-    return Postings.of(_numbers(connection, _OCCURRENCES, form))
+def occurrences(connection: Connection, forms: Sequence[str]) -> list[Postings]:
+    """For each of these forms of words the passages that say it, and how often."""
+    return [Postings.of(_numbers(connection, _OCCURRENCES, form)) for form in forms]
 
 
 def lengths(connection: Connection, passage_ids: Sequence[int]) -> dict[int, int]:

@@ -6,7 +6,7 @@ what it answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeAlias
@@ -16,9 +16,9 @@ import numpy.typing as npt
 from sqlalchemy import Connection, select
 
 from audio_storage_system.catalogue import bm25, fts5, tsvector
-from audio_storage_system.catalogue.analysis import stems, words
+from audio_storage_system.catalogue.analysis import terms
 from audio_storage_system.catalogue.bm25 import TYPICAL_LENGTH, Floats, Ids, Postings
-from audio_storage_system.catalogue.posting_cache import PostingCache, cache_of
+from audio_storage_system.catalogue.posting_cache import LONG, K, PostingCache, cache_of
 from audio_storage_system.catalogue.query_text import Expression, Word, parse
 from audio_storage_system.catalogue.tsvector import Period
 from audio_storage_system.database.remembering import remembered
@@ -42,14 +42,14 @@ class Engine(Protocol):
 
     def create(self, connection: Connection, partition: str = "") -> None: ...
     def clear(self, connection: Connection) -> None: ...
-    def put(self, connection: Connection, rows: Iterable[tuple[int, str, str]]) -> None: ...
+    def put(self, connection: Connection, rows: Iterable[tuple[int, list[str], list[str]]]) -> None: ...
     def remove(self, connection: Connection, passage_ids: Iterable[int]) -> None: ...
     def optimize(self, connection: Connection) -> None: ...
     def version(self, connection: Connection) -> Hashable: ...
     def total(self, connection: Connection) -> int: ...
-    def count(self, connection: Connection, word: Word) -> int: ...
+    def about(self, connection: Connection, word: Word, most: int) -> int: ...
     def saying(self, connection: Connection, expression: Expression) -> Postings: ...
-    def occurrences(self, connection: Connection, form: str) -> Postings: ...
+    def occurrences(self, connection: Connection, forms: Sequence[str]) -> list[Postings]: ...
     def lengths(self, connection: Connection, passage_ids: Sequence[int]) -> dict[int, int]: ...
 
 
@@ -68,8 +68,7 @@ def create(connection: Connection, partition: str = "") -> None:
 
 def add(connection: Connection, rows: Iterable[tuple[int, str, str | None]]) -> None:
     """Index passages: (passage id, text, language). A passage indexed before is replaced."""
-    terms = ((id_, " ".join(words(text)), " ".join(stems(text, language))) for id_, text, language in rows)
-    engine_of(connection).put(connection, terms)
+    engine_of(connection).put(connection, ((id_, *terms(text, language)) for id_, text, language in rows))
 
 
 def remove(connection: Connection, passage_ids: Iterable[int]) -> None:
@@ -117,7 +116,7 @@ def search(
     """
     parsed, reader = parse(query, languages), _Reader.of(connection, period)
     required = [reader.saying(expression) for expression in parsed.required]
-    lists = [reader.of_word(word) for word in reader.informative(parsed.words)] + required
+    lists = reader.of_words(reader.informative(parsed.words)) + required
     if not lists or limit <= 0:
         return []
     total = reader.total()
@@ -145,32 +144,44 @@ class _Reader:
         prunes = period != tsvector.ALWAYS and engine_of(connection) is tsvector and tsvector.prunes(connection)
         return cls(connection, engine_of(connection), cache_of(connection.engine), period if prunes else None)
 
-    def of_word(self, word: Word) -> Postings:
-        """Where any form is said. A passage that says several forms counts with the most frequent, because one word of
-        a passage in another language can be two of them: itself and its stem."""
-        if word.is_prefix or self.count(word) > MAX_POSTINGS:
-            return self.saying(word)
+    def of_words(self, words: Sequence[Word]) -> list[Postings]:
+        """Where any form of each is said. A passage that says several forms counts with the most frequent, because one
+        word of a passage in another language can be two of them: itself and its stem."""
+        counted = [word for word in words if not word.is_prefix and self.count(word) <= MAX_POSTINGS]
+        forms = list(dict.fromkeys(form for word in counted for form in word.forms))
+        lists = dict(zip(forms, self._occurrences(forms), strict=True))
+        return [self._of_word(word, lists) if word in counted else self.saying(word) for word in words]
+
+    def _of_word(self, word: Word, lists: Mapping[str, Postings]) -> Postings:
+        forms = [lists[form] for form in word.forms]
+        found = forms[0] if len(forms) == 1 else Postings.of_any(forms)
+        return found if self.period is None else replace(found, found=self.count(word))
+
+    def _occurrences(self, forms: Sequence[str]) -> list[Postings]:
+        read = self.engine.occurrences
         if self.period is not None:
             read = partial(tsvector.occurrences, period=self.period)
-            parts = [self._list(("occurrences", form, self.period), partial(read, form=form)) for form in word.forms]
-            return replace(Postings.of_any(parts), found=self.count(word))
-        forms = [self._list(("occurrences", form), partial(self.engine.occurrences, form=form)) for form in word.forms]
-        return forms[0] if len(forms) == 1 else Postings.of_any(forms)
+        return self._lists("occurrences", forms, lambda missing: read(self.connection, missing))
 
     def saying(self, expression: Expression) -> Postings:
         """Where this is said, however often."""
+        read = self.engine.saying
         if self.period is not None:
-            read = partial(tsvector.saying, expression=expression, period=self.period)
-            part = self._list(("saying", expression, self.period), read)
-            return replace(part, found=self._found(expression))
-        return self._list(("saying", expression), partial(self.engine.saying, expression=expression))
+            read = partial(tsvector.saying, period=self.period)
+        [part] = self._lists("saying", [expression], lambda _: [read(self.connection, expression)])
+        return part if self.period is None else replace(part, found=self._found(expression))
 
     def _found(self, expression: Expression) -> int:
-        return self.cache.count(expression, lambda: tsvector.count(self.connection, expression))
+        return self.cache.count(("found", expression), lambda: tsvector.count(self.connection, expression))
 
-    def _list(self, key: Hashable, read: Callable[[Connection], Postings]) -> Postings:
+    def _lists(self, kind: str, wanted: Sequence[K], read: Callable[[list[K]], list[Postings]]) -> list[Postings]:
+        """Where each is said, in this period; what is not in memory is read together."""
+        if not wanted:
+            return []
         version = remembered(self.connection, "fulltext", lambda: self.engine.version(self.connection))
-        return self.cache.postings(version, key, lambda: read(self.connection))
+        keys = [(kind, one, self.period) for one in wanted]
+        shortest = LONG if self.engine is fts5 else 0
+        return self.cache.postings(version, keys, lambda missing: read([key[1] for key in missing]), shortest)
 
     def informative(self, asked: Sequence[Word]) -> list[Word]:
         """The rarest of the words that together stay under `MAX_POSTINGS`, and `RAREST_KEPT` of them in any case."""
@@ -185,7 +196,7 @@ class _Reader:
 
     def count(self, word: Word) -> int:
         """How many passages say it. Old numbers only shift which frequent words are left out."""
-        return self.cache.count(word, lambda: self.engine.count(self.connection, word))
+        return self.cache.count(word, lambda: self.engine.about(self.connection, word, MAX_POSTINGS))
 
     def total(self) -> int:
         """How many passages there are. An old number only shifts how much a word weighs."""

@@ -10,13 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, func, insert, or_, select, true, update
 
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.tables import jobs
 from audio_storage_system.errors import NotFound
 from audio_storage_system.records import Job, JobState, Priority
+
+# What is done with a recording that comes in, and the steps of it.
+ADD, TRANSCRIBE, EMBED = "add", "transcribe", "embed"
+# Of the archive as a whole.
+REEMBED = "reembed"
 
 _UNFINISHED = jobs.c.outcome.is_(None)
 
@@ -51,6 +56,19 @@ def add(
         return []
     made = connection.execute(insert(jobs).returning(jobs, sort_by_parameter_order=True), rows)
     return [_job(row) for row in made.mappings()]
+
+
+def leave_to_workers(connection: Connection, audio_id: int, owner_id: int) -> None:
+    """Let a recording that came in with nobody to process it have a job: a worker's sweep will queue it."""
+    if not standing_for(connection, [audio_id], ADD, done=False):
+        order: dict[str, Any] = {"step": TRANSCRIBE, "options": {}, "priority": Priority.NORMAL}
+        add(connection, ADD, [audio_id], **order, share=str(owner_id))
+
+
+def finish_waiting(connection: Connection, audio_id: int) -> None:
+    """End the jobs of a recording that waited for what has just been done without them."""
+    mine = (jobs.c.audio_file_id == audio_id, jobs.c.kind == ADD, _UNFINISHED)
+    connection.execute(update(jobs).where(*mine).values(outcome=JobState.DONE.value, updated_at=utc_now()))
 
 
 def _next_turn(connection: Connection, priority: Priority, share: str) -> int:
@@ -91,10 +109,17 @@ def unfinished_after(connection: Connection, job_id: int, limit: int, since: dat
     return [_job(row) for row in connection.execute(query).mappings()]
 
 
-def unfinished_for(connection: Connection, audio_ids: Iterable[int], kind: str) -> dict[int, Job]:
-    """The jobs of this kind that some of these recordings wait for, by recording; the latest of each."""
-    found = select_where(connection, _UNFINISHED, within(jobs.c.audio_file_id, audio_ids), jobs.c.kind == kind)
+def standing_for(connection: Connection, audio_ids: Iterable[int], kind: str, *, done: bool) -> dict[int, Job]:
+    """The jobs of this kind that some of these recordings wait for, or that were `done` for them, by recording; the
+    latest of each."""
+    standing = or_(_UNFINISHED, jobs.c.outcome == JobState.DONE.value) if done else _UNFINISHED
+    found = select_where(connection, standing, within(jobs.c.audio_file_id, audio_ids), jobs.c.kind == kind)
     return {job.audio_id: job for job in reversed(found) if job.audio_id is not None}
+
+
+def unfinished_of(connection: Connection, kind: str) -> list[Job]:
+    """The jobs of this kind that have not ended."""
+    return select_where(connection, _UNFINISHED, jobs.c.kind == kind)
 
 
 def outcomes(connection: Connection) -> dict[str | None, int]:

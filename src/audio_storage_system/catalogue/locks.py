@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Connection, text
+
 FOUNDING = "founding"
 SPACES = "spaces"
 FULL_TEXT = "full text"
@@ -22,3 +24,15 @@ def of_bytes(owner_id: int, file_hash: str) -> str:
 def of_blob(key: str) -> str:
     """Which recording the blob under a key belongs to."""
     return f"blob:{key}"
+
+
+def hold_passages(connection: Connection) -> None:
+    """Let nobody add or remove a passage until this transaction ends; those who have begun to are waited for.
+
+    Take it before anything else that others may wait for. On SQLite a transaction that writes is alone anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(_HOLD_PASSAGES)
+
+
+_HOLD_PASSAGES = text("LOCK TABLE passages IN SHARE MODE")

@@ -134,9 +134,16 @@ def validate(values: object) -> None:
 def put(connection: Connection, audio_id: int, values: Metadata) -> None:
     """Set these keys, replacing what they had. Raises `InvalidMetadata`."""
     validate(values)
+    if values:
+        remove(connection, audio_id, values)
+        add(connection, audio_id, values)
+
+
+def add(connection: Connection, audio_id: int, values: Metadata) -> None:
+    """Set these keys, of which the recording has none yet. Raises `InvalidMetadata`."""
+    validate(values)
     rows = [{"audio_file_id": audio_id, "key": k, **encode(k, v)._asdict()} for k, v in values.items()]
     if rows:
-        remove(connection, audio_id, [row["key"] for row in rows])
         connection.execute(insert(tables.metadata), rows)
 
 

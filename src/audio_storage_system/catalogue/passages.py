@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, RowMapping, func, select
 
 from audio_storage_system.catalogue import fulltext
-from audio_storage_system.database.queries import insert_all
+from audio_storage_system.database.bulk import insert_all
 from audio_storage_system.database.tables import passages
 from audio_storage_system.records import Passage
 

@@ -1,12 +1,14 @@
 """Which recording and which transcript each passage and each embedding belongs to, in memory: so that thousands of
 candidates are tested against a filter without asking the database for each.
 
-A row never changes hands and its id is never used twice, so what is known stays true; only newer ids are added.
+A row never changes hands and its id is never used twice, so what is known stays true; only newer ids are added. Where
+ids do not become visible in order, nothing can be known of all of them: there the places of the ids asked about are
+looked up, and kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
@@ -16,6 +18,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection, Engine, Select, String, Table, cast, func, select
 
 from audio_storage_system.catalogue.bm25 import contains
+from audio_storage_system.database.queries import among, given
 from audio_storage_system.database.remembering import remembered
 from audio_storage_system.database.sequences import times_disordered
 from audio_storage_system.database.tables import embeddings, passages
@@ -26,6 +29,8 @@ Ids: TypeAlias = npt.NDArray[np.int64]
 NO_IDS: Ids = np.empty(0, dtype=np.int64)
 # Up to so many new rows are read one by one; for more the whole index of the table is read again, 0.1 s per million.
 FEW = 5_000
+# So many single places are kept of each table, some 200 bytes each.
+PLACES_KEPT = 100_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,12 +52,7 @@ class Placement:
 
     def runs(self, recordings: Ids | None, transcripts: Ids | None, but_not: Ids) -> npt.NDArray[np.bool_]:
         """Which runs are of these recordings and these transcripts (`None`: any), and not of those; all ascending."""
-        chosen = ~contains(but_not, self.transcript_ids)
-        if recordings is not None:
-            chosen &= contains(recordings, self.audio_ids)
-        if transcripts is not None:
-            chosen &= contains(transcripts, self.transcript_ids)
-        return chosen
+        return _chosen(self, recordings, transcripts, but_not)
 
     def members(self, chosen: npt.NDArray[np.bool_], ids: Ids) -> npt.NDArray[np.bool_]:
         """Which of `ids` are in a chosen run."""
@@ -77,6 +77,46 @@ class Placement:
 _known: WeakKeyDictionary[Engine, dict[Hashable, tuple[int, Placement]]] = WeakKeyDictionary()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """What each of some ids belongs to, ascending by id; 0 stands for no transcript and no passage."""
+
+    ids: Ids
+    audio_ids: Ids
+    transcript_ids: Ids
+    passage_ids: Ids
+
+    def chosen(self, recordings: Ids | None, transcripts: Ids | None, but_not: Ids) -> npt.NDArray[np.bool_]:
+        """As `Placement.runs`, for single ids."""
+        return _chosen(self, recordings, transcripts, but_not)
+
+
+_PLACES = {
+    passages.name: select(
+        passages.c.id, passages.c.audio_file_id, passages.c.transcript_id, passages.c.id.label("passage_id")
+    ).where(among(passages.c.id)),
+    embeddings.name: select(
+        embeddings.c.id,
+        embeddings.c.audio_file_id,
+        func.coalesce(embeddings.c.transcript_id, 0),
+        func.coalesce(embeddings.c.passage_id, 0),
+    ).where(among(embeddings.c.id)),
+}
+_places: WeakKeyDictionary[Engine, dict[str, dict[int, tuple[int, ...]]]] = WeakKeyDictionary()
+
+
+def looked_up(connection: Connection, table: Table, ids: Sequence[int]) -> Places:
+    """The places of those of these passages or embeddings that exist, or did when they were last asked about."""
+    tables = _places.setdefault(connection.engine, {})
+    known = tables.setdefault(table.name, {})
+    if missing := [id_ for id_ in ids if id_ not in known]:
+        if len(known) + len(missing) > PLACES_KEPT:
+            tables[table.name] = known = {id_: known[id_] for id_ in ids if id_ in known}
+        known.update((row[0], tuple(row)) for row in connection.execute(_PLACES[table.name], given(missing)))
+    rows = [known[id_] for id_ in sorted(ids) if id_ in known]
+    return Places(*np.array(rows, dtype=np.int64).reshape(-1, 4).T)
+
+
 def of_passages(connection: Connection) -> Placement:
     """The placement of every passage that this connection sees."""
     rows = select(passages.c.id, passages.c.audio_file_id, passages.c.transcript_id)
@@ -92,6 +132,17 @@ def of_embeddings(connection: Connection, space: Space) -> Placement:
     return remembered(
         connection, key, lambda: _followed(connection, key, table, rows.where(table.c.space_id == space.id), new)
     )
+
+
+def _chosen(
+    places: Placement | Places, recordings: Ids | None, transcripts: Ids | None, but_not: Ids
+) -> npt.NDArray[np.bool_]:
+    chosen = ~contains(but_not, places.transcript_ids)
+    if recordings is not None:
+        chosen &= contains(recordings, places.audio_ids)
+    if transcripts is not None:
+        chosen &= contains(transcripts, places.transcript_ids)
+    return chosen
 
 
 def _followed(connection: Connection, key: Hashable, table: Table, rows: Select[Any], new: Select[Any]) -> Placement:

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine
 
 from audio_storage_system.catalogue.bm25 import Ids, Postings
 
-# Shorter lists are read as fast as they are looked up; 8 to 12 bytes for each posting of the others.
+# On SQLite shorter lists are read as fast as they are looked up; 8 to 12 bytes for each posting of the others.
 LONG, POSTINGS_KEPT = 500, 5_000_000
 COUNTS_KEPT, COUNTS_LIVE_SECONDS = 10_000, 600.0
 LENGTHS_KEPT = 200_000
 
 _clock = count()
 
+K = TypeVar("K", bound=Hashable)
+
 
 @dataclass(slots=True, eq=False)
 class _Kept:
     postings: Postings
-    used: int
+    used: int = 0
+
+    @property
+    def room(self) -> int:
+        """How much of `POSTINGS_KEPT` it takes: a short list takes more than its postings."""
+        return max(len(self.postings.ids), LONG)
 
 
 @dataclass(slots=True, eq=False)
@@ -35,17 +43,24 @@ class PostingCache:
     _counts: dict[Hashable, tuple[int, float]] = field(default_factory=dict)
     _lengths: dict[int, int] = field(default_factory=dict)
 
-    def postings(self, version: Hashable, key: Hashable, read: Callable[[], Postings]) -> Postings:
-        """The list `key` as of this version of the table; those used least lately are forgotten first."""
+    def postings(
+        self, version: Hashable, keys: Sequence[K], read: Callable[[list[K]], list[Postings]], shortest: int = LONG
+    ) -> list[Postings]:
+        """The lists `keys` as of this version of the table, those unknown read together; lists shorter than `shortest`
+        are not kept, and those used least lately are forgotten first."""
         kept = self._of_version(version)
-        if (entry := kept.get(key)) is not None:
+        found: dict[Hashable, _Kept] = {key: kept[key] for key in keys if key in kept}
+        if missing := [key for key in dict.fromkeys(keys) if key not in found]:
+            new: dict[Hashable, _Kept] = {
+                key: _Kept(postings) for key, postings in zip(missing, read(missing), strict=True)
+            }
+            fitting = {key: one for key, one in new.items() if shortest <= len(one.postings.ids) <= POSTINGS_KEPT}
+            if fitting:
+                self._lists = (version, _fitting({**self._of_version(version), **fitting}))
+            found.update(new)
+        for entry in found.values():
             entry.used = next(_clock)
-            return entry.postings
-        postings = read()
-        if LONG <= len(postings.ids) <= POSTINGS_KEPT:
-            grown = {**self._of_version(version), key: _Kept(postings, next(_clock))}
-            self._lists = (version, _fitting(grown))
-        return postings
+        return [found[key].postings for key in keys]
 
     def _of_version(self, version: Hashable) -> dict[Hashable, _Kept]:
         known, kept = self._lists
@@ -80,12 +95,12 @@ class PostingCache:
 
 def _fitting(kept: dict[Hashable, _Kept]) -> dict[Hashable, _Kept]:
     """The entries used most lately that fit together."""
-    total = sum(len(entry.postings.ids) for entry in kept.values())
+    total = sum(entry.room for entry in kept.values())
     if total <= POSTINGS_KEPT:
         return kept
     fitting, room = {}, POSTINGS_KEPT
     for key, entry in sorted(kept.items(), key=lambda item: -item[1].used):
-        room -= len(entry.postings.ids)
+        room -= entry.room
         if room < 0:
             break
         fitting[key] = entry

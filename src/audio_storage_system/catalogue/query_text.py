@@ -66,11 +66,11 @@ def parse(text: str, languages: Collection[str | None] = ()) -> Query:
     for part in _PART.finditer(text[:MAX_CHARACTERS].translate(_QUOTES)):
         chunk = part["chunk"] or ""
         if part["phrase"] is not None:
-            (excluded if part["no"] else required).extend(_phrase([*split(part["phrase"])]))
+            (excluded if part["no"] else required).extend(_phrase(split(part["phrase"])))
         elif chunk.startswith("-"):
-            excluded.extend(_exclusion([*split(chunk)], languages))
+            excluded.extend(_exclusion(split(chunk), languages))
         else:
-            words.extend(_loose([*split(chunk)], chunk.endswith("*"), languages))
+            words.extend(_loose(split(chunk), chunk.endswith("*"), languages))
     return Query(_first(words), _first(required), _first(excluded))
 
 

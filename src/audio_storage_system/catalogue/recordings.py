@@ -21,6 +21,7 @@ WARNING = "warning"
 _ADD = insert(audio_files).returning(audio_files.c.id)
 _ONE = select(audio_files).where(audio_files.c.id == bindparam("one"))
 _KEY = select(audio_files.c.file_path).where(audio_files.c.id == bindparam("one"))
+_NAMES = select(audio_files.c.original_name, audio_files.c.file_path).where(audio_files.c.id == bindparam("one"))
 _DURATION = select(audio_files.c.duration).where(audio_files.c.id == bindparam("one"))
 _BY_HASH = select(audio_files.c.id).where(
     audio_files.c.owner_id == bindparam("owner"), audio_files.c.file_hash == bindparam("hash")
@@ -67,7 +68,7 @@ def add(
         "updated_at": now,
     }
     audio_id = int(connection.execute(_ADD, row).scalar_one())
-    metadata.put(connection, audio_id, values)
+    metadata.add(connection, audio_id, values)
     warn(connection, audio_id, info.warnings)
     changes.log(connection, audio_files, [audio_id], "insert")
     return audio_id
@@ -87,6 +88,12 @@ def key_of(connection: Connection, audio_id: int) -> str:
     if key is None:
         raise NotFound(kind="recording", id=audio_id)
     return key
+
+
+def names_of(connection: Connection, audio_id: int) -> tuple[str, str] | None:
+    """The original name of a recording and the key of its blob; `None` where there is no such recording."""
+    row = connection.execute(_NAMES, {"one": audio_id}).first()
+    return None if row is None else (row.original_name, row.file_path)
 
 
 def duration_of(connection: Connection, audio_id: int) -> float:

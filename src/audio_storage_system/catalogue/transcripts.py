@@ -29,7 +29,8 @@ from sqlalchemy import (
 from audio_storage_system.catalogue import changes
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import tables
-from audio_storage_system.database.queries import among, given, insert_all
+from audio_storage_system.database.bulk import insert_all
+from audio_storage_system.database.queries import among, given
 from audio_storage_system.database.tables import passages, segments, transcription_windows, transcripts
 from audio_storage_system.errors import Conflict, NotFound
 from audio_storage_system.records import Outcome, Segment, Span, Transcript, Word
@@ -37,9 +38,15 @@ from audio_storage_system.records import Outcome, Segment, Span, Transcript, Wor
 FALLBACK = "fallback"
 
 _ONE = select(transcripts).where(transcripts.c.id == bindparam("one"))
+_STANDING = select(transcripts.c.audio_file_id, transcripts.c.outcome).where(transcripts.c.id == bindparam("one"))
 _OUTCOME = select(transcripts.c.outcome).where(transcripts.c.id == bindparam("one"))
-_WINDOWS_DONE = select(transcription_windows.c.sequence).where(
+_LAST_WINDOW = select(func.max(transcription_windows.c.sequence)).where(
     transcription_windows.c.transcript_id == bindparam("one")
+)
+_SAID = (
+    select(segments.c.text, segments.c.confidence, segments.c.start_seconds, segments.c.end_seconds)
+    .where(segments.c.transcript_id == bindparam("one"))
+    .order_by(segments.c.sequence)
 )
 _HEADERS = select(
     *(column for column in transcripts.c if column.name != "transcription"), literal("").label("transcription")
@@ -155,9 +162,11 @@ def _segment_row(piece: Segment, sequence: int) -> dict[str, Any]:
     }
 
 
-def windows_done(connection: Connection, transcript_id: int) -> set[int]:
-    """The sequence numbers of the committed windows."""
-    return set(connection.execute(_WINDOWS_DONE, {"one": transcript_id}).scalars())
+def windows_done(connection: Connection, transcript_id: int) -> int:
+    """How many windows are committed. They are in order, so this is also the sequence number of the next one, and it is
+    found without reading the others."""
+    last: int | None = connection.execute(_LAST_WINDOW, {"one": transcript_id}).scalar()
+    return 0 if last is None else last + 1
 
 
 def speech_spans(connection: Connection, transcript_id: int) -> list[Span]:
@@ -165,6 +174,11 @@ def speech_spans(connection: Connection, transcript_id: int) -> list[Span]:
     table = transcription_windows
     query = select(table.c.start_seconds, table.c.end_seconds).where(table.c.transcript_id == transcript_id)
     return [Span(start, end) for start, end in connection.execute(query.order_by(table.c.sequence))]
+
+
+def last_id(connection: Connection) -> int:
+    """The id of the newest version in the archive; 0 where there is none."""
+    return int(connection.execute(select(func.max(transcripts.c.id))).scalar() or 0)
 
 
 def heard_until(connection: Connection, audio_id: int) -> float:
@@ -186,8 +200,8 @@ def cut_short(connection: Connection, before: datetime) -> list[Transcript]:
 
 def finish(connection: Connection, transcript_id: int, *, outcome: Outcome, reason: str | None) -> None:
     """End a running version: join its text, average its confidence, note how it went."""
-    pieces = segments_of(connection, transcript_id)
-    scored = [(p.confidence, max(p.end - p.start, 0.01)) for p in pieces if p.confidence is not None]
+    pieces = connection.execute(_SAID, {"one": transcript_id}).all()  # without the words, which are most of it
+    scored = [(p.confidence, max(p.end_seconds - p.start_seconds, 0.01)) for p in pieces if p.confidence is not None]
     weight = sum(span for _, span in scored)
     values = {
         "outcome": outcome.value,
@@ -201,13 +215,15 @@ def finish(connection: Connection, transcript_id: int, *, outcome: Outcome, reas
 
 def activate(connection: Connection, transcript_id: int) -> None:
     """Make this the version that search follows. Raises `NotFound`, or `Conflict` for one that failed."""
-    found = get(connection, transcript_id)
-    if found.outcome is None or not found.outcome.succeeded:
+    found = connection.execute(_STANDING, {"one": transcript_id}).first()
+    if found is None:
+        raise NotFound(kind="transcript", id=transcript_id)
+    if found.outcome is None or not Outcome(found.outcome).succeeded:
         state = "still running" if found.outcome is None else f"a failure ({found.outcome})"
         raise Conflict(reason=f"Transcript {transcript_id} is {state} and cannot be made active")
     before = connection.execute(
         update(transcripts)
-        .where(transcripts.c.audio_file_id == found.audio_id, transcripts.c.active == true())
+        .where(transcripts.c.audio_file_id == found.audio_file_id, transcripts.c.active == true())
         .values(active=False)
         .returning(transcripts.c.id)
     ).scalars()

@@ -9,7 +9,7 @@ How often a word is said is read from `ts_rank`, which counts in C: with equal w
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import TypeAlias
@@ -17,25 +17,26 @@ from typing import TypeAlias
 import numpy as np
 from sqlalchemy import Connection, text
 
-from audio_storage_system.catalogue.bm25 import Ids, Postings
-from audio_storage_system.catalogue.query_text import Expression, Phrase
+from audio_storage_system.catalogue.bm25 import Postings
+from audio_storage_system.catalogue.query_text import Expression, Phrase, Word
 from audio_storage_system.database import passage_search
 from audio_storage_system.database.postgresql import version as database_version
 from audio_storage_system.database.queries import given
 
-# The last place that a text vector can name; and how many places of one word it keeps.
-LAST_PLACE, PLACES_KEPT = 16_383, 255
 # More mentions of a word weigh no more to speak of.
 MOST_MENTIONS = 30
+# How many times more than enough the planner must expect to be believed; mostly it errs by less than half.
+ESTIMATED_BEYOND = 2
 Period: TypeAlias = tuple[datetime | None, datetime | None]
 ALWAYS: Period = (None, None)
 RANKS = np.cumsum(1 / np.arange(1, MOST_MENTIONS + 1) ** 2) * 6 / np.pi**2
 BATCH = 500
 
 _PUT = text(
-    "INSERT INTO passage_search (space_id, owner_id, recorded_at, passage_id, audio_id, text_vector)"
+    "WITH gone AS (DELETE FROM passage_search WHERE space_id = 0 AND passage_id = ANY(CAST(:ids AS bigint[])))"
+    " INSERT INTO passage_search (space_id, owner_id, recorded_at, passage_id, audio_id, text_vector)"
     " SELECT 0, p.owner_id, a.recorded_at, p.id, p.audio_file_id, CAST(given.vector AS tsvector)"
-    " FROM unnest(CAST(:ids AS bigint[]), CAST(:vectors AS text[])) given(id, vector)"
+    " FROM unnest(CAST(:ids AS bigint[]), string_to_array(:vectors, chr(10))) given(id, vector)"
     " JOIN passages p ON p.id = given.id JOIN audio_files a ON a.id = p.audio_file_id"
 )
 _MOMENTS = text(
@@ -52,9 +53,18 @@ _TOTAL = text("SELECT count(*) FROM passages")
 _WHERE = "FROM passage_search WHERE space_id = 0 AND text_vector @@ CAST(:query AS tsquery)"
 _WITHIN = "AND recorded_at >= CAST(:since AS timestamptz) AND recorded_at < CAST(:until AS timestamptz)"
 _COUNT = text(f"SELECT count(*) {_WHERE}")
-_IDS = f"SELECT string_agg(CAST(passage_id AS text), ',') {_WHERE}"
-_RANKS = f"SELECT passage_id, ts_rank('{{1,1,1,1}}', text_vector, CAST(:query AS tsquery), 0) AS rank {_WHERE}"
-_JOINED = "SELECT string_agg(CAST(passage_id AS text), ','), string_agg(CAST(rank AS text), ',') FROM"
+_ESTIMATE = text(f"EXPLAIN (FORMAT JSON) SELECT 1 {_WHERE}")
+# Numbers by the ten thousand come as the bytes that they are on the wire: written out, they take twice as long.
+_IDS = f"SELECT string_agg(int8send(passage_id), '') {_WHERE}"
+_RANKS = (
+    "SELECT asked.place, string_agg(int8send(found.passage_id), ''), string_agg(float4send(found.rank), '')"
+    " FROM unnest(CAST(:queries AS text[])) WITH ORDINALITY asked(query, place) CROSS JOIN LATERAL (SELECT passage_id,"
+    " ts_rank('{1,1,1,1}', text_vector, CAST(asked.query AS tsquery), 0) AS rank FROM passage_search"
+    " WHERE space_id = 0 AND text_vector @@ CAST(asked.query AS tsquery)"
+)
+_BY_FORM = ") found GROUP BY asked.place"
+_READ_IDS, _READ_IDS_WITHIN = text(_IDS), text(f"{_IDS} {_WITHIN}")
+_READ_RANKS, _READ_RANKS_WITHIN = text(f"{_RANKS}{_BY_FORM}"), text(f"{_RANKS} {_WITHIN}{_BY_FORM}")
 _LENGTHS = text(
     "SELECT id, length(text) FROM passages WHERE id IN (SELECT CAST(value AS bigint) FROM"
     " json_array_elements_text(CAST(:given AS json)))"
@@ -73,14 +83,19 @@ def clear(connection: Connection) -> None:
     connection.execute(_CLEAR)
 
 
-def put(connection: Connection, rows: Iterable[tuple[int, str, str]]) -> None:
-    """Index passages: (passage id, words, stems), terms with spaces between. One indexed before is replaced."""
+def put(connection: Connection, rows: Iterable[tuple[int, list[str], list[str]]]) -> None:
+    """Index passages: (passage id, words, stems). One indexed before is replaced."""
     waiting = iter(rows)
     while batch := list(islice(waiting, BATCH)):
         ids = [id_ for id_, _, _ in batch]
-        passage_search.make_room(connection, connection.execute(_MOMENTS, {"ids": ids}).scalars())
-        connection.execute(_REMOVE, {"ids": ids})
-        connection.execute(_PUT, {"ids": ids, "vectors": [_vector(words, stems) for _, words, stems in batch]})
+        passage_search.make_room(connection, _moments(connection, ids))
+        vectors = "\n".join(_vector(words, stems) for _, words, stems in batch)
+        connection.execute(_PUT, {"ids": ids, "vectors": vectors})
+
+
+def _moments(connection: Connection, ids: list[int]) -> Iterator[datetime]:
+    """When these passages were recorded; asked only by who wants to know."""
+    yield from connection.execute(_MOMENTS, {"ids": ids}).scalars()
 
 
 def remove(connection: Connection, passage_ids: Iterable[int]) -> None:
@@ -109,6 +124,14 @@ def count(connection: Connection, expression: Expression) -> int:
     return int(connection.execute(_COUNT, {"query": _expression(expression)}).scalar_one())
 
 
+def about(connection: Connection, word: Word, most: int) -> int:
+    """How many passages say any form of a word; of more than `most`, about how many the planner expects, since to count
+    them is to read them all."""
+    plan = connection.execute(_ESTIMATE, {"query": _expression(word)}).scalar_one()
+    expected = int(plan[0]["Plan"]["Plan Rows"])
+    return expected if expected > ESTIMATED_BEYOND * most else count(connection, word)
+
+
 def prunes(connection: Connection) -> bool:
     """Whether a list of one period is read faster than a whole one: where the table is cut by time."""
     return passage_search.by_time(connection)
@@ -117,18 +140,21 @@ def prunes(connection: Connection) -> bool:
 def saying(connection: Connection, expression: Expression, period: Period = ALWAYS) -> Postings:
     """The passages that say it, each counted once; of a period only those recorded then, as though there were no
     others."""
-    query, bounds = _bounded(_IDS, period)
-    found = connection.execute(text(query), {"query": _expression(expression), **bounds}).scalar_one()
-    return Postings.once(_numbers(found))
+    query = _READ_IDS if period == ALWAYS else _READ_IDS_WITHIN
+    found = connection.execute(query, {"query": _expression(expression), **_bounds(period)}).scalar_one()
+    return Postings.once(np.frombuffer(found or b"", ">i8").astype(np.int64))
 
 
-def occurrences(connection: Connection, form: str, period: Period = ALWAYS) -> Postings:
-    """The passages that say this form of a word, and how often."""
-    query, bounds = _bounded(_RANKS, period)
-    joined = text(f"{_JOINED} ({query}) found")
-    found, ranks = connection.execute(joined, {"query": _quoted(form), **bounds}).one()
-    ids = _numbers(found)
-    rank = np.fromstring(ranks, dtype=np.float64, sep=",") if ranks else np.empty(0)
+def occurrences(connection: Connection, forms: Sequence[str], period: Period = ALWAYS) -> list[Postings]:
+    """For each of these forms of words the passages that say it, and how often."""
+    query = _READ_RANKS if period == ALWAYS else _READ_RANKS_WITHIN
+    rows = connection.execute(query, {"queries": [_quoted(form) for form in forms], **_bounds(period)})
+    found = {place: (ids, ranks) for place, ids, ranks in rows}
+    return [_postings(*found.get(place, (b"", b""))) for place in range(1, len(forms) + 1)]
+
+
+def _postings(found: bytes, ranks: bytes) -> Postings:
+    ids, rank = np.frombuffer(found, ">i8").astype(np.int64), np.frombuffer(ranks, ">f4").astype(np.float64)
     mentions = (np.searchsorted(RANKS, rank - 1e-4).clip(0, MOST_MENTIONS - 1) + 1).astype(np.int32)
     order = np.argsort(ids)
     return Postings(ids[order], mentions[order], len(ids))
@@ -139,27 +165,20 @@ def lengths(connection: Connection, passage_ids: Sequence[int]) -> dict[int, int
     return {row[0]: row[1] for row in connection.execute(_LENGTHS, given(passage_ids))}
 
 
-def _bounded(query: str, period: Period) -> tuple[str, dict[str, str]]:
+def _bounds(period: Period) -> dict[str, str]:
     if period == ALWAYS:
-        return query, {}
+        return {}
     since, until = period
     first, end = since.isoformat() if since else "-infinity", until.isoformat() if until else "infinity"
-    return f"{query} {_WITHIN}", {"since": first, "until": end}
+    return {"since": first, "until": end}
 
 
-def _numbers(joined: str | None) -> Ids:
-    return np.fromstring(joined, dtype=np.int64, sep=",") if joined else np.empty(0, np.int64)
-
-
-def _vector(words: str, stems: str) -> str:
-    """The text of a `tsvector`. Terms are safe between single quotes (see `analysis`)."""
-    places: dict[str, list[str]] = {}
-    said = words.split(" ") if words else []
-    for place, term in enumerate(said, start=1):
-        places.setdefault(term, []).append(f"{min(place, LAST_PLACE)}A")
-    for place, term in enumerate(stems.split(" ") if stems else [], start=len(said) + 2):
-        places.setdefault(term, []).append(f"{min(place, LAST_PLACE)}")
-    return " ".join(f"{_quoted(term)}:{','.join(found[:PLACES_KEPT])}" for term, found in places.items())
+def _vector(words: Iterable[str], stems: Iterable[str]) -> str:
+    """The text of a `tsvector`, in which PostgreSQL gathers the places of a term itself; it keeps the first 255, and
+    those beyond the last that it can name, 16,383, count as that one. Terms are safe between single quotes (see
+    `analysis`)."""
+    said = [f"'{term}':{place}A" for place, term in enumerate(words, start=1)]
+    return " ".join(said + [f"'{term}':{place}" for place, term in enumerate(stems, start=len(said) + 2)])
 
 
 def _expression(wanted: Expression) -> str:

@@ -17,14 +17,17 @@ from audio_storage_system.cli import (
     demo,
     doctor,
     export,
+    import_transcripts,
     jobs,
     listing,
     metadata,
     record,
+    reembed,
     remove,
     retranscribe,
     search,
     transcripts,
+    watch,
     worker,
 )
 from audio_storage_system.cli.output import Output, forget_stdout, hear_warnings, prepare_streams
@@ -54,18 +57,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="An archive for audio: store it, and find what was said, by whom and when.",
-    epilog="Each command takes --json (one JSON document on stdout, everything else on stderr) and, copy excepted, "
-    "--archive.",
+    epilog="Each command takes --json (one JSON document on stdout, or one per line where it goes on; everything else "
+    "on stderr) and, copy excepted, --archive.",
 )
 app.command("init")(archive.init)
 app.command("add")(add.add)
+app.command("watch")(watch.watch)
 app.command("record")(record.record)
 app.command("search")(search.search)
 app.command("list")(listing.list_recordings)
 app.command("show")(listing.show)
 app.command("export")(export.export)
 app.add_typer(transcripts.app, name="transcripts")
+transcripts.app.command("import")(import_transcripts.import_transcripts)
 app.command("retranscribe")(retranscribe.retranscribe)
+app.command("reembed")(reembed.reembed)
 app.add_typer(metadata.app, name="metadata")
 app.command("rm")(remove.remove)
 app.command("stats")(archive.stats)
@@ -97,8 +103,8 @@ def _root(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code: 0 done, 1 part of it failed, 2 wrong usage, 130 stopped with Ctrl-C, 70 a defect
-    of this program, else the code of the error's class."""
+    """Run one command; its exit code: 0 done, 1 part of it failed, 2 wrong usage, 130 stopped with Ctrl-C, 143 by
+    SIGTERM, 70 a defect of this program, else the code of the error's class."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = given[: given.index("--")] if "--" in given else given
     prepare_streams()

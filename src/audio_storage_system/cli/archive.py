@@ -19,11 +19,9 @@ from audio_storage_system.settings import FILE_NAME, locate, shown
 def init(
     text_embedder: Annotated[
         str | None,
-        typer.Option(metavar="SPEC", help="What embeds texts, fixed from now on (see the command models); auto."),
+        typer.Option(metavar="SPEC", help="What embeds texts, see the command models; reembed changes it later; auto."),
     ] = None,
-    audio_embedder: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="What embeds sounds, fixed from now on; auto.")
-    ] = None,
+    audio_embedder: Annotated[str | None, typer.Option(metavar="SPEC", help="What embeds sounds; auto.")] = None,
     transcriber: Annotated[
         str | None, typer.Option(metavar="SPEC", help="What transcribes unless a command says otherwise.")
     ] = None,

@@ -1,20 +1,22 @@
-"""The same work on many things at once, with progress, until it is done or someone presses Ctrl-C."""
+"""The same work on many things at once, with progress, until it is done or someone stops it: Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from audio_storage_system.cli.output import say
+from audio_storage_system.machine import usable_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 MAX_JOBS = 8
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # as a shell counts them
 
 
 def jobs_for(wanted: int, items: int) -> int:
@@ -23,8 +25,7 @@ def jobs_for(wanted: int, items: int) -> int:
     Threads do: recognisers run outside Python's lock, in native code or in processes of their own.
     """
     if not wanted:
-        affinity = getattr(os, "sched_getaffinity", None)
-        wanted = min(len(affinity(0)) if affinity else os.cpu_count() or 1, MAX_JOBS)
+        wanted = min(usable_cores(), MAX_JOBS)
     return max(1, min(wanted, items))
 
 
@@ -32,8 +33,17 @@ class Enough(Exception):
     """What `on_result` raises when going on with the other items makes no sense."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends work in the way that Ctrl-C does."""
+
+
+def exit_code_of(stop: KeyboardInterrupt) -> int:
+    """The exit code of a command that was stopped: 130 by Ctrl-C, 143 by SIGTERM."""
+    return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+
+
 class Stopping:
-    """Ctrl-C as a flag. `check` raises `KeyboardInterrupt` in whatever thread calls it: what a worker has committed
+    """A stop as a flag. `check` raises `KeyboardInterrupt` in whatever thread calls it: what a worker has committed
     stays, and the rest is taken up by the next run."""
 
     def __init__(self) -> None:
@@ -63,18 +73,18 @@ def work_through(
     """Call `work` for each item, `jobs` at a time, and `on_result` in this thread as each is done, until that raises
     `Enough`.
 
-    Raises `KeyboardInterrupt` after Ctrl-C, once the workers have stopped; a second Ctrl-C ends the process at once,
-    which loses nothing that was said to be done.
+    Raises `KeyboardInterrupt` after Ctrl-C and `Terminated` after SIGTERM, once the workers have stopped; a second
+    signal ends the process at once, which loses nothing that was said to be done.
     """
-    with ThreadPoolExecutor(jobs, thread_name_prefix="worker") as pool:
-        futures = {pool.submit(_unless(stopping, work), item): item for item in items}
+    with _hearing_sigterm(), ThreadPoolExecutor(jobs, thread_name_prefix="worker") as pool:
         try:
+            futures = {pool.submit(_unless(stopping, work), item): item for item in items}
             for future in as_completed(futures):
                 on_result(futures[future], future.result())
         except BaseException as error:
             stopping.request()
             if isinstance(error, KeyboardInterrupt):
-                _wait_patiently()
+                _wait_patiently(error)
             pool.shutdown(wait=True, cancel_futures=True)
             if not isinstance(error, Enough):
                 raise
@@ -88,12 +98,39 @@ def _unless(stopping: Stopping, work: Callable[[Item], Result]) -> Callable[[Ite
     return guarded
 
 
-def _wait_patiently() -> None:
-    say("Stopping after what is in hand; press Ctrl-C again to stop at once.")
+@contextmanager
+def _hearing_sigterm() -> Iterator[None]:
+    """SIGTERM raises `Terminated` while the block runs. Only the main thread can be told of signals."""
 
-    def end(number: int, frame: object) -> None:
-        sys.stderr.flush()
-        os._exit(130)
+    def stop(number: int, frame: object) -> None:
+        _end_at_the_next_signal()
+        raise Terminated
 
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: Any = signal.signal(signal.SIGTERM, stop)
+    stopped = False
+    try:
+        yield
+    except KeyboardInterrupt:
+        stopped = True  # the next signal is to end the process at once, also while the archive is being closed
+        raise
+    finally:
+        if not stopped:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _wait_patiently(stop: KeyboardInterrupt) -> None:
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, end)
+        _end_at_the_next_signal()
+    again = "another signal stops" if isinstance(stop, Terminated) else "press Ctrl-C again to stop"
+    say(f"Stopping after what is in hand; {again} at once.")
+
+
+def _end_at_the_next_signal() -> None:
+    def end(number: int, frame: object) -> None:
+        os._exit(128 + number)
+
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)

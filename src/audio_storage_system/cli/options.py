@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+
+class PriorityChoice(StrEnum):
+    """Which jobs are done first."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+class OnDuplicate(StrEnum):
+    """What to do with a file whose bytes are stored already."""
+
+    KEEP = "keep"
+    UPDATE = "update"
+    ERROR = "error"
+
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")]
 ArchivePlace = Annotated[
@@ -63,3 +81,23 @@ Speaker = Annotated[str | None, typer.Option("--speaker", metavar="NAME", help="
 Jobs = Annotated[
     int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Files worked on at the same time; 0: one per core.")
 ]
+RecordedAt = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="When it was recorded (ISO 8601), for files that do not say so themselves."),
+]
+WhenDuplicate = Annotated[
+    OnDuplicate,
+    typer.Option(help="For what is stored already: keep its metadata (adding new keys), update it, or fail."),
+]
+Background = Annotated[
+    bool,
+    typer.Option(
+        "--background", "-b", help="Leave the work to workers (see the commands worker and jobs); files are stored now."
+    ),
+]
+PriorityName = Annotated[
+    PriorityChoice | None,
+    typer.Option("--priority", help="With --background: what workers do first (default: normal)."),
+]
+NoTranscribe = Annotated[bool, typer.Option("--no-transcribe", help="Store the audio and nothing else.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]

@@ -25,12 +25,20 @@ class Output:
 
     as_json: bool = False
 
+    @property
+    def asks(self) -> bool:
+        """Whether there is somebody to ask."""
+        return not self.as_json and sys.stdin.isatty() and sys.stdout.isatty()
+
     def document(self, data: Any) -> None:
         """The one JSON document, with `--json` only."""
         if self.as_json:
-            ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-            text = json.dumps(jsonable(data), indent=2, ensure_ascii=ascii_only, allow_nan=False, default=str)
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(_as_json(data, indent=2) + "\n")
+
+    def event(self, data: Any, text: str) -> None:
+        """What happens while a command goes on: a line of JSON, or of text for people, at once."""
+        sys.stdout.write((_as_json(data) if self.as_json else text) + "\n")
+        sys.stdout.flush()
 
     def line(self, text: str = "") -> None:
         """A line for people; left out with `--json`."""
@@ -44,6 +52,10 @@ class Output:
 
             _console().print(Text.assemble(*parts), soft_wrap=True)
 
+    def marked(self, opening: str, text: str, closing: str) -> str:
+        """`text` between these marks where there are no colours to tell what it is."""
+        return text if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else f"{opening}{text}{closing}"
+
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
         """A table for people. Columns named in `right` are aligned to the right."""
         if not self.as_json:
@@ -53,6 +65,11 @@ class Output:
         """Why a command ended early; with `--json` also as the document."""
         self.document({"error": error})
         say(f"Error: {error['message']}")
+
+
+def _as_json(data: Any, indent: int | None = None) -> str:
+    ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    return json.dumps(jsonable(data), indent=indent, ensure_ascii=ascii_only, allow_nan=False, default=str)
 
 
 def say(text: str) -> None:

@@ -41,6 +41,14 @@ class Dialect(ABC):
         """Everything inside sees one state of the database, changes nothing, and is stopped at the deadline."""
 
     @abstractmethod
+    def limit(self, connection: Connection, deadline: Deadline) -> None:
+        """From now on each statement of this connection's read is stopped at this deadline."""
+
+    @abstractmethod
+    def attempting(self, connection: Connection, deadline: Deadline, before: Deadline) -> AbstractContextManager[None]:
+        """A part of a read, stopped at `deadline`, after which it goes on until `before`, errors or not."""
+
+    @abstractmethod
     def writing(self, connection: Connection, names: Sequence[str]) -> AbstractContextManager[None]:
         """One transaction. Of those that share a name, one runs at a time."""
 

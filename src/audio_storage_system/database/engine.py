@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, func, select
-from sqlalchemy.exc import DBAPIError, StatementError, TimeoutError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, StatementError, TimeoutError
 
-from audio_storage_system.clock import Deadline
+from audio_storage_system.clock import NEVER, Deadline
 from audio_storage_system.database.dialect import Dialect, Pool
 from audio_storage_system.database.postgresql import PostgreSQL
 from audio_storage_system.database.sqlite import SQLite
-from audio_storage_system.errors import ArchiveBusy, AudioStorageSystemError, InvalidInput
+from audio_storage_system.errors import ArchiveBusy, AudioStorageSystemError, DatabaseUnavailable, InvalidInput
 from audio_storage_system.locations import redacted
 
-NEVER = Deadline.after(None)
 DEFAULT_POOL = Pool()
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """What the reads of a thread have in common, and when the one that is under way has to end."""
+
+    connection: Connection
+    deadline: Deadline
+
+    def until(self, deadline: Deadline) -> _Snapshot:
+        """The same, ending at this deadline if that is earlier."""
+        return _Snapshot(self.connection, min(self.deadline, deadline, key=lambda one: one.at))
 
 
 class Database:
@@ -30,7 +43,8 @@ class Database:
         self.engine: Engine = dialect.create()
         self.place = place
         self.writes = 0  # how many write transactions this process has ended: a replica asks for it
-        _reopen_after_fork(self.engine)
+        self._of_thread = threading.local()
+        reopen_after_fork(self.engine)
 
     @classmethod
     def open(cls, path: Path) -> Database:
@@ -46,14 +60,74 @@ class Database:
     def read(self, deadline: Deadline = NEVER) -> Iterator[Connection]:
         """A connection that sees one state of the database throughout; its queries end at `deadline`.
 
-        Raises `DeadlineExceeded`, or the `StorageFailed` that fits what the database says.
+        Inside a `snapshot` of this thread it is that one, and the earlier of the two deadlines holds. Raises
+        `DeadlineExceeded`, or the `StorageFailed` that fits what the database says.
         """
+        if (outer := self._snapshot) is not None:
+            with self._joined(outer, deadline) as connection:
+                yield connection
+            return
         with (
-            self._translated(deadline),
+            self.translated(deadline),
             self._connect(deadline) as connection,
             self.dialect.reading(connection, deadline),
         ):
             yield connection
+
+    @contextmanager
+    def snapshot(self, deadline: Deadline = NEVER) -> Iterator[None]:
+        """One transaction for every `read` of this thread in the block: all see the state in which it begins, and none
+        waits for a connection of its own. For what consists of many small reads; nothing is written in it, and no model
+        or service asked. After an error of the database it can read nothing more, save for one inside `attempt`.
+        """
+        if self._snapshot is not None:
+            yield
+            return
+        with self.read(deadline) as connection, self._within(_Snapshot(connection, deadline)):
+            yield
+
+    @contextmanager
+    def attempt(self, deadline: Deadline = NEVER) -> Iterator[Connection]:
+        """As `read`, for what may fail: the `snapshot` around it goes on after an error. What is set for the
+        transaction in the block is undone with it."""
+        outer = self._snapshot
+        if outer is None:
+            with self.read(deadline) as connection:
+                yield connection
+            return
+        inner = outer.until(deadline)
+        with (
+            self.translated(inner.deadline),
+            self.dialect.attempting(outer.connection, inner.deadline, outer.deadline),
+            self._within(inner),
+        ):
+            yield inner.connection
+
+    @contextmanager
+    def _joined(self, outer: _Snapshot, deadline: Deadline) -> Iterator[Connection]:
+        """The connection of a snapshot, whose statements end at the earlier deadline until the block does."""
+        inner = outer.until(deadline)
+        with self.translated(inner.deadline):
+            if inner.deadline.seconds != float("inf"):
+                self.dialect.limit(inner.connection, inner.deadline)
+            with self._within(inner):
+                yield inner.connection
+            if inner.deadline is not outer.deadline:
+                self.dialect.limit(outer.connection, outer.deadline)
+
+    @contextmanager
+    def _within(self, snapshot: _Snapshot | None) -> Iterator[None]:
+        before, self._of_thread.snapshot = self._snapshot, snapshot
+        try:
+            yield
+        finally:
+            self._of_thread.snapshot = before
+
+    @property
+    def _snapshot(self) -> _Snapshot | None:
+        """What the reads of this thread are part of."""
+        found: _Snapshot | None = getattr(self._of_thread, "snapshot", None)
+        return found
 
     @contextmanager
     def write(self, *names: str) -> Iterator[Connection]:
@@ -64,7 +138,7 @@ class Database:
         until it has written. `names` are of the form `recording:17`.
         """
         with (
-            self._translated(NEVER),
+            self.translated(NEVER),
             self._connect(NEVER) as connection,
             self.dialect.writing(connection, sorted(names)),
         ):
@@ -79,7 +153,7 @@ class Database:
         The name is held by a transaction on a second connection, which ends with it whatever happens; a lock of the
         session would be lost where a pooler hands every statement to another session.
         """
-        with self._translated(NEVER), self._connect(NEVER) as guard, guard.begin():
+        with self.translated(NEVER), self._connect(NEVER) as guard, guard.begin():
             key = func.hashtextextended(name, 0)
             if not guard.execute(select(func.pg_try_advisory_xact_lock(key))).scalar_one():
                 yield None
@@ -104,11 +178,14 @@ class Database:
                     raise ArchiveBusy(place=self.place) from error
 
     @contextmanager
-    def _translated(self, deadline: Deadline) -> Iterator[None]:
+    def translated(self, deadline: Deadline = NEVER) -> Iterator[None]:
+        """Raises what the database's driver says as the `StorageFailed` that fits, or `DeadlineExceeded`."""
         try:
             yield
         except DBAPIError as error:
             raise self.dialect.translate(error, self.place, deadline) from error
+        except PendingRollbackError as error:  # the connection was lost by a statement before
+            raise DatabaseUnavailable(place=self.place, reason="the connection was lost") from error
         except StatementError as error:  # what our own column types refuse
             raise error.orig if isinstance(error.orig, AudioStorageSystemError) else error from error
         except OverflowError as error:
@@ -119,7 +196,7 @@ class Database:
         self.engine.dispose()
 
 
-def _reopen_after_fork(engine: Engine) -> None:
+def reopen_after_fork(engine: Engine) -> None:
     """A connection must not be used on both sides of a fork: the child forgets the parent's without closing them."""
     if not hasattr(os, "register_at_fork"):
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -67,6 +68,7 @@ class PostgreSQL(Dialect):
                 pool_timeout=TURN_SECONDS,
                 pool_recycle=int(self._pool.recycle),
                 pool_pre_ping=self._pool.pre_ping,
+                pool_use_lifo=True,  # the connection used last knows most: statements, and facts that still hold
             )
         except ModuleNotFoundError as error:
             raise MissingExtra(what="PostgreSQL", extra="postgres") from error
@@ -76,8 +78,21 @@ class PostgreSQL(Dialect):
         connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         with connection.begin():
             if deadline.seconds != float("inf"):
-                connection.execute(_READING, {"milliseconds": _milliseconds(deadline)})
+                self.limit(connection, deadline)
             yield
+
+    def limit(self, connection: Connection, deadline: Deadline) -> None:
+        connection.execute(_READING, {"milliseconds": _milliseconds(deadline)})
+
+    @contextmanager
+    def attempting(self, connection: Connection, deadline: Deadline, before: Deadline) -> Iterator[None]:
+        """Going back to where it began undoes what was set, the time-out too, and lets the transaction live on."""
+        connection.exec_driver_sql(f"SAVEPOINT attempt; SET LOCAL statement_timeout = {_milliseconds(deadline)}")
+        try:
+            yield
+        finally:
+            if not connection.invalidated:
+                connection.exec_driver_sql("ROLLBACK TO SAVEPOINT attempt")
 
     @contextmanager
     def writing(self, connection: Connection, names: Sequence[str]) -> Iterator[None]:
@@ -130,8 +145,10 @@ def _threshold(value: str) -> int | None:
 
 
 def _milliseconds(deadline: Deadline) -> str:
-    """What is left, for the server: at least 1, as 0 means for ever."""
-    return str(max(1, round(1000 * (deadline.at - time.monotonic()))))
+    """What is left, for the server, at least 1; 0 means for ever. Rounded up: what it stops is over then."""
+    if deadline.seconds == float("inf"):
+        return "0"
+    return str(max(1, math.ceil(1000 * (deadline.at - time.monotonic()))))
 
 
 def _reason(error: DBAPIError) -> str:

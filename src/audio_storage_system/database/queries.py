@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -12,11 +12,9 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     String,
-    Table,
     bindparam,
     cast,
     column,
-    insert,
     literal,
     select,
 )
@@ -65,22 +63,22 @@ def one_of(wanted: Column[Any], values: Sequence[str] | Sequence[float]) -> Colu
 
 
 def _in_list(wanted: Column[Any], ids: BindParameter[str]) -> ColumnElement[bool]:
+    return wanted.in_(select(_listed(ids)))
+
+
+def _listed(ids: BindParameter[str]) -> ColumnElement[int]:
     items = json_items(ids).table_valued(column("value", Id))
-    return wanted.in_(select(cast(items.c.value, Id)))
+    return cast(items.c.value, Id)
+
+
+def each() -> ColumnElement[int]:
+    """Every id that `given` passes on execution, one row each, in that order: to insert a row for each."""
+    return _listed(bindparam("given", type_=String))
 
 
 def given(ids: Iterable[int | None]) -> dict[str, str]:
     """The parameters of a statement with `among`."""
     return {"given": json.dumps([int(id_) for id_ in ids if id_ is not None])}
-
-
-def insert_all(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Insert these rows, which have the same columns, in as few statements as the database takes; their new ids, in the
-    order of the rows."""
-    if not rows:
-        return []
-    statement = insert(table).returning(table.c.id, sort_by_parameter_order=True)
-    return [int(id_) for id_ in connection.execute(statement, rows).scalars()]
 
 
 def ids_in_order(connection: Connection) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from audio_storage_system.clock import Deadline
+from audio_storage_system.clock import NEVER, Deadline
 from audio_storage_system.database.dialect import Dialect
 from audio_storage_system.errors import (
     ArchiveBusy,
@@ -71,12 +71,24 @@ class SQLite(Dialect):
         if deadline.seconds == float("inf"):
             yield
             return
-        driver = _driver(connection)
-        driver.set_progress_handler(lambda: deadline.expired, STEPS_BETWEEN_CHECKS)
+        self.limit(connection, deadline)
         try:
             yield
         finally:
-            driver.set_progress_handler(None, 0)
+            self.limit(connection, NEVER)
+
+    def limit(self, connection: Connection, deadline: Deadline) -> None:
+        ends = deadline.seconds != float("inf")
+        _driver(connection).set_progress_handler((lambda: deadline.expired) if ends else None, STEPS_BETWEEN_CHECKS)
+
+    @contextmanager
+    def attempting(self, connection: Connection, deadline: Deadline, before: Deadline) -> Iterator[None]:
+        """A read goes on after an error anyway."""
+        self.limit(connection, deadline)
+        try:
+            yield
+        finally:
+            self.limit(connection, before)
 
     @contextmanager
     def writing(self, connection: Connection, names: Sequence[str]) -> Iterator[None]:

@@ -10,6 +10,7 @@ from audio_storage_system.formats.base import unified
 
 _TIME = r"(?:(\d{1,9}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d+))?"
 TIME_LINE = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
+_MEANT_AS_TIMES = re.compile(r"\s*-?\d+:\S*\s*-->")
 
 
 def timestamp(milliseconds: int, point: str) -> str:
@@ -22,12 +23,15 @@ def read_cues(text: str, is_identifier: Callable[[list[str]], bool]) -> Iterator
     """Start, end (seconds) and lines of each cue. What stands before the first time line is skipped.
 
     Lines up to the next time line belong to a cue, blank ones included, so that a file with blank lines inside its
-    texts loses nothing; `is_identifier` says whether the last of them is the next cue's number or name instead.
+    texts loses nothing; `is_identifier` says whether the last of them is the next cue's number or name instead. Raises
+    `InvalidInput` naming a line whose times cannot be read.
     """
     current: tuple[float, float, list[str]] | None = None
-    for line in unified(text).split("\n"):
+    for number, line in enumerate(unified(text).split("\n"), 1):
         match = TIME_LINE.fullmatch(line) if "-->" in line else None
         if match is None:
+            if _MEANT_AS_TIMES.match(line):
+                raise InvalidInput(reason=f"Line {number} has times that cannot be read: {line.strip()[:80]}")
             if current:
                 current[2].append(line)
             continue

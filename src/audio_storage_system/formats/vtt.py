@@ -25,7 +25,7 @@ def write(document: Document) -> str:
 
 
 def _cue(cue: Cue) -> str:
-    voice = f"<v {_escape(cue.speaker)}>" if cue.speaker else ""
+    voice = f"<v {_escape(cue.speaker)}>".replace("-->", "-- >") if cue.speaker else ""  # an arrow would end the cue
     return f"{timestamp(cue.start, '.')} --> {timestamp(cue.end, '.')}\n{voice}{_escape(cue.text)}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -10,13 +11,15 @@ from typing import Any
 from sqlalchemy import ColumnElement
 
 from audio_storage_system.archive import Archive
-from audio_storage_system.catalogue import jobs, recordings, transcripts, workers
+from audio_storage_system.catalogue import jobs, locks, recordings, transcripts, workers
 from audio_storage_system.catalogue.workers import WorkerRow
 from audio_storage_system.database.tables import jobs as table
-from audio_storage_system.errors import Conflict, InvalidInput
+from audio_storage_system.errors import Conflict, InvalidInput, StorageFailed
 from audio_storage_system.jobs import steps
 from audio_storage_system.jobs.runs import Run, Runs, RunState
 from audio_storage_system.records import Job, JobState, Priority
+
+logger = logging.getLogger(__name__)
 
 ENDS = tuple(state for state in JobState if state.ended)
 POLL_SECONDS = 0.2
@@ -38,7 +41,8 @@ class Jobs:
         priority: Priority | str = Priority.NORMAL,
         share: str | None = None,
     ) -> list[Job]:
-        """Give a job for each of these recordings. Where one waits already for the same, that one is returned.
+        """Give a job for each of these recordings. Where one waits for the same, that one is returned; of a kind that
+        is done once for each recording, also one that is done.
 
         They are in the catalogue when this returns; should the process end before they are queued, the sweep of a
         worker queues them.
@@ -48,14 +52,44 @@ class Jobs:
         with self._archive.database.write() as connection:
             given = {
                 audio_id: job
-                for audio_id, job in jobs.unfinished_for(connection, audio_ids, kind).items()
+                for audio_id, job in jobs.standing_for(connection, audio_ids, kind, done=kind in steps.ONCE).items()
                 if _same(job.options, options)
             }
             fresh = [audio_id for audio_id in audio_ids if audio_id not in given]
             made = jobs.add(connection, kind, fresh, step=step, options=options, priority=level, share=whose)
-        self.queue(made)
+        self._queue_if_possible(made)
         given |= dict(zip(fresh, made, strict=True))
         return [given[audio_id] for audio_id in audio_ids]
+
+    def submit_again(
+        self, audio_ids: Sequence[int], options: Mapping[str, Any], *, priority: Priority | str = Priority.NORMAL
+    ) -> list[Job]:
+        """Give a job for a new version of each of these recordings."""
+        with self._archive.database.read() as connection:
+            after = transcripts.last_id(connection)
+        return self.submit("retranscribe", audio_ids, {**options, steps.AFTER: after}, priority=priority)
+
+    def submit_reembedding(
+        self, embedder: str | None, kind: str, *, drop_old: bool, priority: Priority | str = Priority.NORMAL
+    ) -> Job:
+        """Give the job of embedding the archive anew; the one that waits for the same, if there is one."""
+        options = {"embedder": embedder, "kind": kind, "drop_old": drop_old}
+        order: dict[str, Any] = {"step": steps.first_of(jobs.REEMBED), "options": options}
+        with self._archive.database.write(locks.SPACES) as connection:
+            for job in jobs.unfinished_of(connection, jobs.REEMBED):
+                if job.options == options:
+                    return job
+            level, share = priority_of(priority), str(self._archive.owner_id)
+            [made] = jobs.add(connection, jobs.REEMBED, [None], **order, priority=level, share=share)
+        self._queue_if_possible([made])
+        return made
+
+    def _queue_if_possible(self, waiting: Sequence[Job]) -> None:
+        """A job counts from when the catalogue has it: a worker queues what could not be queued here."""
+        try:
+            self.queue(waiting)
+        except StorageFailed as error:
+            logger.warning("%d jobs are stored, and will be queued by the next worker: %s", len(waiting), error)
 
     def queue(self, waiting: Sequence[Job], delay_seconds: float | None = None) -> None:
         """Put the present runs of these jobs into their queues."""
@@ -159,7 +193,7 @@ class Jobs:
         )
 
     def _progress(self, job: Job) -> tuple[float | None, float | None]:
-        if job.audio_id is None or job.step != steps.TRANSCRIBE:
+        if job.audio_id is None or job.step != jobs.TRANSCRIBE:
             return None, None
         with self._archive.database.read() as connection:
             if not recordings.exists(connection, job.audio_id):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from audio_storage_system.errors import InvalidInput
 from audio_storage_system.jobs.runs import QUEUES
+from audio_storage_system.machine import usable_cores
 
 # What asks a service over the network waits most of the time.
 REMOTE_AT_ONCE = 8
@@ -20,13 +20,13 @@ def concurrency_of(wanted: int, queues: Sequence[str]) -> dict[str, int]:
             raise InvalidInput(reason=f'There is no queue "{name}"; there are: {", ".join(QUEUES)}')
     if wanted < 0:
         raise InvalidInput(reason=f"concurrency is a number of runs, not {wanted}")
-    whole = {"transcribe": wanted or _cards() or _cores(), "embed": _cores(), "remote": REMOTE_AT_ONCE, "upkeep": 1}
+    whole = {
+        "transcribe": wanted or _cards() or usable_cores(),
+        "embed": usable_cores(),
+        "remote": REMOTE_AT_ONCE,
+        "upkeep": 1,
+    }
     return {name: whole[name] for name in QUEUES if name in (queues or QUEUES)}
-
-
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _cards() -> int:

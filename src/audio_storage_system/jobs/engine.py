@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
-from audio_storage_system.jobs.runs import APPLICATION, FORMAT, WORKFLOW, Runs, quiet
+from audio_storage_system.jobs.runs import APPLICATION, FORMAT, UPKEEP, WORKFLOW, Runs, quiet
 
 # Between two looks at a queue: while there is work, and after a while without.
 BUSY_SECONDS, IDLE_SECONDS = 0.01, 0.1
@@ -17,16 +18,18 @@ EMPTY_SECONDS = 0.05
 KNOWN_SECONDS = 1.0
 
 Perform = Callable[[int, int], str]
+Recur = Callable[[str], str]
 
 
 class Engine:
     """Does runs of the queues in `concurrency`, so many of each at once. One per process: the workflow engine is."""
 
-    def __init__(self, runs: Runs, worker: str, concurrency: Mapping[str, int], perform: Perform) -> None:
+    def __init__(self, runs: Runs, worker: str, concurrency: Mapping[str, int], perform: Perform, recur: Recur) -> None:
         self._runs = runs
         self._worker = worker
         self._concurrency = dict(concurrency)
         self._perform = perform
+        self._recur = recur
         self._claimed: dict[str, float] = {}  # when a run of each queue was last taken
         self._empty_until: dict[str, float] = {}
 
@@ -43,12 +46,13 @@ class Engine:
                 "serializer": DBOSPortableJSONSerializer(),
                 "enable_otlp": False,
                 "run_migrations": False,
+                "notification_listener_polling_interval_sec": IDLE_SECONDS,  # how long it takes to stop
             }
         )
         quiet()
         DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(self._workflow())
-        self._runs.make_queues()  # before the start: queues that come later are found a second later
-        DBOS.listen_queues(tuple(self._concurrency))
+        DBOS.workflow(name=UPKEEP, max_recovery_attempts=None)(self._upkeep())
+        DBOS.listen_queues(list(self._concurrency))
         DBOS.launch()
         self._set_concurrency()
 
@@ -69,6 +73,12 @@ class Engine:
             return self._perform(job_id, number)
 
         return run
+
+    def _upkeep(self) -> Callable[[datetime, str], str]:
+        def upkeep(when: datetime, name: str) -> str:
+            return self._recur(name)
+
+        return upkeep
 
     def _set_concurrency(self) -> None:
         """The engine keeps one concurrency for all machines, in its table of queues; each of ours has its own. It reads

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from sqlalchemy.exc import DBAPIError
-
 from audio_storage_system.errors import (
     AudioStorageSystemError,
     StorageFailed,
@@ -30,9 +28,8 @@ def may_pass(error: Exception) -> bool:
 
 def is_outage(error: Exception) -> bool:
     """Whether the archive's own disk, store or database cannot be used now: no fault of the job, and every other would
-    fail in the same way. The workflow engine's database says so in its driver's words."""
-    known = isinstance(error, StorageFailed | VectorIndexUnavailable) and error.retryable
-    return known or isinstance(error, DBAPIError)
+    fail in the same way."""
+    return isinstance(error, StorageFailed | VectorIndexUnavailable) and error.retryable
 
 
 def told(error: Exception) -> tuple[str, str]:

@@ -8,7 +8,8 @@ the catalogue says is unfinished.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,16 +18,18 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import URL, Engine, create_engine, event
 
 from audio_storage_system.database import Database
+from audio_storage_system.database.engine import reopen_after_fork
 from audio_storage_system.pipeline import batches
 from audio_storage_system.records import Job, JobState
 
 if TYPE_CHECKING:
-    from dbos import DBOSClient
+    from dbos import DBOSClient, WorkflowStatus
 
 APPLICATION = "audio-storage"
 # What a run's arguments mean. A worker takes only runs of its own format, so that an older one leaves new ones alone.
 FORMAT = "1"
 WORKFLOW = "run_of_job"
+UPKEEP = "upkeep"
 QUEUES = ("transcribe", "embed", "remote", "upkeep")
 FILE = "jobs.db"
 # What a worker that has not said otherwise does: nothing at once, looking now and then.
@@ -83,11 +86,11 @@ class Runs:
 
     def enqueue(self, runs: Sequence[Run], delay_seconds: float | None = None) -> None:
         """Queue these runs, all or none. One that is there already stays as it is."""
-        engine, client = self._open()
-        for batch in batches(iter(runs), AT_ONCE):
-            with engine.begin() as connection:
-                for run in batch:
-                    client.enqueue_in_transaction(connection, _options(run, delay_seconds), run.job_id, run.number)
+        with self._open() as (engine, client):
+            for batch in batches(iter(runs), AT_ONCE):
+                with engine.begin() as connection:
+                    for run in batch:
+                        client.enqueue_in_transaction(connection, _options(run, delay_seconds), run.job_id, run.number)
 
     def states(self, ids: Iterable[str]) -> dict[str, RunState]:
         """Where each of these runs is; those that were never queued are missing."""
@@ -98,7 +101,7 @@ class Runs:
 
     def held_by(self, worker: str) -> list[RunState]:
         """The runs that a worker has begun and not ended."""
-        return list(self._list(executor_id=worker, status="PENDING"))
+        return self._list(executor_id=worker, status="PENDING")
 
     def waiting(self) -> dict[str, int]:
         """How many runs wait in each queue."""
@@ -109,34 +112,50 @@ class Runs:
 
     def hand_back(self, runs: Iterable[RunState]) -> None:
         """Put runs back into their queues, for any worker to take. Those that have ended stay so."""
-        for run in runs:
-            self._client.resume_workflow(run.id, queue_name=run.queue)
+        with self._open() as (_, client):
+            for run in runs:
+                client.resume_workflow(run.id, queue_name=run.queue)
 
     def cancel(self, ids: Sequence[str]) -> None:
         """Take these runs out of their queues; one that has begun is told by its job."""
-        for batch in batches(iter(ids), AT_ONCE):
-            self._client.cancel_workflows(batch)
+        with self._open() as (_, client):
+            for batch in batches(iter(ids), AT_ONCE):
+                client.cancel_workflows(batch)
 
     def forget(self, before: datetime) -> int:
-        """Remove what is known of runs that ended before this moment; how many."""
-        old = [run.id for run in self._list(completed_before=before.isoformat(), limit=AT_ONCE)]
-        if old:
-            self._client.delete_workflows(old)
-        return len(old)
+        """Remove what is known of up to `AT_ONCE` runs that ended before this moment; how many."""
+        with self._open() as (_, client):
+            moment = before.isoformat()
+            ended = client.list_workflows(completed_before=moment, limit=AT_ONCE, load_input=False, load_output=False)
+            if ended:
+                client.delete_workflows([run.workflow_id for run in ended])
+        return len(ended)
 
-    def make_queues(self) -> None:
-        """Make the queues that are not there yet."""
-        for queue in QUEUES:
-            self._client.register_queue(queue, **_QUEUE, on_conflict="never_update")
+    def make_queues(self, limits: Mapping[str, int]) -> None:
+        """Make the queues. `limits`: how many runs of one may begin in a minute, on all machines together."""
+        with self._open() as (_, client):
+            for name in QUEUES:
+                limiter: Any = {"limit": limits[name], "period": 60.0} if limits.get(name) else None
+                client.register_queue(name, limiter=limiter, **_QUEUE)
 
-    def limit(self, queue: str, per_minute: int) -> None:
-        """Begin at most so many runs of a queue in a minute, on all machines together; 0: no limit."""
-        limiter: Any = {"limit": per_minute, "period": 60.0} if per_minute else None
-        self._client.register_queue(queue, limiter=limiter, **_QUEUE)
+    def schedule(self, times: Mapping[str, str]) -> None:
+        """Have recurring work queued at its times (cron), by whichever worker is there: once for all."""
+        fixed: Any = {"workflow_name": UPKEEP, "queue_name": UPKEEP}
+        entries: Any = [
+            {**fixed, "schedule_name": name, "schedule": when, "context": name} for name, when in times.items()
+        ]
+        with self._open() as (_, client):
+            client.apply_schedules(entries)
+
+    def trigger(self, name: str) -> None:
+        """Have recurring work done now."""
+        with self._open() as (_, client):
+            client.trigger_schedule(name)
 
     def engine(self) -> Engine:
         """The database of the workflow engine, with its tables made."""
-        return self._open()[0]
+        with self._open() as (engine, _):
+            return engine
 
     def close(self) -> None:
         """Close every connection."""
@@ -147,15 +166,14 @@ class Runs:
                 engine.dispose()
                 self._opened = None
 
-    @property
-    def _client(self) -> DBOSClient:
-        return self._open()[1]
-
-    def _open(self) -> tuple[Engine, DBOSClient]:
-        with self._lock:
-            if self._opened is None:
-                self._opened = self._connect()
-            return self._opened
+    @contextmanager
+    def _open(self) -> Iterator[tuple[Engine, DBOSClient]]:
+        """The engine's database and its client; what either says is raised as an error of ours."""
+        with self._database.translated():
+            with self._lock:
+                if self._opened is None:
+                    self._opened = self._connect()
+            yield self._opened
 
     def _connect(self) -> tuple[Engine, DBOSClient]:
         from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer  # slow to import
@@ -173,18 +191,25 @@ class Runs:
 
     def _engine(self) -> Engine:
         if self._database.dialect.name != "sqlite":
-            return self._database.dialect.create()
-        engine = create_engine(URL.create("sqlite", database=str(self._home / FILE)))
-        event.listen(engine, "connect", _prepare)
+            engine = self._database.dialect.create()
+        else:
+            engine = create_engine(URL.create("sqlite", database=str(self._home / FILE)))
+            event.listen(engine, "connect", _prepare)
+        reopen_after_fork(engine)
         return engine
 
-    def _list(self, **conditions: Any) -> Iterator[RunState]:
-        for found in self._client.list_workflows(**conditions, load_input=False, load_output=False):
-            _, job_id, number = found.workflow_id.split(":")
-            state = STATES.get(found.status)
-            until = found.delay_until_epoch_ms if state is JobState.DELAYED else None
-            moment = datetime.fromtimestamp(until / 1000, UTC) if until else None
-            yield RunState(int(job_id), int(number), found.queue_name or "", state, found.executor_id, moment)
+    def _list(self, **conditions: Any) -> list[RunState]:
+        with self._open() as (_, client):
+            found = client.list_workflows(**conditions, load_input=False, load_output=False)
+        return [_state(one) for one in found if one.workflow_id.startswith("job:")]  # others recur by themselves
+
+
+def _state(found: WorkflowStatus) -> RunState:
+    _, job_id, number = found.workflow_id.split(":")
+    state = STATES.get(found.status)
+    until = found.delay_until_epoch_ms if state is JobState.DELAYED else None
+    moment = datetime.fromtimestamp(until / 1000, UTC) if until else None
+    return RunState(int(job_id), int(number), found.queue_name or "", state, found.executor_id, moment)
 
 
 def quiet() -> None:

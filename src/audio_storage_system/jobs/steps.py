@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from audio_storage_system.archive import Archive, processing
+from audio_storage_system.archive import Archive, processing, reembedding
 from audio_storage_system.catalogue import transcripts
+from audio_storage_system.catalogue.jobs import ADD, EMBED, REEMBED, TRANSCRIBE
 from audio_storage_system.database.tables import transcripts as transcript_table
 from audio_storage_system.embedders import is_remote as embeds_remotely
 from audio_storage_system.records import EmbeddingKind, Job
@@ -16,14 +17,16 @@ from audio_storage_system.transcribers import is_remote as transcribes_remotely
 Tick = Callable[[], None]
 Step = Callable[[Archive, Job, Tick], None]
 
-TRANSCRIBE, EMBED = "transcribe", "embed"
+# Kinds that are done once for each recording.
+ONCE = (ADD,)
 # The option of a job that names the last transcript there was when it was given.
 AFTER = "after"
 # The steps that each kind of job goes through.
 STEPS: Mapping[str, tuple[str, ...]] = {
-    "add": (TRANSCRIBE, EMBED),
+    ADD: (TRANSCRIBE, EMBED),
     "retranscribe": (TRANSCRIBE, EMBED),
     "embed": (EMBED,),
+    REEMBED: (REEMBED,),
 }
 
 
@@ -45,7 +48,8 @@ def queue_of(archive: Archive, job: Job) -> str:
     if job.step == TRANSCRIBE:
         spec = job.options.get("whisper_model") or archive.settings.transcriber
         return "remote" if transcribes_remotely(spec) else TRANSCRIBE
-    return "remote" if embeds_remotely(archive.spaces.spec(EmbeddingKind.TRANSCRIPT)) else EMBED
+    spec = job.options.get("embedder") or archive.spaces.spec(EmbeddingKind.TRANSCRIPT)
+    return "remote" if embeds_remotely(spec) else EMBED
 
 
 def perform(archive: Archive, job: Job, tick: Tick) -> None:
@@ -58,17 +62,20 @@ def _transcribe(archive: Archive, job: Job, tick: Tick) -> None:
     if _is_transcribed(archive, job):
         return
     given: dict[str, Any] = {name: value for name, value in job.options.items() if name in _OF_TASK}
+    if job.kind != ADD:  # a stand-in's version is none where there is one
+        said = processing.said_in(archive, audio_id)
+        given["allow_fallback"] = said is None or not said.active
     task = processing.task_of(archive, progress=lambda seconds, total: tick(), **given)
     processing.transcribe(archive, audio_id, task)
 
 
-_OF_TASK = ("whisper_model", "language", "prompt", "activate", "allow_fallback")
+_OF_TASK = ("whisper_model", "language", "prompt", "activate")
 
 
 def _is_transcribed(archive: Archive, job: Job) -> bool:
     """Whether a run before came to the end: for a new file, when it has an active version; for a new version, when one
     was made since the job was given."""
-    if job.kind == "add":
+    if job.kind == ADD:
         said = processing.said_in(archive, _audio_id(job))
         return said is not None and said.active
     made_since = (
@@ -93,9 +100,16 @@ def _embed(archive: Archive, job: Job, tick: Tick) -> None:
             processing.embed(archive, audio_id, version.id, source, tick)
 
 
+def _reembed(archive: Archive, job: Job, tick: Tick) -> None:
+    """The whole archive: what there is already of the new space is not made again."""
+    embedder, kind = job.options.get("embedder"), str(job.options["kind"])
+    drop_old = bool(job.options["drop_old"])
+    reembedding.run(archive, embedder, kind, lambda stage, done, total: tick(), drop_old=drop_old)
+
+
 def _audio_id(job: Job) -> int:
     assert job.audio_id is not None  # noqa: S101 - every kind of job with this step has one
     return job.audio_id
 
 
-_STEPS: Mapping[str, Step] = {TRANSCRIBE: _transcribe, EMBED: _embed}
+_STEPS: Mapping[str, Step] = {TRANSCRIBE: _transcribe, EMBED: _embed, REEMBED: _reembed}

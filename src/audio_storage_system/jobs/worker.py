@@ -18,6 +18,7 @@ from audio_storage_system.jobs import care, presence, steps
 from audio_storage_system.jobs.board import Jobs
 from audio_storage_system.jobs.engine import Engine
 from audio_storage_system.jobs.failures import ATTEMPTS, delay_before, is_outage, may_pass, told
+from audio_storage_system.jobs.upkeep import RECURRING
 from audio_storage_system.records import Job, JobState
 
 logger = logging.getLogger(__name__)
@@ -67,10 +68,12 @@ class Worker:
         self._archive = archive
         self._board = board
         self._concurrency = dict(concurrency)
+        archive.engines.expect(concurrency.get("transcribe", 1))
         self._name = name or f"worker-{os.getpid()}"
         self._tell = on_event
         self._stopping = threading.Event()
         self._lost = threading.Event()  # others took over from us
+        self._looked = threading.Event()
         self._working = 0
         self._lock = threading.Lock()
         self._doubts = threading.Lock()  # held by a job that may have killed a worker
@@ -88,9 +91,11 @@ class Worker:
     def _serve(self, stop: threading.Event) -> None:
         """Until `stop` is set, or others have taken this worker for dead."""
         self.id = self._enter()
-        engine = Engine(self._board.runs, str(self.id), self._concurrency, self._perform)
+        engine = Engine(self._board.runs, str(self.id), self._concurrency, self._perform, self._recur)
         beating = threading.Thread(target=self._beat_on, daemon=True, name="heartbeat")
         try:
+            self._board.runs.make_queues({"remote": self._archive.settings.remote_per_minute})
+            self._board.runs.schedule({name: work.schedule for name, work in RECURRING.items()})
             engine.start()
             beating.start()
             self._look_after(stop)
@@ -104,7 +109,7 @@ class Worker:
         def watch() -> None:
             while not stop.wait(0.1) and not done.is_set():
                 try:
-                    if not self._board.counts()["unfinished"]:
+                    if self._looked.is_set() and not self._board.counts()["unfinished"]:
                         stop.set()
                 except StorageFailed as error:
                     logger.warning("Whether there is something left to do cannot be known now: %s", error)
@@ -149,6 +154,7 @@ class Worker:
         while True:
             try:
                 carer.look()
+                self._looked.set()
             except Exception as error:
                 if not is_outage(error):
                     raise
@@ -191,6 +197,17 @@ class Worker:
         finally:
             with self._lock:
                 self._working -= 1
+
+    def _recur(self, name: str) -> str:
+        """Do recurring work; what fails is told, and comes again at its next time."""
+        if name not in RECURRING:  # of another version
+            return "unknown"
+        try:
+            RECURRING[name].do(self._archive, self._board)
+        except Exception as error:
+            logger.warning("The recurring work %s failed: %s", name, told(error)[1])
+            return told(error)[0]
+        return "done"
 
     def _performed(self, job_id: int, number: int) -> str:
         job = self._patiently(lambda: self._current(job_id, number))

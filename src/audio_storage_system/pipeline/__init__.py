@@ -1,16 +1,34 @@
 """The steps: store → transcribe → embed. Functions over ids; each commits its result once and can be run again."""
 
+from audio_storage_system.pipeline.activation import RULES, Decision, Rule, rule_of
 from audio_storage_system.pipeline.batches import batches
+from audio_storage_system.pipeline.differences import Change, Comparison, compare
 from audio_storage_system.pipeline.embedding import embed
 from audio_storage_system.pipeline.engines import Engines, check_spec
+from audio_storage_system.pipeline.importing import ImportedVersion, import_version
 from audio_storage_system.pipeline.sources import Source, as_model_input, as_waveform
-from audio_storage_system.pipeline.storing import BLOB_PREFIX, OnDuplicate, Stored, adopt_orphans, store
-from audio_storage_system.pipeline.transcription import Task, transcribe, transcribe_sample
+from audio_storage_system.pipeline.storing import (
+    BLOB_PREFIX,
+    OnDuplicate,
+    Stored,
+    adopt_orphans,
+    opened_file,
+    sha256_of,
+    store,
+)
+from audio_storage_system.pipeline.transcription import Made, Task, transcribe, transcribe_sample
 
 __all__ = [
     "BLOB_PREFIX",
+    "RULES",
+    "Change",
+    "Comparison",
+    "Decision",
     "Engines",
+    "ImportedVersion",
+    "Made",
     "OnDuplicate",
+    "Rule",
     "Source",
     "Stored",
     "Task",
@@ -19,7 +37,12 @@ __all__ = [
     "as_waveform",
     "batches",
     "check_spec",
+    "compare",
     "embed",
+    "import_version",
+    "opened_file",
+    "rule_of",
+    "sha256_of",
     "store",
     "transcribe",
     "transcribe_sample",

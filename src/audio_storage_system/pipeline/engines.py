@@ -1,20 +1,19 @@
-"""Loaded recognisers, shared by whoever needs them, and the choice between what was asked for and its fallback."""
+"""Loaded recognisers, lent to whoever needs them, and the choice between what was asked for and its fallback."""
 
 from __future__ import annotations
 
 import logging
-import threading
-import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 from audio_storage_system.errors import EngineUnavailable, UnknownSpec, WeightsUnavailable
+from audio_storage_system.model_pool import LoadedModel, ModelPool
 from audio_storage_system.transcribers import Transcriber, open_transcriber, resolve_transcriber
 
 logger = logging.getLogger(__name__)
 
 ENGLISH = "en"
-# Finding out that weights are not to be had can take seconds: not for every file of a folder.
-ASK_AGAIN_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,64 +24,72 @@ class Choice:
     fallback: bool
 
 
-@dataclass
 class Engines:
-    """Recognisers by spec, each loaded once per process."""
+    """Recognisers by spec, each loaded once, and freed when nobody has used it for `idle_seconds` (see `ModelPool`).
 
-    _loaded: dict[str, Transcriber] = field(default_factory=dict)
-    _refused: dict[str, tuple[float, EngineUnavailable | None]] = field(default_factory=dict)
-    _told: set[str] = field(default_factory=set)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    `at_once`: how many transcriptions there will be at the same time; they share the cores.
+    """
 
-    def choose(self, asked: str, *, language: str | None, fallback: str | None) -> Choice:
-        """The engine for `asked`, loaded; the fallback only when its weights are not to be had and the language is
-        English or not given.
+    def __init__(self, idle_seconds: float = 300.0, at_once: int = 1) -> None:
+        self._at_once = max(1, at_once)
+        self._pool: ModelPool[Transcriber] = ModelPool(
+            "transcriber",
+            self._load,
+            lambda transcriber: transcriber.close(),
+            idle_seconds=idle_seconds,
+            elsewhere=lambda transcriber: transcriber.memory_elsewhere(),
+        )
+        self._told: set[str] = set()
 
-        Raises `UnknownSpec`, `EngineUnavailable`.
+    @contextmanager
+    def borrow(self, asked: str, *, language: str | None = None, fallback: str | None = None) -> Iterator[Choice]:
+        """The engine for `asked`, loaded, for as long as the block runs; the fallback only when its weights are not to
+        be had and the language is English or not given.
+
+        Raises `UnknownSpec`, `EngineUnavailable`, also for a language that the engine does not know.
         """
+        with ExitStack() as stack:
+            yield self._choose(stack, asked, language, fallback)
+
+    def expect(self, at_once: int) -> None:
+        """Reckon with so many transcriptions at the same time, for what is loaded from now on."""
+        self._at_once = max(1, at_once)
+
+    def loaded(self) -> list[LoadedModel]:
+        """The recognisers in memory now."""
+        return self._pool.loaded()
+
+    def close(self) -> None:
+        """Free every model; one in use when it is given back."""
+        self._pool.close()
+
+    def _choose(self, stack: ExitStack, asked: str, language: str | None, fallback: str | None) -> Choice:
         try:
-            return Choice(self.get(asked, language), fallback=False)
+            return Choice(self._enter(stack, asked, language), fallback=False)
         except WeightsUnavailable as error:
             if not fallback or language not in (None, "", ENGLISH):
                 raise
             self._tell_once(asked, fallback, error)
-            return Choice(self.get(fallback, language), fallback=True)
+            return Choice(self._enter(stack, fallback, language), fallback=True)
 
-    def get(self, spec: str, language: str | None = None) -> Transcriber:
-        """The recogniser for `spec`, loaded. Raises `EngineUnavailable`, also for a language it does not know."""
+    def _enter(self, stack: ExitStack, spec: str, language: str | None) -> Transcriber:
         spec = resolve_transcriber(spec)
-        with self._lock:
-            if spec not in self._loaded:
-                self._loaded[spec] = self._load(spec)
-            transcriber = self._loaded[spec]
+        transcriber = stack.enter_context(self._pool.borrow(spec))
         known = transcriber.capabilities.languages
         if language and known is not None and language not in known:
             raise EngineUnavailable(spec=spec, reason=f'it does not know the language "{language}"')
         return transcriber
 
     def _load(self, spec: str) -> Transcriber:
-        until, error = self._refused.get(spec, (0.0, None))
-        if error is not None and time.monotonic() < until:
-            raise error
         transcriber = open_transcriber(spec)
-        try:
-            transcriber.load()
-        except EngineUnavailable as refusal:
-            self._refused[spec] = (time.monotonic() + ASK_AGAIN_SECONDS, refusal)
-            raise
+        transcriber.at_once = self._at_once
+        transcriber.load()
         return transcriber
 
     def _tell_once(self, asked: str, fallback: str, error: EngineUnavailable) -> None:
         if asked not in self._told:
             self._told.add(asked)
             logger.warning("%s. Using %s instead; redo it later with: audio-storage retranscribe", error, fallback)
-
-    def close(self) -> None:
-        """Free every model."""
-        with self._lock:
-            for transcriber in self._loaded.values():
-                transcriber.close()
-            self._loaded.clear()
 
 
 def check_spec(spec: str) -> None:

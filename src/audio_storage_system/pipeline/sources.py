@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -40,17 +40,24 @@ def as_model_input(samples: Samples) -> Samples:
 class Source:
     """One recording's sound as blocks of 16 kHz mono; it can be read again and again, and a short one is decoded once.
 
-    `warnings` tells what was wrong with the file, once it was read to its end.
+    `warnings` tells what was wrong with the file, once it was read to its end. `tick` is called with every block; what
+    it raises stops the reading.
     """
 
     blobs: BlobStore
     key: str
     waveform: Waveform | None = None
     warnings: list[str] = field(default_factory=list)
+    tick: Callable[[], None] = field(default=lambda: None)
     _kept: list[Samples] | None = None  # all of a short recording
 
     def blocks(self) -> Iterator[Samples]:
         """The whole recording, block after block; memory stays flat."""
+        for block in self._blocks():
+            self.tick()
+            yield block
+
+    def _blocks(self) -> Iterator[Samples]:
         if self.waveform is not None:
             yield from _slices(resample(self.waveform, MODEL_RATE))
         elif self._kept is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import stat
@@ -16,7 +17,7 @@ from sqlalchemy import Connection
 
 from audio_storage_system.audio import probe
 from audio_storage_system.blobs import BlobStore, StagedBlob
-from audio_storage_system.catalogue import locks, metadata, recordings
+from audio_storage_system.catalogue import jobs, locks, metadata, recordings
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import Database
 from audio_storage_system.errors import DuplicateRecording, InvalidInput, NotAudio, NotFound, StorageFailed, TooLarge
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 OnDuplicate = Literal["keep", "update", "error"]
 BLOB_PREFIX = "audio_files"
+HASHED_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +49,24 @@ def store(
     recorded_at: datetime | None = None,
     on_duplicate: OnDuplicate = "keep",
     max_bytes: int,
+    look_first: bool = False,
 ) -> Stored:
     """Store a file's bytes unchanged and enter it in the catalogue; durable when it returns.
 
     `name` is kept as the original name (default: the file's). The recording's time is the file's own tag, else
     `recorded_at`, else now. Bytes that the owner has already stored are not stored again: missing metadata keys are
-    added, others left (`keep`), replaced (`update`), or the call refused (`error`).
+    added, others left (`keep`), replaced (`update`), or the call refused (`error`). With `look_first` the bytes are
+    looked up before anything is probed or copied: cheaper for a file that is stored already, dearer for another.
 
     Raises `NotAudio`, `TooLarge`, `InvalidMetadata`, `DuplicateRecording`, `StorageFailed`; after any of them nothing
     is half-stored.
     """
     _check_request(values, recorded_at, on_duplicate)
     name = _clean_name(name or path.name)
-    with _opened(path, max_bytes) as file:
+    with opened_file(path, max_bytes) as file:
+        known = _known(database, file, owner_id) if look_first else None
+        if known is not None and _merge(database, known, name, values, on_duplicate):
+            return Stored(known, duplicate=True)
         new = _New(owner_id, name, probe(file, name=name), values, recorded_at)
         while (stored := _store_once(database, blobs, file, new)) is None or not (
             not stored.duplicate or _merge(database, stored.audio_id, name, values, on_duplicate)
@@ -69,6 +76,21 @@ def store(
         for warning in new.info.warnings:
             logger.warning("%s: %s", name, warning)
     return stored
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """The hash of all of a file, as the catalogue has it."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while block := file.read(HASHED_AT_ONCE):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _known(database: Database, file: BinaryIO, owner_id: int) -> int | None:
+    file_hash = sha256_of(file)
+    with database.read() as connection:
+        return recordings.find_by_hash(connection, owner_id, file_hash)
 
 
 def _check_request(values: Metadata, recorded_at: datetime | None, on_duplicate: OnDuplicate) -> None:
@@ -199,13 +221,22 @@ def _merge(database: Database, audio_id: int, name: str, values: Metadata, on_du
     """Give a recording that is there already the metadata it lacks; false when it has been deleted since."""
     if on_duplicate == "error":
         raise DuplicateRecording(name=name, audio_id=audio_id, reason="")
-    _give_name(database, audio_id, name)
     with database.read() as connection:
-        if recordings.exists(connection, audio_id) and not _lacking(connection, audio_id, values, on_duplicate):
-            return True  # the usual case, without waiting for anyone
+        names = recordings.names_of(connection, audio_id)
+        lacking = bool(values) and names is not None and bool(_lacking(connection, audio_id, values, on_duplicate))
+    if names is None:
+        return False
+    nameless = _is_nameless(*names) and name != names[0]
+    return True if not (nameless or lacking) else _complete(database, audio_id, name, values, on_duplicate)
+
+
+def _complete(database: Database, audio_id: int, name: str, values: Metadata, on_duplicate: OnDuplicate) -> bool:
     with database.write(locks.of_recording(audio_id)) as connection:
-        if not recordings.exists(connection, audio_id):
+        names = recordings.names_of(connection, audio_id)
+        if names is None:
             return False
+        if _is_nameless(*names) and name != names[0]:
+            recordings.rename(connection, audio_id, name)
         if wanted := _lacking(connection, audio_id, values, on_duplicate):
             metadata.put(connection, audio_id, wanted)
             recordings.touch(connection, audio_id)
@@ -218,17 +249,14 @@ def _lacking(connection: Connection, audio_id: int, values: Metadata, on_duplica
     return {key: value for key, value in wanted.items() if key not in present or present[key] != value}
 
 
-def _give_name(database: Database, audio_id: int, name: str) -> None:
+def _is_nameless(original_name: str, file_path: str) -> bool:
     """A recording adopted after a crash is called after its blob, until the file that it was comes again."""
-    with database.read() as connection:
-        present = recordings.get_many(connection, [audio_id]).get(audio_id)
-    if present is not None and present.original_name == Path(present.file_path).name != name:
-        with database.write(locks.of_recording(audio_id)) as connection:
-            recordings.rename(connection, audio_id, name)
+    return original_name == Path(file_path).name
 
 
 @contextmanager
-def _opened(path: Path, max_bytes: int) -> Iterator[BinaryIO]:
+def opened_file(path: Path, max_bytes: int) -> Iterator[BinaryIO]:
+    """A file that could be stored, open. Raises `InvalidInput`, `NotAudio` for what is no file, `TooLarge`."""
     try:
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
             raise NotAudio(name=path.name, reason="it is not an ordinary file")  # opening a pipe would wait for ever
@@ -280,7 +308,9 @@ def _adopt(database: Database, blobs: BlobStore, key: str, owner_id: int) -> int
             return None
         known = recordings.find_by_hash(connection, owner_id, staged.sha256)
         if known is None:
-            return _insert(connection, staged, key, new)
+            audio_id = _insert(connection, staged, key, new)
+            jobs.leave_to_workers(connection, audio_id, owner_id)
+            return audio_id
         blobs.delete(key)
     return None
 

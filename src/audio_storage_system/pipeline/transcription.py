@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,10 +24,12 @@ from audio_storage_system.errors import (
     TranscriptionFailed,
 )
 from audio_storage_system.passages import Grouper
+from audio_storage_system.pipeline.activation import Decision, Judged, Rule, decide
 from audio_storage_system.pipeline.batches import batches
+from audio_storage_system.pipeline.differences import compare
 from audio_storage_system.pipeline.engines import Choice, Engines
-from audio_storage_system.pipeline.sources import Source
-from audio_storage_system.records import Outcome, Passage, Recording, Span
+from audio_storage_system.pipeline.sources import Samples, Source
+from audio_storage_system.records import Outcome, Passage, Recording, Span, Transcript
 from audio_storage_system.registry import split_spec
 from audio_storage_system.transcribers import (
     TranscribeOptions,
@@ -43,15 +46,16 @@ Progress = Callable[[float, float], None]
 class Task:
     """What to transcribe with: a spec or Whisper size, a language or `None`, and the engine that may stand in.
 
-    `activate`: whether search follows the result; `None` follows it unless it is a stand-in's and the present version
-    is not. `progress` is called with the seconds of sound done so far, and all there are.
+    `activate`: by which rule search follows the result, see `activation.decide`. `progress` is called with the seconds
+    of sound done so far, and all there are: after each batch, and while none comes, as in a long silence. What it
+    raises stops the work, which can be taken up again.
     """
 
     asked: str
     language: str | None = None
     fallback: str | None = None
     prompt: str | None = None
-    activate: bool | None = None
+    activate: Rule | None = None
     progress: Progress = field(default=lambda seconds, total: None)
 
     @property
@@ -59,7 +63,21 @@ class Task:
         return TranscribeOptions(language=self.language or None, prompt=self.prompt)
 
 
-def transcribe(database: Database, engines: Engines, source: Source, audio_id: int, task: Task) -> int:
+class Made(int):
+    """The id of a new version. `decision`: whether search follows it, and why; `None` where another process, which made
+    the same version at the same time, decided."""
+
+    decision: Decision | None
+
+    @classmethod
+    def of(cls, transcript_id: int, decision: Decision | None) -> Made:
+        """The id with what was decided."""
+        made = cls(transcript_id)
+        made.decision = decision
+        return made
+
+
+def transcribe(database: Database, engines: Engines, source: Source, audio_id: int, task: Task) -> Made:
     """Make a new version of what was said, or go on with one that was interrupted; its id.
 
     Raises `TranscriptionFailed` when it ends in a failure, which is kept as the version's outcome, or `StorageFailed`.
@@ -67,27 +85,29 @@ def transcribe(database: Database, engines: Engines, source: Source, audio_id: i
     """
     with database.read() as connection:
         recording = recordings.get(connection, audio_id)
-    try:
-        choice = engines.choose(task.asked, language=task.language, fallback=task.fallback)
-    except EngineUnavailable as error:
-        _note_unavailable(database, recording, task, error)
-        raise _failed(recording.id, error, Outcome.ENGINE_UNAVAILABLE) from error
-    while not (run := _Run.open(database, recording, task, choice)).to_its_end(source):
-        if run.succeeded():  # by another process, which was faster
-            break
-    return run.transcript_id
+    with ExitStack() as stack:
+        try:
+            choice = stack.enter_context(engines.borrow(task.asked, language=task.language, fallback=task.fallback))
+        except EngineUnavailable as error:
+            _note_unavailable(database, recording, task, error)
+            raise _failed(recording.id, error, Outcome.ENGINE_UNAVAILABLE) from error
+        while not (run := _Run.open(database, recording, task, choice)).to_its_end(source):
+            if run.succeeded():  # by another process, which was faster
+                break
+    return Made.of(run.transcript_id, run.decision)
 
 
 def transcribe_sample(engines: Engines, waveform: Waveform, task: Task) -> str:
     """What is said in a sample, which is not stored."""
-    transcriber = engines.choose(task.asked, language=task.language, fallback=task.fallback).transcriber
     windows = (Window(item.start, item.samples) for item in speech_windows(iter([np.asarray(waveform)])))
-    texts = [
-        segment.text.strip()
-        for batch in batches(windows, transcriber.capabilities.batch_size)
-        for result in transcriber.transcribe(batch, task.options)
-        for segment in result.segments
-    ]
+    with engines.borrow(task.asked, language=task.language, fallback=task.fallback) as choice:
+        transcriber = choice.transcriber
+        texts = [
+            segment.text.strip()
+            for batch in batches(windows, transcriber.capabilities.batch_size)
+            for result in transcriber.transcribe(batch, task.options)
+            for segment in result.segments
+        ]
     return " ".join(texts)
 
 
@@ -137,10 +157,13 @@ class _Run:
     transcriber: Transcriber
     transcript_id: int
     options: TranscribeOptions
-    done: set[int]
+    done: int  # windows committed, which are the first ones
     segments: int
     grouper: Grouper
+    until: float = 0.0  # seconds of sound done
     since: float = field(default_factory=time.monotonic)
+    decision: Decision | None = None
+    callers: BaseException | None = None  # what `progress` raised, which is no failure of ours
 
     @classmethod
     def open(cls, database: Database, recording: Recording, task: Task, choice: Choice) -> _Run:
@@ -154,7 +177,7 @@ class _Run:
             if transcript_id is None:
                 flags = [transcripts.FALLBACK] if choice.fallback else []
                 transcript_id = transcripts.start(connection, recording.id, **work, language=task.language, flags=flags)
-                return cls(database, recording, task, transcriber, transcript_id, task.options, set(), 0, Grouper())
+                return cls(database, recording, task, transcriber, transcript_id, task.options, 0, 0, Grouper())
             transcripts.reopen(connection, transcript_id)
             count, last_segment = passages.last_of(connection, transcript_id)
             loose = transcripts.segments_after(connection, transcript_id, last_segment)
@@ -178,31 +201,38 @@ class _Run:
         What the archive's storage refuses leaves the version unfinished, to be taken up again; so does whatever
         `progress` raises. Any other error is the version's outcome, raised as `TranscriptionFailed`.
         """
-        steps = self._steps(source)
-        total = self.recording.duration or 0.0
-        while True:
-            try:
-                done = next(steps, None)
-            except Conflict:
-                return False
-            except StorageFailed:
+        try:
+            self._work(source)
+        except (Exception, MemoryError) as error:
+            if error is self.callers or isinstance(error, StorageFailed):
                 raise
-            except (Exception, MemoryError) as error:
-                outcome = outcome_of(error)
-                self.finish(outcome, str(error) or type(error).__name__)
-                raise _failed(self.recording.id, error, outcome) from error
-            if done is None:
-                break
-            self.task.progress(done, max(total, done))
+            if isinstance(error, Conflict):
+                return False
+            outcome = outcome_of(error)
+            self.finish(outcome, str(error) or type(error).__name__)
+            raise _failed(self.recording.id, error, outcome) from error
         self.finish(Outcome.OK if self.segments else Outcome.SILENCE, None, source.warnings)
         return True
 
-    def _steps(self, source: Source) -> Iterator[float]:
-        """Batch after batch; how many seconds are done after each."""
+    def _work(self, source: Source) -> None:
+        """Batch after batch."""
         size = self.transcriber.capabilities.batch_size
-        for batch in batches((w for w in speech_windows(source.blocks()) if w.sequence not in self.done), size):
+        for batch in batches(speech_windows(self._heard(source), skip=self.done), size):
             self._batch(batch)
-            yield batch[-1].end
+            self.until = batch[-1].end
+            self._tell()
+
+    def _heard(self, source: Source) -> Iterator[Samples]:
+        for block in source.blocks():
+            self._tell()
+            yield block
+
+    def _tell(self) -> None:
+        try:
+            self.task.progress(self.until, max(self.recording.duration or 0.0, self.until))
+        except BaseException as error:
+            self.callers = error
+            raise
 
     def _batch(self, batch: list[SpeechWindow]) -> None:
         windows = [Window(item.start, item.samples) for item in batch]
@@ -222,7 +252,7 @@ class _Run:
     def _commit(self, connection: Connection, sequence: int, window: Window, result: WindowResult) -> None:
         span = Span(window.start, window.end)
         kept = transcripts.commit_window(connection, self.transcript_id, sequence, span, result.segments, self.segments)
-        self.done.add(sequence)
+        self.done = sequence + 1
         self.segments += len(kept)
         self.options = replace(self.options, language=self.options.language or result.language)
         self._keep(connection, self.grouper.push(kept))
@@ -243,6 +273,7 @@ class _Run:
 
         The last passage is closed only when the version is complete: a failed one may be taken up again.
         """
+        agreements = self._agreements() if outcome.succeeded and self.task.activate == "if-better" else {}
         with self.database.write(locks.of_recording(self.recording.id)) as connection:
             present = transcripts.outcome_of(connection, self.transcript_id)
             if present is not None and present.succeeded:
@@ -254,8 +285,10 @@ class _Run:
                 self._keep(connection, self.grouper.finish())
             transcripts.note_progress(connection, self.transcript_id, self.options.language, self._lap())
             transcripts.finish(connection, self.transcript_id, outcome=outcome, reason=reason)
-            if outcome.succeeded and self._follow(connection):
-                transcripts.activate(connection, self.transcript_id)
+            if outcome.succeeded:
+                self.decision = self._decide(connection, agreements)
+                if self.decision.follow:
+                    transcripts.activate(connection, self.transcript_id)
 
     def succeeded(self) -> bool:
         """Whether the version is complete by now."""
@@ -263,14 +296,30 @@ class _Run:
             outcome = transcripts.outcome_of(connection, self.transcript_id)
         return outcome is not None and outcome.succeeded
 
-    def _follow(self, connection: Connection) -> bool:
-        if self.task.activate is not None:
-            return self.task.activate
+    def _decide(self, connection: Connection, agreements: dict[int, float]) -> Decision:
+        """Whether search follows this version, of what is true in this transaction."""
+        new = self._judged(connection, transcripts.get(connection, self.transcript_id))
         present = transcripts.active_of(connection, self.recording.id)
         if present is None or not present.active:
-            return True
-        stands_in = transcripts.FALLBACK in transcripts.get(connection, self.transcript_id).flags
-        return transcripts.FALLBACK in present.flags or not stands_in
+            return decide(self.task.activate, None, new)
+        if self.task.activate == "if-better" and present.id not in agreements:  # it was made active just now
+            agreements[present.id] = self._agreement(connection, present.id)
+        agreement = agreements.get(present.id, 0.0)
+        return decide(self.task.activate, self._judged(connection, present), new, agreement)
+
+    def _judged(self, connection: Connection, version: Transcript) -> Judged:
+        return Judged.of(version, transcripts.segments_of(connection, version.id))
+
+    def _agreements(self) -> dict[int, float]:
+        """How far the version that search follows by now agrees with this one: long texts take a while to compare,
+        which must not happen while writing."""
+        with self.database.read() as connection:
+            present = transcripts.active_of(connection, self.recording.id)
+            return {present.id: self._agreement(connection, present.id)} if present and present.active else {}
+
+    def _agreement(self, connection: Connection, other: int) -> float:
+        said = (transcripts.segments_of(connection, id_) for id_ in (other, self.transcript_id))
+        return compare(*said).agreement
 
     def _lap(self) -> float:
         before, self.since = self.since, time.monotonic()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType
@@ -33,6 +33,7 @@ from sqlalchemy import (
     select,
 )
 
+from audio_storage_system.catalogue import embeddings as stored
 from audio_storage_system.catalogue import placement
 from audio_storage_system.catalogue.placement import Placement
 from audio_storage_system.catalogue.transcripts import passed_over, searched
@@ -49,6 +50,8 @@ T = TypeVar("T")
 
 # What a longer filter means is not remembered.
 LONGEST_KEY = 10_000
+# About how many recordings there are, at no cost: rather too many, as some are deleted.
+_NEWEST = select(func.coalesce(func.max(audio_files.c.id), 0))
 # So few recordings are named one by one to a vector database that filters by itself.
 FEW_RECORDINGS = 1_000
 
@@ -124,6 +127,38 @@ class PlacedCandidates:
         return self.limits
 
 
+@dataclass(frozen=True)
+class LookedUpCandidates:
+    """Implements `vectors.Candidates` where ids appear in no order: what each belongs to is looked up. `listing` lists
+    what passes, if it is no more than a number."""
+
+    connect: Callable[[], AbstractContextManager[Connection]]
+    table: Table
+    allowed: Allowed
+    listing: Callable[[Connection, int], Ids | None]
+
+    def ids(self, limit: int) -> Ids | None:
+        """All that pass, if they are no more than `limit`."""
+        with self.connect() as connection:
+            return self.listing(connection, limit)
+
+    def admit(self, ids: Sequence[int]) -> set[int]:
+        """Those of `ids` that pass."""
+        with self.connect() as connection:
+            places = placement.looked_up(connection, self.table, ids)
+        allowed = self.allowed
+        chosen = places.chosen(allowed.recordings, allowed.transcripts, allowed.passed_over)
+        return set(places.ids[chosen].tolist())
+
+    def scope(self) -> Scope:
+        """The recordings that pass, if they are few; else when they were recorded."""
+        with self.connect() as connection:
+            newest = remembered(connection, "newest recording", lambda: connection.execute(_NEWEST).scalar_one())
+        recordings = self.allowed.recordings
+        share = 1.0 if recordings is None else min(1.0, len(recordings) / max(newest, 1))
+        return replace(_scope(recordings, self.allowed.period), share=share)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Allowed:
     """What a filter lets pass, `None` where it is anything: recordings and transcripts; and of these not the
@@ -158,7 +193,8 @@ def of_passages(connection: Connection, wanted: Filter) -> Candidates:
     if allowed.everything:
         return Everything()
     if not ids_in_order(connection):  # a placement would miss what is committed late
-        return _asked_passages(connection, wanted)
+        listing = _lister(("passages", wanted), lambda connection: _asked_passages(connection, wanted))
+        return LookedUpCandidates(lambda: nullcontext(connection), passages, allowed, listing)
     return _kept(connection, ("passages", wanted), lambda: allowed.of(placement.of_passages(connection)))
 
 
@@ -172,15 +208,23 @@ def of_embeddings(database: Database, space: Space, wanted: Filter, deadline: De
         if allowed.everything:
             return Everything()
         if not ids_in_order(connection):
-            return _asked_embeddings(database, space, wanted, deadline)
+            listing = _lister((space.id, wanted), lambda _: _asked_embeddings(database, space, wanted, deadline))
+            return LookedUpCandidates(partial(database.read, deadline), embeddings, allowed, listing)
         return _kept(connection, (space.id, wanted), lambda: allowed.of(placement.of_embeddings(connection, space)))
+
+
+def _lister(
+    key: tuple[Hashable, Filter], ask: Callable[[Connection], Candidates]
+) -> Callable[[Connection, int], Ids | None]:
+    """Lists what passes, asking for it once while the database stays as it is."""
+    return lambda connection, limit: _kept(connection, (key, limit), lambda: ask(connection).ids(limit))
 
 
 def _allowed(connection: Connection, wanted: Filter) -> Allowed:
     return _kept(connection, ("allowed", wanted), lambda: _resolved(connection, wanted))
 
 
-def _kept(connection: Connection, key: tuple[Hashable, Filter], find: Callable[[], T]) -> T:
+def _kept(connection: Connection, key: tuple[Hashable, ...], find: Callable[[], T]) -> T:
     """What a filter means for the database as it is; the filter goes by how it is written, types and all."""
     written = repr(key)
     return remembered(connection, written, find) if len(written) <= LONGEST_KEY else find()
@@ -202,6 +246,16 @@ def _ids(connection: Connection, query: Select[int], parameters: Mapping[str, st
     joined = select(func.aggregate_strings(cast(found.c.id, String), ","))
     text = connection.execute(joined, parameters).scalar()
     return np.sort(np.fromstring(text, dtype=np.int64, sep=",")) if text else np.zeros(0, dtype=np.int64)
+
+
+def passages_of(connection: Connection, embedding_ids: Sequence[int]) -> dict[int, int]:
+    """Which passage each of these embeddings, known to exist, belongs to; windows of non-speech are left out."""
+    if ids_in_order(connection):
+        return stored.passages_of(connection, embedding_ids)
+    places = placement.looked_up(connection, embeddings, embedding_ids)
+    return {
+        id_: passage for id_, passage in zip(places.ids.tolist(), places.passage_ids.tolist(), strict=True) if passage
+    }
 
 
 def _asked_passages(connection: Connection, wanted: Filter) -> Candidates:

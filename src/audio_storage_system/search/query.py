@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -64,6 +65,16 @@ class Query:
 def run(database: Database, index: VectorIndex, query: Query, deadline: Deadline) -> SearchResults:
     """Search; hits are as if the filter came first. Raises `InvalidFilter`, `DeadlineExceeded`."""
     query = replace(query, text=query.text[:MAX_QUERY_CHARACTERS])
+    with one_state(database, index, deadline):
+        return _results(database, index, query, deadline)
+
+
+def one_state(database: Database, index: VectorIndex, deadline: Deadline) -> AbstractContextManager[None]:
+    """For a search in this database: all of it in one transaction, where the index is in the database too."""
+    return database.snapshot(deadline) if index.asks_only(database) else nullcontext()
+
+
+def _results(database: Database, index: VectorIndex, query: Query, deadline: Deadline) -> SearchResults:
     if query.space is not None and query.space.kind is not EmbeddingKind.TRANSCRIPT:
         ranking = _alike(database, index, query, deadline)
     else:
@@ -114,7 +125,7 @@ def _alike(database: Database, index: VectorIndex, query: Query, deadline: Deadl
     within = candidates.of_embeddings(database, query.space, query.filter, deadline)
     matches = index.query(query.space, query.vector, limit=query.end, within=within, deadline=deadline)
     with database.read(deadline) as connection:
-        passage_of = embeddings.passages_of(connection, [match.embedding_id for match in matches])
+        passage_of = candidates.passages_of(connection, [match.embedding_id for match in matches])
     return [
         Ranked(passage_of.get(match.embedding_id), match.embedding_id, match.similarity, match.similarity)
         for match in matches
@@ -144,7 +155,7 @@ def _by_vector(
     within = candidates.of_embeddings(database, query.space, query.filter, deadline)
     matches = index.query(query.space, query.vector, limit=depth, within=within, deadline=deadline)
     with database.read(deadline) as connection:
-        passage_of = embeddings.passages_of(connection, [match.embedding_id for match in matches])
+        passage_of = candidates.passages_of(connection, [match.embedding_id for match in matches])
     return {passage_of[m.embedding_id]: m.similarity for m in matches if m.embedding_id in passage_of}
 
 

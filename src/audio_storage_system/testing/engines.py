@@ -301,6 +301,14 @@ class EngineIndexContract(VectorIndexContract):
         query = more[0]
         self.agree(self.ask(engines, space, query), nearest(vectors, query, 10))
 
+    def test_a_forgotten_space_leaves_no_collection(
+        self, engines: EngineIndex, archive: VectorArchive, space: Space, vectors: dict[int, Vectors]
+    ) -> None:
+        engines.catch_up(space)
+        assert self.names(engines)
+        engines.forget(space)
+        assert self.names(engines) == set()
+
     def test_a_wiped_database_is_noticed_and_filled_again(
         self, engines: EngineIndex, space: Space, vectors: dict[int, Vectors]
     ) -> None:

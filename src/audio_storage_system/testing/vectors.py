@@ -13,13 +13,13 @@ import numpy.typing as npt
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select
 
 from audio_storage_system.catalogue.changes import log
 from audio_storage_system.clock import Deadline, utc_now
 from audio_storage_system.database import Database
 from audio_storage_system.database.migrations import migrate
-from audio_storage_system.database.tables import audio_files, embedding_spaces, embeddings, principals
+from audio_storage_system.database.tables import audio_files, embedding_spaces, embeddings, index_cursors, principals
 from audio_storage_system.errors import ArchiveDamaged, DeadlineExceeded, InvalidVector
 from audio_storage_system.records import EmbeddingKind, Space
 from audio_storage_system.vectors import Candidates, Ids, IndexState, Match, Scope, VectorIndex
@@ -310,6 +310,24 @@ class VectorIndexContract:
         query = draw(1, seed=8)[0]
         kept = {i: v for i, v in vectors.items() if i in list(vectors)[100:]}
         self.agree(self.ask(index, space, query), nearest(kept, query, 10))
+
+    def test_a_forgotten_space_is_searched_as_before_and_can_be_followed_again(
+        self, index: VectorIndex, archive: VectorArchive, space: Space, vectors: dict[int, Vectors]
+    ) -> None:
+        other, more = archive.space(model="other"), draw(20, seed=21)
+        others = dict(zip(archive.add(other, more), more, strict=True))
+        query = draw(1, seed=9)[0]
+        for each in (space, other):
+            index.catch_up(each)
+        cursors = select(func.count()).select_from(index_cursors).where(index_cursors.c.space_id == space.id)
+        for _ in range(2):
+            index.forget(space)
+            with archive.database.read() as connection:
+                assert connection.execute(cursors).scalar() == 0
+            self.agree(self.ask(index, space, query), nearest(vectors, query, 10))
+        self.agree(self.ask(index, other, query), nearest(others, query, 10))
+        assert index.catch_up(space) == IndexState(len(vectors), len(vectors))
+        self.agree(self.ask(index, space, query), nearest(vectors, query, 10))
 
 
 class VectorIndexMachine(RuleBasedStateMachine):

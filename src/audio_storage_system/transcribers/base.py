@@ -62,12 +62,16 @@ class WindowResult:
 
 
 class Transcriber(ABC):
-    """One loaded engine with one model. Safe to call from several threads; a context manager that frees the model."""
+    """One loaded engine with one model. Safe to call from several threads; a context manager that frees the model.
+
+    `at_once` is how many threads will call it at the same time; it may be set before `load`.
+    """
 
     engine: str
     model: str
     capabilities: Capabilities
     remote: ClassVar[bool] = False  # whether a service over the network does the work
+    at_once: int = 1
 
     @property
     def spec(self) -> str:
@@ -96,6 +100,10 @@ class Transcriber(ABC):
     def parameters(self, options: TranscribeOptions) -> Mapping[str, Any]:
         """Everything that shaped the result, JSON-able, kept with the transcript as its provenance."""
         return {"language": options.language, "prompt": options.prompt}
+
+    def memory_elsewhere(self) -> int:
+        """Bytes of memory that processes of its own take at this moment, where the system tells."""
+        return 0
 
     def close(self) -> None:
         """Free the model."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audio_storage_system.errors import EngineUnavailable, InvalidInput, UnknownSpec
+from audio_storage_system.machine import usable_cores
 from audio_storage_system.records import Segment, Word
 from audio_storage_system.transcribers import WHISPER_SIZES
 from audio_storage_system.transcribers.base import (
@@ -44,6 +46,9 @@ _BATCH_SIZE = 8
 _ENGLISH = frozenset({"en"})
 
 Features = npt.NDArray[np.float32]
+
+# The processes that loaded a model, which are this one and, in a forked one, its parents.
+_loaded_in: set[int] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,8 @@ class Decoded:
 class FasterWhisperTranscriber(Transcriber):
     """A Whisper model in memory: int8 on a CPU, float16 on a GPU that CTranslate2 can use.
 
-    `cpu_threads` is how many cores one call may use; 0 leaves it to `OMP_NUM_THREADS` and CTranslate2 (four at most).
+    `cpu_threads` is how many cores one call may use; 0 leaves it to `OMP_NUM_THREADS` and CTranslate2 (four at most),
+    or, where several calls come at once, gives each its share. The weights are in memory once all the same.
     """
 
     engine = "faster-whisper"
@@ -100,7 +106,7 @@ class FasterWhisperTranscriber(Transcriber):
         with self._loading:
             if self._whisper is None:
                 folder = find_weights(self.model, self.spec)
-                self._whisper = _open_model(folder, self.spec, self._cpu_threads)
+                self._whisper = _open_model(folder, self.spec, self._cpu_threads, self.at_once)
                 self.capabilities = _capabilities(self._whisper.model.is_multilingual)
                 self._facts = _facts(self._whisper, folder)
 
@@ -304,19 +310,23 @@ def _capabilities(multilingual: bool) -> Capabilities:
     )
 
 
-def _open_model(folder: Path, spec: str, cpu_threads: int) -> Any:
+def _open_model(folder: Path, spec: str, cpu_threads: int, at_once: int) -> Any:
     """The model on the first device that can run it; what is wrong with a GPU shows only when it is used."""
+    _loaded_in.add(os.getpid())
+    if len(_loaded_in) > 1:  # the threads of its OpenMP stayed in the parent; here it would wait for them for ever
+        reason = "this process was forked from one that had used it; start processes afresh (spawn), or fork earlier"
+        raise EngineUnavailable(spec=spec, reason=reason)
     import ctranslate2
 
     if ctranslate2.get_cuda_device_count():
         try:
-            whisper = _open_on("cuda", folder, cpu_threads)
+            whisper = _open_on("cuda", folder, cpu_threads, 1)
             whisper.encode(np.zeros((1, whisper.model.n_mels, whisper.feature_extractor.nb_max_frames), np.float32))
             return whisper
         except RuntimeError as error:
             log.warning("the GPU cannot be used, the CPU is: %s", error)
     try:
-        whisper = _open_on("cpu", folder, cpu_threads)
+        whisper = _open_on("cpu", folder, cpu_threads, at_once)
     except RuntimeError as error:
         raise EngineUnavailable(spec=spec, reason=f"{folder} cannot be loaded: {error}") from error
     if whisper.feature_extractor.mel_filters.shape[0] != whisper.model.n_mels:
@@ -325,13 +335,14 @@ def _open_model(folder: Path, spec: str, cpu_threads: int) -> Any:
     return whisper
 
 
-def _open_on(device: str, folder: Path, cpu_threads: int) -> Any:
+def _open_on(device: str, folder: Path, cpu_threads: int, at_once: int) -> Any:
     import ctranslate2
     from faster_whisper import WhisperModel
 
     supported = ctranslate2.get_supported_compute_types(device)
     compute_type = next((name for name in _COMPUTE_TYPES[device] if name in supported), "default")
-    return WhisperModel(str(folder), device=device, compute_type=compute_type, cpu_threads=cpu_threads)
+    threads = cpu_threads or (max(1, usable_cores() // at_once) if at_once > 1 else 0)
+    return WhisperModel(str(folder), device=device, compute_type=compute_type, cpu_threads=threads, num_workers=at_once)
 
 
 def _facts(whisper: Any, folder: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from audio_storage_system.errors import EngineUnavailable
+from audio_storage_system.machine import resident_bytes
 from audio_storage_system.records import Segment, Word
 from audio_storage_system.transcribers.base import Capabilities, TranscribeOptions, Transcriber, Window, WindowResult
 from audio_storage_system.transcribers.timing import shifted, split_at_pauses, to_segment
@@ -44,6 +45,7 @@ class PocketSphinxTranscriber(Transcriber):
         self.capabilities = Capabilities(languages=frozenset({"en"}))
         self._lock = threading.Lock()
         self._idle: list[_Recogniser] = []
+        self._known: weakref.WeakSet[_Recogniser] = weakref.WeakSet()
         self._owner = os.getpid()
         self._at_exit = weakref.finalize(self, _end_all, self._idle)
 
@@ -63,13 +65,18 @@ class PocketSphinxTranscriber(Transcriber):
         with self._recogniser() as recogniser:
             return [_result(window, recogniser.hear(window)) for window in windows]
 
+    def memory_elsewhere(self) -> int:
+        with self._lock:
+            known = list(self._known)
+        return sum(recogniser.memory() for recogniser in known)
+
     def parameters(self, options: TranscribeOptions) -> Mapping[str, Any]:
         return {**super().parameters(options), "pocketsphinx": version("pocketsphinx")}
 
     @contextmanager
     def _recogniser(self) -> Iterator[_Recogniser]:
         """An idle recogniser or a new one; one that failed is not used again."""
-        recogniser = self._take() or _Recogniser(self.spec)
+        recogniser = self._take() or self._begin()
         try:
             yield recogniser
         except BaseException:
@@ -78,11 +85,18 @@ class PocketSphinxTranscriber(Transcriber):
         with self._lock:
             self._idle.append(recogniser)
 
+    def _begin(self) -> _Recogniser:
+        recogniser = _Recogniser(self.spec)
+        with self._lock:
+            self._known.add(recogniser)
+        return recogniser
+
     def _take(self) -> _Recogniser | None:
         with self._lock:
             if self._owner != os.getpid():  # after a fork, they belong to the parent
                 self._owner = os.getpid()
                 self._idle.clear()
+                self._known.clear()
             return self._idle.pop() if self._idle else None
 
 
@@ -97,6 +111,7 @@ class _Recogniser:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
+        self._owner = os.getpid()
         self._input: Any = self._process.stdin
         self._output: Any = self._process.stdout
         try:
@@ -111,8 +126,14 @@ class _Recogniser:
         self._input.flush()
         return [Word(start, end, " " + text, round(prob, 4)) for text, start, end, prob in self._answer()]
 
+    def memory(self) -> int:
+        """Bytes that its process takes now."""
+        return resident_bytes(self._process.pid) or 0
+
     def end(self, *, at_once: bool = False) -> None:
-        """An idle one ends with its input; a busy one must be stopped."""
+        """An idle one ends with its input; a busy one must be stopped. A process forked off has none to end."""
+        if os.getpid() != self._owner:
+            return
         if at_once:
             self._process.kill()
         self._process.communicate()

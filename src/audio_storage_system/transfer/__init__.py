@@ -112,6 +112,7 @@ def _round(pair: Pair) -> None:
         copy_rows(pair, table)
     if versions.settle_spaces(pair):
         pair.destination.mark()
+    versions.free_spaces(pair)
     versions.settle_transcripts(pair)
     removals.apply_deletions(pair)
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Table, func, select
 from audio_storage_system.archive import Archive, Original
 from audio_storage_system.database import Database, tables
 from audio_storage_system.database.queries import within
+from audio_storage_system.database.sequences import last_given
 from audio_storage_system.errors import ArchiveMismatch
 from audio_storage_system.transfer.report import CopyProblem, CopyProgress, Progress
 
@@ -98,7 +99,32 @@ def refuse(pair: Pair, table: Table, extra: list[int]) -> None:
         raise ArchiveMismatch(place=pair.destination.database.place, reason=reason)
 
 
+def freed_spaces(pair: Pair) -> set[int]:
+    """The spaces of the destination that the source has freed: ids it has given once are of nothing else."""
+    with pair.source.database.read() as connection:
+        last = last_given(connection, tables.embedding_spaces)
+        there = set(connection.execute(select(tables.embedding_spaces.c.id)).scalars())
+    with pair.destination.database.read() as connection:
+        here = set(connection.execute(select(tables.embedding_spaces.c.id)).scalars())
+    return {id_ for id_ in here - there if id_ <= last}
+
+
+def _in_use(pair: Pair, embedding_ids: list[int]) -> list[int]:
+    """Those that are not of a space which the source has freed, or may be freeing."""
+    space = tables.embedding_spaces.c
+    with pair.source.database.read() as connection:
+        idle = set(connection.execute(select(space.id).where(space.active.is_(False))).scalars())
+    query = select(tables.embeddings.c.id).where(
+        within(tables.embeddings.c.id, embedding_ids),
+        ~within(tables.embeddings.c.space_id, idle | freed_spaces(pair)),
+    )
+    with pair.destination.database.read() as connection:
+        return list(connection.execute(query).scalars())
+
+
 def _never_there(pair: Pair, table: Table, extra: list[int]) -> list[int]:
+    if table is tables.embeddings:
+        extra = _in_use(pair, extra)
     audio_id = table.c.get("audio_file_id", table.c.id)
     if table.name in (tables.segments.name, tables.transcription_windows.name):
         owner = select(table.c.id, tables.transcripts.c.audio_file_id.label("audio_id")).join(tables.transcripts)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Table, bindparam, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, select, update
 
 from audio_storage_system.catalogue import changes, fulltext, locks
+from audio_storage_system.database import bulk
 from audio_storage_system.database.queries import ids_in_order, within
 from audio_storage_system.database.sequences import advance, note_disorder
 from audio_storage_system.database.tables import audio_files, embeddings, passages, transcripts
@@ -67,7 +68,7 @@ def put(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
         if table is transcripts:
             rows = [{**row, "active": False} for row in rows]
         _restart_indexes(connection, table, rows)
-        connection.execute(insert(table), rows)
+        bulk.write(connection, table, rows)
         advance(connection, table)
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, func, insert, select
 
+from audio_storage_system.archive import reembedding
 from audio_storage_system.catalogue import changes, locks
+from audio_storage_system.catalogue.embeddings import spaces as stored_spaces
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.sequences import advance
 from audio_storage_system.database.tables import embedding_spaces, principals, segments, transcripts
 from audio_storage_system.errors import ArchiveMismatch
-from audio_storage_system.transfer.pair import Pair
+from audio_storage_system.transfer.pair import Pair, freed_spaces
 from audio_storage_system.transfer.rows import Row, absent, put, renew
 
 BATCH, WINDOW = 50, 5_000
@@ -65,6 +67,16 @@ def settle_spaces(pair: Pair) -> bool:
     with pair.destination.database.write(locks.COPYING, locks.SPACES) as connection:
         renew(connection, embedding_spaces, sorted(specs, key=lambda row: bool(row["active"])))
     return True
+
+
+def free_spaces(pair: Pair) -> None:
+    """Free the spaces that the source has freed, once they are no longer in use here."""
+    freed = freed_spaces(pair)
+    with pair.destination.database.read() as connection:
+        spaces = [space for space in stored_spaces(connection) if space.id in freed and not space.active]
+    for space in spaces:
+        for _ in reembedding.drop(pair.destination, space):
+            pair.tell(embedding_spaces.name)
 
 
 def settle_transcripts(pair: Pair) -> None:
@@ -150,7 +162,10 @@ def _passive(row: Row) -> Row:
 
 
 def _refuse_others(pair: Pair, table: Table, there: dict[int, Row], here: dict[int, Row]) -> None:
+    freed = freed_spaces(pair) if table is embedding_spaces else set()
     for id_, row in here.items():
+        if id_ in freed:
+            continue
         same = id_ in there and all(row[name] == there[id_][name] for name in IDENTITY[table.name])
         if not same:
             reason = f"row {id_} of its {table.name} is not of the source: it was written to since it was copied"

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audio_storage_system.clock import Deadline
+from audio_storage_system.database import Database
 from audio_storage_system.records import Space
 
 Ids: TypeAlias = npt.NDArray[np.int64]
@@ -22,13 +23,15 @@ class Scope:
     """What must hold for an embedding to pass, as far as it depends on what an embedding never changes: whose recording
     it belongs to, which one, and when that was recorded (`since` ≤ recorded_at < `until`). `None` sets no limit.
 
-    Necessary, not sufficient: whatever lies inside must still be asked of `Candidates.admit`.
+    Necessary, not sufficient: whatever lies inside must still be asked of `Candidates.admit`. share: about how much of
+    the whole space passes, where that is known; 1 says nothing.
     """
 
     owner_ids: tuple[int, ...] | None = None
     audio_ids: tuple[int, ...] | None = None
     since: datetime | None = None
     until: datetime | None = None
+    share: float = 1.0
 
     @property
     def limits(self) -> bool:
@@ -73,7 +76,9 @@ class Capabilities:
     exact: it compares everything. persistent: it outlives the process. filters: the database it asks leaves out by
     itself what is outside a `Scope`. max_batch: vectors in one request. max_results: neighbours in one answer.
     max_dimension: longer vectors are compared exactly. counts: it knows at once how many vectors it holds. precision:
-    how far its similarities may be from the true ones; among nearer ones its order means nothing.
+    how far its similarities may be from the true ones; among nearer ones its order means nothing. compares: so many
+    given embeddings at once, faster than the catalogue hands their vectors over. worth_filtering: of a filter that lets
+    a greater share pass, it finds more per second by being asked without it.
     """
 
     exact: bool = False
@@ -84,6 +89,8 @@ class Capabilities:
     max_dimension: int = 1_000_000
     counts: bool = True
     precision: float = 1e-4
+    compares: int = 0
+    worth_filtering: float = 1.0
     metrics: tuple[str, ...] = ("cosine",)
 
 
@@ -111,12 +118,23 @@ class VectorIndex(ABC):
         """
 
     @abstractmethod
+    def follow(self, space: Space) -> None:
+        """Follow the catalogue to its present state; safe to call from several processes at once. It takes as long as
+        what is new, however large the space."""
+
     def catch_up(self, space: Space) -> IndexState:
-        """Follow the catalogue to its present state; safe to call from several processes at once."""
+        """`follow`, and how far that got, which takes counting the space."""
+        self.follow(space)
+        return self.state(space)
 
     @abstractmethod
     def rebuild(self, space: Space) -> IndexState:
         """Drop what is derived for `space` and make it anew. Searches go on meanwhile."""
+
+    @abstractmethod
+    def forget(self, space: Space) -> None:
+        """Remove for good what is derived for `space`, which is to be freed; can be repeated. Until it is followed
+        again searches compare exactly. Raises `VectorIndexUnavailable` where it cannot be removed now."""
 
     @abstractmethod
     def state(self, space: Space) -> IndexState:
@@ -126,6 +144,11 @@ class VectorIndex(ABC):
         """`state`, where searches have to make up for what is not indexed yet; `None`, at next to no cost, where they
         need not."""
         return None
+
+    def asks_only(self, database: Database) -> bool:
+        """Whether `query` and `lag` read this database and nothing else, and write nothing: a search may then be one
+        `snapshot` of it."""
+        return False
 
     def close(self) -> None:
         """Let go of connections and files."""

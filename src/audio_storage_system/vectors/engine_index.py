@@ -8,6 +8,7 @@ it cannot be reached, everything is.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -15,13 +16,17 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+from sqlalchemy import Connection
 
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database
+from audio_storage_system.database.remembering import remembered
 from audio_storage_system.errors import (
     AudioStorageSystemError,
     DeadlineExceeded,
@@ -31,18 +36,22 @@ from audio_storage_system.errors import (
 )
 from audio_storage_system.records import Space
 from audio_storage_system.vectors import standing, stored
-from audio_storage_system.vectors.base import Candidates, IndexState, Match, Scope, VectorIndex
+from audio_storage_system.vectors.base import Candidates, Ids, IndexState, Match, Scope, VectorIndex
 from audio_storage_system.vectors.engines import Collection, Found, VectorEngine
 from audio_storage_system.vectors.exact import Comparison
 from audio_storage_system.vectors.filling import STEP_ROWS, Filler
+from audio_storage_system.vectors.standing import Standing
 
 logger = logging.getLogger(__name__)
 
 # When so few embeddings pass that they can be listed, they are compared exactly: no database is as quick.
 FEW = 2_000
-# How many more than wanted are asked for at once, and how much deeper each further question goes.
+# How many more than wanted are asked for at once, at least, and how much deeper each further question goes.
 MARGIN = 16
 DEEPER = 4
+# Of a filter that lets a smaller share pass, what passes is listed and compared as a whole, by a database that can; and
+# no smaller share is searched for at once.
+FEW_OF_ALL, LEAST_SHARE = 0.05, 0.02
 # Beyond this, equally near vectors are no longer all looked at to order them by id.
 TIES = 2_000
 # For how long a database that failed is not asked again.
@@ -72,7 +81,12 @@ class EngineIndex(VectorIndex):
         deadline.check()
         if limit < 1:
             return []
-        comparison = Comparison(self.database, space, unit, limit, within, deadline)
+        together = self.asks_only(self.database)
+        with self.database.snapshot(deadline) if together else nullcontext():
+            return self._nearest(Comparison(self.database, space, unit, limit, within, deadline))
+
+    def _nearest(self, comparison: Comparison) -> list[Match]:
+        space, within = comparison.space, comparison.within
         if (listed := within.ids(self._few)) is not None:
             return comparison.of_passing(listed.tolist())
         if not self._fits(space):
@@ -83,7 +97,7 @@ class EngineIndex(VectorIndex):
             self._note_failure(space, error)
             return self._by_itself(comparison, error)
 
-    def catch_up(self, space: Space) -> IndexState:
+    def follow(self, space: Space) -> None:
         """As promised; while the database cannot be reached it says so in the log, and leaves it at that."""
         with self._following:
             try:
@@ -92,7 +106,6 @@ class EngineIndex(VectorIndex):
                 self.failures.pop(space.id, None)
             except (VectorIndexUnavailable, NotFound) as error:  # not found: another process makes it anew
                 self._note_failure(space, error)
-        return self.state(space)
 
     def rebuild(self, space: Space) -> IndexState:
         """As promised. Raises `VectorIndexUnavailable`."""
@@ -103,6 +116,11 @@ class EngineIndex(VectorIndex):
             self.failures.pop(space.id, None)
         return self.state(space)
 
+    def forget(self, space: Space) -> None:
+        with self._following:
+            self._filler.forget(space)
+        self.failures.pop(space.id, None)
+
     def state(self, space: Space) -> IndexState:
         with self.database.read() as connection:
             total = stored.count(connection, space)
@@ -112,10 +130,12 @@ class EngineIndex(VectorIndex):
 
     def lag(self, space: Space) -> IndexState | None:
         with self.database.read() as connection:
-            found = standing.searched(standing.find(connection, space, self.engine.address))
-            behind = found is None or standing.newer(connection, space, found)
-        state = self.state(space) if behind else None
+            found, newer = self._standing(connection, space)
+        state = self.state(space) if found is None or newer else None
         return state if state and state.indexed < state.total else None
+
+    def asks_only(self, database: Database) -> bool:
+        return database is self.database and self.engine.asks_only(database)
 
     def close(self) -> None:
         self.engine.close()
@@ -135,21 +155,55 @@ class EngineIndex(VectorIndex):
     def _once(self, comparison: Comparison) -> list[Match]:
         space = comparison.space
         with self.database.read(comparison.deadline) as connection:
-            found = standing.searched(standing.find(connection, space, self.engine.address))
-            newer = standing.newer(connection, space, found) if found else stored.ids_of(connection, space).tolist()
+            found, newer = self._standing(connection, space)
+            if found is None:
+                newer = stored.ids_of(connection, space).tolist()
         best = comparison.best_of(newer)
         if found is None or found.loaded == 0:
             return best
-        return self._deeper(self._filler.collection(space, found.number), comparison, best)
+        collection, within = self._filler.collection(space, found.number), comparison.within
+        scope, compares = within.scope(), self.capabilities.compares
+        if compares and scope.share < FEW_OF_ALL and (listed := within.ids(compares)) is not None:
+            return self._compared(collection, comparison, best, listed, scope)
+        return self._deeper(collection, comparison, best, self._worth_asking(scope))
 
-    def _deeper(self, collection: Collection, comparison: Comparison, best: list[Match]) -> list[Match]:
+    def _standing(self, connection: Connection, space: Space) -> tuple[Standing | None, list[int]]:
+        """The generation that searches ask, and which embeddings it may lack."""
+
+        def find() -> tuple[Standing | None, list[int]]:
+            found = standing.searched(standing.find(connection, space, self.engine.address))
+            return found, standing.newer(connection, space, found) if found else []
+
+        return remembered(connection, ("standing", self.engine.address, space.id), find)
+
+    def _worth_asking(self, scope: Scope) -> Scope:
+        """What the database is told of it; `share` is then that of what it answers."""
+        if not self.capabilities.filters:
+            return Scope(share=scope.share)
+        if scope.audio_ids is not None and self.capabilities.worth_filtering < scope.share < 1:
+            scope = replace(scope, audio_ids=None)
+        return replace(scope, share=1.0) if scope.limits else scope
+
+    def _compared(
+        self, collection: Collection, comparison: Comparison, best: list[Match], listed: Ids, scope: Scope
+    ) -> list[Match]:
+        """The best of `best` and of all that pass, which the database compares."""
+        depth = _spared(comparison.limit)
+        compare = partial(self.engine.compare, collection, comparison.vector, listed, depth, scope)
+        found = self._by_deadline(compare, comparison.deadline)
+        best = comparison.merged(best, comparison.of_passing(found.ids.tolist()))
+        if len(found.ids) < depth or _enough(best, found, comparison.limit, self.capabilities.precision):
+            return best
+        return comparison.merged(best, comparison.of_passing(listed.tolist()))
+
+    def _deeper(self, collection: Collection, comparison: Comparison, best: list[Match], scope: Scope) -> list[Match]:
         """The best of `best` and of what the database finds, asking for more until enough of it passes."""
-        scope = comparison.within.scope() if self.capabilities.filters else Scope()
-        depth, most = 2 * comparison.limit + MARGIN, self.capabilities.max_results
+        most = self.capabilities.max_results
+        depth = min(most, math.ceil(_spared(comparison.limit) / max(scope.share, LEAST_SHARE)))
         seen: set[int] = set()
         while depth <= most:
             search = partial(self.engine.search, collection, comparison.vector, depth, scope)
-            found = _by_deadline(search, comparison.deadline)
+            found = self._by_deadline(search, comparison.deadline)
             fresh = [id_ for id_ in found.ids.tolist() if id_ not in seen]
             best = comparison.merged(best, comparison.of_passing(comparison.within.admit(fresh)))
             seen.update(fresh)
@@ -157,6 +211,16 @@ class EngineIndex(VectorIndex):
                 return best
             depth = most if depth < most < DEEPER * depth else DEEPER * depth
         return comparison.best_of_all()
+
+    def _by_deadline(self, ask: Callable[[], Found], deadline: Deadline) -> Found:
+        """What the database answers. Raises `DeadlineExceeded`."""
+        if not self.engine.asks_only(self.database):
+            return _by_deadline(ask, deadline)
+        try:  # in the snapshot, which ends by the deadline
+            return ask()
+        except VectorIndexUnavailable:
+            deadline.check()
+            raise
 
     def _by_itself(self, comparison: Comparison, error: AudioStorageSystemError) -> list[Match]:
         """The answer without the database."""
@@ -181,6 +245,11 @@ class EngineIndex(VectorIndex):
     def _fits(self, space: Space) -> bool:
         """Whether the database takes vectors as long as these; others are compared exactly."""
         return space.dimension <= self.capabilities.max_dimension
+
+
+def _spared(limit: int) -> int:
+    """How many neighbours are asked for to get `limit`."""
+    return limit + max(MARGIN, limit // 4)
 
 
 def _enough(best: list[Match], found: Found, limit: int, precision: float) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from audio_storage_system.database import Database
 from audio_storage_system.vectors.base import Capabilities, Ids, Scope
 from audio_storage_system.vectors.stored import Vectors
 
@@ -120,6 +121,11 @@ class VectorEngine(ABC):
     def search(self, collection: Collection, vector: Vectors, limit: int, scope: Scope) -> Found:
         """The `limit` nearest inside `scope`, at most `max_results`; fewer only when there are no more."""
 
+    def compare(self, collection: Collection, vector: Vectors, ids: Ids, limit: int, scope: Scope) -> Found:
+        """The `limit` nearest of these embeddings, all inside `scope` and at most `capabilities.compares`; those that
+        are not there are left out. Only asked of a database that says it compares any."""
+        raise NotImplementedError
+
     @abstractmethod
     def count(self, collection: Collection) -> int:
         """How many there are."""
@@ -127,6 +133,10 @@ class VectorEngine(ABC):
     @abstractmethod
     def drop(self, name: str) -> None:
         """Remove a collection with everything in it, if it is there."""
+
+    def asks_only(self, database: Database) -> bool:
+        """Whether `search` reads this database and nothing else: it may then be part of a `snapshot` of it."""
+        return False
 
     def settle(self, collection: Collection, *, deleted: bool) -> None:
         """Called when the collection has caught up: make searches fast, and what was deleted gone from the disk."""

@@ -69,11 +69,14 @@ class ExactIndex(VectorIndex):
         vector = stored.checked(space, vector)
         return Comparison(self._database, space, vector, limit, within, deadline).best_of_all()
 
-    def catch_up(self, space: Space) -> IndexState:
-        return self.state(space)
+    def follow(self, space: Space) -> None:
+        pass
 
     def rebuild(self, space: Space) -> IndexState:
         return self.state(space)
+
+    def forget(self, space: Space) -> None:
+        """It holds nothing."""
 
     def state(self, space: Space) -> IndexState:
         with self._database.read() as connection:

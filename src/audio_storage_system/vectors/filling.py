@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,6 +30,9 @@ STEP_ROWS = 5_000
 IDLE_CHANGES = 1_000
 # How long a difference in counts must last to be one: another process may be in the middle of a request.
 SETTLED_SECONDS = 0.2
+# Counting takes as long as there are vectors: so few are counted whenever something is followed, more of them only so
+# often in each process.
+COUNTED_ALWAYS, COUNTED_EVERY_SECONDS = 10_000, 600.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Filler:
     engine: VectorEngine
     archive_id: str
     step_rows: int = STEP_ROWS
+    _counted: dict[int, tuple[int, float]] = field(default_factory=dict)  # by space: how many, and when
 
     def collection(self, space: Space, number: int) -> Collection:
         """The collection of this generation."""
@@ -47,14 +51,14 @@ class Filler:
 
     def follow(self, space: Space) -> None:
         """Take steps until the database holds what the catalogue holds. Collections that are gone, that missed changes,
-        or that hold another number of vectors, are made anew."""
+        or that are found to hold another number of vectors, are made anew."""
         self._tidy(space)
         changed = False
         while self._step(space):
             changed = True
         if changed and (now := self._target(space)) is not None:
             self.engine.settle(self.collection(space, now.number), deleted=False)
-        if self.engine.capabilities.counts and self._miscounts(space):
+        if self.engine.capabilities.counts and self._is_due(space) and self._miscounts(space):
             logger.warning("The vector index at %s differs from the catalogue: making it anew", self.engine.address)
             self.start_over(space, discard=True)
             while self._step(space):
@@ -66,6 +70,14 @@ class Filler:
         with self.database.write(self._name(space)) as connection:
             lost = standing.find(connection, space, self.engine.address) if discard else []
             standing.begin(connection, space, self.engine.address, lost)
+
+    def forget(self, space: Space) -> None:
+        """Remove every collection of this space. The catalogue forgets them first: a search that finds none compares
+        exactly, while one that misses a collection it was told of would have it made anew."""
+        with self.database.write(self._name(space)) as connection:
+            standing.forget(connection, space, self.engine.address)
+        for name in self.engine.names(self._prefix(space)):
+            self.engine.drop(name)
 
     def _tidy(self, space: Space) -> None:
         """Remove collections that the catalogue does not know, and forget those that are not there."""
@@ -161,11 +173,17 @@ class Filler:
         for name in self.engine.names(self._prefix(space)) - known:
             self.engine.drop(name)
 
+    def _is_due(self, space: Space) -> bool:
+        """Whether to count the vectors again."""
+        count, at = self._counted.get(space.id, (0, 0.0))
+        return count <= COUNTED_ALWAYS or time.monotonic() >= at + COUNTED_EVERY_SECONDS
+
     def _miscounts(self, space: Space) -> bool:
         """Whether the database holds another number of vectors than it should, while nobody is changing anything."""
         for _ in range(2):
             before = self._quiet(space)
             if before is None or before[1] == self.engine.count(self.collection(space, before[0].number)):
+                self._counted[space.id] = before[1] if before else 0, time.monotonic()
                 return False
             time.sleep(SETTLED_SECONDS)
             if self._quiet(space) != before:

@@ -65,16 +65,20 @@ class SQLiteIndex(VectorIndex):
             return self._exact.query(space, unit, limit=limit, within=within, deadline=deadline)
         return Search(self._database, space, view, unit, limit, within, deadline, self._precision).run()
 
-    def catch_up(self, space: Space) -> IndexState:
+    def follow(self, space: Space) -> None:
         with self._following:
             self._follower.follow(space, Deadline.after(None), refine=True)
-        return self.state(space)
 
     def rebuild(self, space: Space) -> IndexState:
         with self._following:
             self._follower.start_over(space)
             self._follower.follow(space, Deadline.after(None), refine=True)
         return self.state(space)
+
+    def forget(self, space: Space) -> None:
+        with self._following, self._database.write() as connection:
+            generations.forget(connection, [space.id])
+        self._views.pop(space.id, None)
 
     def state(self, space: Space) -> IndexState:
         """Embeddings newer than the codes count as indexed while there are so few that searches compare them all."""

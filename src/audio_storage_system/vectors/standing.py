@@ -61,6 +61,11 @@ def begin(connection: Connection, space: Space, address: str, lost: Sequence[Sta
     log.put(connection, space, f"{name}+", Cursor(0, 0))
 
 
+def forget(connection: Connection, space: Space, address: str) -> None:
+    """Forget every generation of this space at this address."""
+    log.forget(connection, space, _names(address, {one.number for one in find(connection, space, address)}))
+
+
 def load(connection: Connection, space: Space, address: str, was: Standing, loaded: int) -> None:
     """Note that embeddings up to this id are in, unless another process has got further."""
     name = f"{address}#{was.number}+"

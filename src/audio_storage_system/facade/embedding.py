@@ -1,0 +1,80 @@
+"""Embedding: the functions in use, and embedding everything anew with others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from audio_storage_system import pipeline
+from audio_storage_system.archive import Archive, reembedding
+from audio_storage_system.archive.reembedding import Plan, Reembedded
+
+
+class Embedding:
+    """How an archive turns text and sound into vectors."""
+
+    _archive: Archive
+
+    # Embedding functions
+
+    @property
+    def generate_text_embedding(self) -> Callable[[str], npt.NDArray[np.float32]]:
+        """Text to a unit vector, with the embedder in use. Assign a function to use that one instead."""
+        return lambda text: self._archive.spaces.text()[1].embed(text)
+
+    @generate_text_embedding.setter
+    def generate_text_embedding(self, function: Callable[[str], npt.ArrayLike]) -> None:
+        self.use_embedder(function)
+
+    @property
+    def generate_audio_embedding(self) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+        """Sound (float32 mono at 16 kHz, or a `Waveform` of any rate) to a unit vector. Assignable."""
+        return lambda audio: self._archive.spaces.audio()[1].embed(pipeline.as_model_input(audio))
+
+    @generate_audio_embedding.setter
+    def generate_audio_embedding(self, function: Callable[[Any], npt.ArrayLike]) -> None:
+        self._archive.spaces.use_audio(function)
+
+    @property
+    def generate_combined_embedding(self) -> Callable[[str, npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+        """Words and sound to one unit vector. Assignable."""
+
+        def combined(transcript: str, audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+            embedder = self._archive.spaces.combined()[1]
+            row: npt.NDArray[np.float32] = embedder.embed_batch([transcript], [pipeline.as_model_input(audio)])[0]
+            return row
+
+        return combined
+
+    @generate_combined_embedding.setter
+    def generate_combined_embedding(self, function: Callable[[str, Any], npt.ArrayLike]) -> None:
+        self._archive.spaces.use_combined(function)
+
+    def use_embedder(self, function: Callable[[str], npt.ArrayLike], name: str | None = None) -> None:
+        """Embed text with this function from now on, in a space called `user:<name>` (default: after the function)."""
+        self._archive.spaces.use_text(function, name)
+
+    def reembed(
+        self,
+        embedder: str | None = None,
+        *,
+        kind: str = "transcript",
+        drop_old: bool = False,
+        progress: reembedding.Progress | None = None,
+    ) -> Reembedded:
+        """Embed everything anew: texts (`kind` transcript) or sounds (audio), with another embedder (a spec, as of
+        `text_embedder`), or with the one in use, function or not: then only what lacks a vector gets one.
+
+        The new space is filled beside the old one, which searches use until all of it is there. Run again after an
+        interruption, it goes on. drop_old: free the spaces of this kind that are no longer used. `progress` is called
+        with the stage, how many vectors are there, and how many there will be. Raises `UnknownSpec`, `InvalidInput`,
+        `EngineUnavailable`, `EmbedderMissing`, and `Conflict` where a recording's sound cannot be read any more.
+        """
+        return reembedding.run(self._archive, embedder, kind, progress or (lambda *_: None), drop_old=drop_old)
+
+    def plan_reembedding(self, embedder: str | None = None, *, kind: str = "transcript") -> Plan:
+        """What `reembed` would do, without doing it. Raises as it does."""
+        return reembedding.plan(self._archive, embedder, kind)

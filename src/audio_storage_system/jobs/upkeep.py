@@ -1,0 +1,42 @@
+"""Recurring work: what one worker of all does at its time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from audio_storage_system.archive import Archive
+from audio_storage_system.catalogue import jobs
+from audio_storage_system.clock import utc_now
+from audio_storage_system.jobs.board import Jobs
+
+# How long it is known what became of a job, and of its runs.
+JOBS_KEPT, RUNS_KEPT = timedelta(days=90), timedelta(days=7)
+AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Recurring:
+    """Work that recurs. schedule: as cron has it (minute hour day month weekday), in UTC."""
+
+    schedule: str
+    do: Callable[[Archive, Jobs], None]
+
+
+def tidy(archive: Archive, board: Jobs) -> None:
+    """Bring the vector index up to date, and forget what was done long ago."""
+    archive.follow()
+    archive.blobs.tidy()
+    while board.runs.forget(utc_now() - RUNS_KEPT) == AT_ONCE:
+        pass
+    while _forget_jobs(archive) == AT_ONCE:
+        pass
+
+
+def _forget_jobs(archive: Archive) -> int:
+    with archive.database.write() as connection:
+        return jobs.forget(connection, utc_now() - JOBS_KEPT, AT_ONCE)
+
+
+RECURRING: Mapping[str, Recurring] = {"tidy": Recurring("23 * * * *", tidy)}

@@ -210,7 +210,10 @@ def draining(storage: AudioStorageSystem) -> Iterator[list[tuple[float, int]]]:
         times.append((time.monotonic(), job_id))
         return "done"
 
-    engine = Engine(storage.jobs.runs, f"bench-{time.monotonic_ns()}", {"transcribe": AT_ONCE}, perform)
+    storage.jobs.runs.make_queues({})
+    engine = Engine(
+        storage.jobs.runs, f"bench-{time.monotonic_ns()}", {"transcribe": AT_ONCE}, perform, lambda name: name
+    )
     engine.start()
     try:
         yield times

@@ -84,7 +84,13 @@ class Worker:
         while True:
             self._lost.clear()
             self._stopping.clear()
-            self._serve(stop)
+            try:
+                self._serve(stop)
+            except Exception as error:
+                if not (self.id and is_outage(error)):  # who never came to work is told why
+                    raise
+                logger.warning("This worker cannot begin anew now: %s", error)
+                stop.wait(presence.BEAT_SECONDS)
             if stop.is_set():
                 return
 

@@ -189,13 +189,14 @@ def heard_until(connection: Connection, audio_id: int) -> float:
 
 
 def cut_short(connection: Connection, before: datetime) -> list[Transcript]:
-    """Running versions that have kept nothing since this moment, of recordings that no job is waiting for."""
-    windows, jobs = transcription_windows, tables.jobs
+    """Running versions that have kept nothing since this moment, of recordings that have no other to follow and that no
+    job is waiting for."""
+    windows, jobs, other = transcription_windows, tables.jobs, transcripts.alias()
     lately = exists().where(windows.c.transcript_id == transcripts.c.id, windows.c.created_at >= before)
     waited = exists().where(jobs.c.audio_file_id == transcripts.c.audio_file_id, jobs.c.outcome.is_(None))
-    return select_where(
-        connection, transcripts.c.outcome.is_(None), transcripts.c.created_at < before, ~lately, ~waited
-    )
+    said = exists().where(other.c.audio_file_id == transcripts.c.audio_file_id, other.c.active == true())
+    old = (transcripts.c.outcome.is_(None), transcripts.c.created_at < before)
+    return select_where(connection, *old, ~lately, ~waited, ~said)
 
 
 def finish(connection: Connection, transcript_id: int, *, outcome: Outcome, reason: str | None) -> None:

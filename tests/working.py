@@ -39,8 +39,25 @@ from audio_storage_system.transcribers import TRANSCRIBERS, Window, WindowResult
 RATE, SPEECH_SECONDS, PAUSE_SECONDS = 16_000, 3.0, 5.5
 FACTORY = "working:Talkative"
 BATCH = ScriptedTranscriber.capabilities.batch_size
-# What the server of processes imports before it forks: the rest of the program, and what it imports late.
-PRELOADED = ["working", "dbos", "onnxruntime", "wordllama", "audio_storage_system.cli.app", "pytest"]
+# What the server of processes imports before it forks: the program, and what it imports late. Tests are not on its path.
+PRELOADED = [
+    "audio_storage_system.system",
+    "audio_storage_system.blobs.local",
+    "audio_storage_system.database.migrations",
+    "audio_storage_system.embedders.acoustic",
+    "audio_storage_system.embedders.wordllama",
+    "audio_storage_system.testing.scripted",
+    "av",
+    "dbos._sys_db_postgres",
+    "dbos._sys_db_sqlite",
+    "onnxruntime",
+    "py_rust_stemmers",
+    "pytest",
+    "soxr",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "sqlalchemy.dialects.sqlite",
+    "wordllama",
+]
 _PACKAGE = "audio_storage_system."
 # Where a process can die besides at a worker's events: a function, and whether that is before or after it has run.
 POINTS = {

@@ -39,7 +39,7 @@ from audio_storage_system.transcribers import TRANSCRIBERS, Window, WindowResult
 RATE, SPEECH_SECONDS, PAUSE_SECONDS = 16_000, 3.0, 5.5
 FACTORY = "working:Talkative"
 BATCH = ScriptedTranscriber.capabilities.batch_size
-# What the server of processes imports before it forks: the program, and what it imports late. Tests are not on its path.
+# What the server of processes imports before it forks: the program, and what it imports late. It cannot find tests.
 PRELOADED = [
     "audio_storage_system.system",
     "audio_storage_system.blobs.local",

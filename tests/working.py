@@ -128,6 +128,7 @@ class Plan:
     deadly: tuple[str, ...] = ()  # names of windows that kill who hears them
     jumps: int | None = None  # the seed of a wall clock that jumps
     until_done: bool = True
+    drops: int = 0  # runs that the engine takes and does not begin
     most_deaths: int = care.MOST_DEATHS
 
 
@@ -176,6 +177,8 @@ def carry_out(plan: Plan) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     if plan.jumps is not None:
         _let_the_clock_jump(random.Random(plan.jumps))
+    if plan.drops:
+        _drop(plan.drops)
     ScriptedTranscriber.before = _hearing(plan)  # type: ignore[assignment]
     on_event = _dying(plan, lambda event: _note(plan.told, f"{event.what} {event.words}"))
     with AudioStorageSystem(plan.place, transcriber=SPEC) as storage:
@@ -259,6 +262,20 @@ def _wrap(target: str, when: str, come: Callable[[], None]) -> None:
         return result
 
     setattr(owner, name, type(whole)(wrapped) if isinstance(whole, classmethod) else wrapped)
+
+
+def _drop(times: int) -> None:
+    """The engine's database fails right after a run was taken, so many times."""
+    from dbos import _queue
+
+    whole, countdown = _queue.execute_dequeued_workflow, itertools.count(1)
+
+    def failing(*given: Any) -> Any:
+        if next(countdown) <= times:
+            raise ConnectionError
+        return whole(*given)
+
+    _queue.execute_dequeued_workflow = failing
 
 
 def _let_the_clock_jump(draw: random.Random) -> None:

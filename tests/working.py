@@ -39,8 +39,25 @@ from audio_storage_system.transcribers import TRANSCRIBERS, Window, WindowResult
 RATE, SPEECH_SECONDS, PAUSE_SECONDS = 16_000, 3.0, 5.5
 FACTORY = "working:Talkative"
 BATCH = ScriptedTranscriber.capabilities.batch_size
-# What the server of processes imports before it forks: the rest of the program, and what it imports late.
-PRELOADED = ["working", "dbos", "onnxruntime", "wordllama", "audio_storage_system.cli.app", "pytest"]
+# What the server of processes imports before it forks: the program, and what it imports late. It cannot find tests.
+PRELOADED = [
+    "audio_storage_system.system",
+    "audio_storage_system.blobs.local",
+    "audio_storage_system.database.migrations",
+    "audio_storage_system.embedders.acoustic",
+    "audio_storage_system.embedders.wordllama",
+    "audio_storage_system.testing.scripted",
+    "av",
+    "dbos._sys_db_postgres",
+    "dbos._sys_db_sqlite",
+    "onnxruntime",
+    "py_rust_stemmers",
+    "pytest",
+    "soxr",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "sqlalchemy.dialects.sqlite",
+    "wordllama",
+]
 _PACKAGE = "audio_storage_system."
 # Where a process can die besides at a worker's events: a function, and whether that is before or after it has run.
 POINTS = {
@@ -111,6 +128,7 @@ class Plan:
     deadly: tuple[str, ...] = ()  # names of windows that kill who hears them
     jumps: int | None = None  # the seed of a wall clock that jumps
     until_done: bool = True
+    drops: int = 0  # runs that the engine takes and does not begin
     most_deaths: int = care.MOST_DEATHS
 
 
@@ -159,6 +177,8 @@ def carry_out(plan: Plan) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     if plan.jumps is not None:
         _let_the_clock_jump(random.Random(plan.jumps))
+    if plan.drops:
+        _drop(plan.drops)
     ScriptedTranscriber.before = _hearing(plan)  # type: ignore[assignment]
     on_event = _dying(plan, lambda event: _note(plan.told, f"{event.what} {event.words}"))
     with AudioStorageSystem(plan.place, transcriber=SPEC) as storage:
@@ -242,6 +262,20 @@ def _wrap(target: str, when: str, come: Callable[[], None]) -> None:
         return result
 
     setattr(owner, name, type(whole)(wrapped) if isinstance(whole, classmethod) else wrapped)
+
+
+def _drop(times: int) -> None:
+    """The engine's database fails right after a run was taken, so many times."""
+    from dbos import _queue
+
+    whole, countdown = _queue.execute_dequeued_workflow, itertools.count(1)
+
+    def failing(*given: Any) -> Any:
+        if next(countdown) <= times:
+            raise ConnectionError
+        return whole(*given)
+
+    _queue.execute_dequeued_workflow = failing
 
 
 def _let_the_clock_jump(draw: random.Random) -> None:

@@ -73,17 +73,20 @@ def hand_over(archive: Archive, board: Jobs, worker_id: int, dead: WorkerRow | N
         if dead is not None and (worker_id not in known or known[worker_id].beats != dead.beats):
             return None
         held = board.runs.held_by(str(worker_id))
-        doomed = {run.id for run in held if dead is not None and not _survives(connection, run)}
+        doomed = {run.id for run in held if not _goes_on(connection, run, died=dead is not None)}
         board.runs.hand_back(run for run in held if run.id not in doomed)
         board.runs.cancel(sorted(doomed))
         workers.leave(connection, worker_id)
     return len(held) - len(doomed)
 
 
-def _survives(connection: Connection, run: RunState) -> bool:
-    """Count the first death of a worker against the job it was at; false when the job has taken too many with it."""
+def _goes_on(connection: Connection, run: RunState, *, died: bool) -> bool:
+    """Whether a run is to be done by another: not when it counts no longer, nor when its job has taken too many workers
+    with it, the first of which is counted here."""
     job = jobs.find(connection, run.job_id)
     if job is None or job.run != run.number or job.state.ended:
+        return False
+    if not died:
         return True
     if job.deaths == 0:  # further ones it has counted itself before it began, see `Worker`
         jobs.count_deaths(connection, job, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -32,6 +32,8 @@ class Engine:
         self._recur = recur
         self._claimed: dict[str, float] = {}  # when a run of each queue was last taken
         self._empty_until: dict[str, float] = {}
+        self._taken: dict[str, str] = {}  # the runs that are ours and have not ended, with their queues
+        self._begun: set[str] = set()
 
     def start(self) -> None:
         """Begin to take runs."""
@@ -60,6 +62,15 @@ class Engine:
         """Take no more runs."""
         self._concurrency = dict.fromkeys(self._concurrency, 0)
 
+    def not_begun(self, ids: Iterable[str]) -> set[str]:
+        """Which of these runs, which are ours, nobody is doing."""
+        return set(ids) - self._begun
+
+    def drop(self, ids: Iterable[str]) -> None:
+        """Know that these runs are not ours any more."""
+        for name in ids:
+            self._taken.pop(name, None)
+
     def stop(self) -> None:
         """Take no more runs, and let go of those begun."""
         from dbos import DBOS
@@ -70,7 +81,12 @@ class Engine:
         """What the engine calls for each run; it takes no methods."""
 
         def run(job_id: int, number: int) -> str:
-            return self._perform(job_id, number)
+            self._begun.add(name := f"job:{job_id}:{number}")
+            try:
+                return self._perform(job_id, number)
+            finally:
+                self._begun.discard(name)
+                self._taken.pop(name, None)
 
         return run
 
@@ -104,7 +120,11 @@ class Engine:
             if now < self._empty_until.get(queue.name, 0.0):
                 return [], None
             # Whether this is the latest version matters to runs without one, of which there are none.
-            claimed = claim(queue, *given, **{**options, "is_latest_version": False})
+            executor, version, key, running, *rest = given
+            # The engine counts what it has begun; what it has taken may begin a moment later.
+            running = max(running, list(self._taken.values()).count(queue.name))
+            claimed = claim(queue, executor, version, key, running, *rest, **{**options, "is_latest_version": False})
+            self._taken |= dict.fromkeys(claimed[0], queue.name)
             if claimed[0]:
                 self._claimed[queue.name] = now
             else:

@@ -88,6 +88,10 @@ class Runs:
         """Queue these runs, all or none. One that is there already stays as it is."""
         with self._open() as (engine, client):
             for batch in batches(iter(runs), AT_ONCE):
+                if delay_seconds is None:  # many at once, which the client does not offer: several times as fast
+                    given = [client._build_enqueue_status(_options(run, None), run.job_id, run.number) for run in batch]
+                    client._sys_db.init_workflows([status for _, status in given])
+                    continue
                 with engine.begin() as connection:
                     for run in batch:
                         client.enqueue_in_transaction(connection, _options(run, delay_seconds), run.job_id, run.number)

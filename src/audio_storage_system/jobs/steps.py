@@ -14,7 +14,7 @@ from audio_storage_system.records import EmbeddingKind, Job
 from audio_storage_system.transcribers import is_remote as transcribes_remotely
 
 # Called while a step is at work, whenever something of it was kept; it raises to end the step there.
-Tick = Callable[[], None]
+Tick = Callable[..., None]  # kept: bool = True, whether something of it was kept since the last time
 Step = Callable[[Archive, Job, Tick], None]
 
 # Kinds that are done once for each recording.
@@ -65,7 +65,14 @@ def _transcribe(archive: Archive, job: Job, tick: Tick) -> None:
     if job.kind != ADD:  # a stand-in's version is none where there is one
         said = processing.said_in(archive, audio_id)
         given["allow_fallback"] = said is None or not said.active
-    task = processing.task_of(archive, progress=lambda seconds, total: tick(), **given)
+    begun: list[float] = []  # at how many seconds this run began: progress is told of what is only read, too
+
+    def progress(seconds: float, total: float) -> None:
+        if not begun:
+            begun.append(seconds)
+        tick(kept=seconds > begun[0])
+
+    task = processing.task_of(archive, progress=progress, **given)
     processing.transcribe(archive, audio_id, task)
 
 

@@ -104,7 +104,7 @@ class Worker:
             self._board.runs.schedule({name: work.schedule for name, work in RECURRING.items()})
             engine.start()
             beating.start()
-            self._look_after(stop)
+            self._look_after(stop, engine)
         finally:
             self._leave(engine)
 
@@ -153,20 +153,31 @@ class Worker:
             logger.warning("Other workers took this one for dead and took over its jobs: it begins anew")
             self._lost.set()
 
-    def _look_after(self, stop: threading.Event) -> None:
+    def _look_after(self, stop: threading.Event, engine: Engine) -> None:
         """Take over from the dead, and now and then look for jobs that nobody has queued: once in any case, so that
         also who finds nothing to do strikes off the dead."""
         carer = care.Carer(self._archive, self._board, self.id, self._tell_of)
+        idle: set[str] = set()
         while True:
             try:
                 carer.look()
                 self._looked.set()
+                idle = self._put_back(engine, idle)
             except Exception as error:
                 if not is_outage(error):
                     raise
                 logger.warning("This worker cannot look after the jobs now: %s", error)
             if stop.wait(presence.BEAT_SECONDS) or self._lost.is_set():
                 return
+
+    def _put_back(self, engine: Engine, idle: set[str]) -> set[str]:
+        """Put back runs that were `idle` at the last look and still are; what is now. Where the database goes away
+        between taking a run and beginning it, nobody would do it as long as this worker lives."""
+        held = {run.id: run for run in self._board.runs.held_by(str(self.id))}
+        now = engine.not_begun(held)
+        self._board.runs.hand_back(held[name] for name in now & idle)
+        engine.drop(now & idle)
+        return now - idle
 
     def _tell_of(self, what: str, job: Job | None, words: str) -> None:
         self._tell(JobEvent(what, job, words))
@@ -276,11 +287,11 @@ class Worker:
         """Ends a step when this worker stops or the job is no longer ours; tells the first time that it got further."""
         untold = True
 
-        def tick() -> None:
+        def tick(kept: bool = True) -> None:
             nonlocal untold
             if self._stopping.is_set() or self._lost.is_set():
                 raise Leaving
-            if untold:
+            if kept and untold:
                 untold = False
                 lives()
             with self._archive.database.read() as connection:

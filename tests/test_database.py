@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import threading
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,6 +73,20 @@ def test_sqlite_is_opened_for_durability(database: Database) -> None:
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30000}
+
+
+def test_a_new_file_that_another_process_writes_to_is_waited_for(tmp_path: Path) -> None:
+    """SQLite itself does not wait here, so that several who found an archive at once would fail."""
+    with closing(sqlite3.connect(tmp_path / "new.db", isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("CREATE TABLE theirs (id integer)")
+        release = threading.Timer(0.3, other.execute, ["COMMIT"])
+        release.start()
+        database = Database.open(tmp_path / "new.db")
+        with database.write() as connection:
+            assert connection.execute(text("SELECT count(*) FROM theirs")).scalar_one() == 0
+        database.close()
+        release.join()
 
 
 def test_ids_are_never_reused(database: Database) -> None:

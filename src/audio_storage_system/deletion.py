@@ -50,7 +50,7 @@ def delete_recording(
     The rows go first, in one transaction with a tombstone; then the files (`derived_keys` names those derived from a
     blob's key). What a crash leaves between the two, `complete_deletions` finishes. Raises `NotFound`.
     """
-    with database.write(locks.of_recording(audio_id)) as connection:
+    with database.write(*locks.of_deletion(audio_id)) as connection:
         recording = recordings.get(connection, audio_id)
         keys = [recording.file_path, *derived_keys(recording.file_path)]
         receipt = _receipt(recording, _delete_rows(connection, audio_id), keys)
@@ -117,7 +117,7 @@ def _delete_rows(connection: Connection, audio_id: int) -> dict[str, int]:
         table.name: connection.execute(delete(table).where(condition)).rowcount
         for table, condition in zip(order, conditions, strict=True)
     }
-    fulltext.remove(connection, said)  # last: a rebuild that holds these passages has put them in by now
+    fulltext.remove(connection, said)
     return removed
 
 

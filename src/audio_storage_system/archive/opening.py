@@ -207,9 +207,10 @@ def reach(home: Path, settings: Settings, found: Marker | None, *, create: bool,
 def _check_place(
     database: Database, home: Path, settings: Settings, found: Marker | None, *, create: bool, refill: bool
 ) -> None:
+    # Asked first: another process that is founding the archive makes the catalogue before there is any audio.
+    has_audio = found is not None or (not settings.database_url and (home / pipeline.BLOB_PREFIX).exists())
     if not _is_new(database, home, settings):
         return
-    has_audio = found is not None or (not settings.database_url and (home / pipeline.BLOB_PREFIX).exists())
     if has_audio and not refill:
         lost = "its database is empty" if settings.database_url else f"its catalogue {CATALOGUE} is missing"
         raise ArchiveDamaged(place=str(home), reason=f"{lost}; restore it from a backup")

@@ -77,7 +77,8 @@ def remove(connection: Connection, passage_ids: Iterable[int]) -> None:
 
 
 def rebuild(connection: Connection, partition: str = "") -> None:
-    """Make the table anew from the catalogue, as it is the fastest to search. No passage is deleted meanwhile."""
+    """Make the table anew from the catalogue, as it is the fastest to search. Under `locks.FULL_TEXT`, so that no
+    passage is deleted meanwhile."""
     engine = engine_of(connection)
     engine.create(connection, partition)  # where it was dropped, as it was
     engine.clear(connection)
@@ -89,7 +90,6 @@ def rebuild(connection: Connection, partition: str = "") -> None:
 def _stored_passages(connection: Connection) -> Iterator[list[tuple[int, str, str | None]]]:
     columns = select(passages.c.id, passages.c.text, transcripts.c.language)
     query = columns.join(transcripts, transcripts.c.id == passages.c.transcript_id).order_by(passages.c.id)
-    query = query.with_for_update(read=True, key_share=True, of=passages)  # whoever deletes one waits
     last = 0
     while chunk := connection.execute(query.where(passages.c.id > last).limit(REBUILD_CHUNK)).all():
         yield [(row.id, row.text, row.language) for row in chunk]

@@ -154,6 +154,7 @@ def delete_some(connection: Connection, space: Space, limit: int) -> int:
     """Delete up to `limit` vectors of `space`; how many. Raises `Conflict` for a space that is in use."""
     _refuse_in_use(connection, space)
     some = select(embeddings.c.id).where(embeddings.c.space_id == space.id).limit(limit)
+    some = some.with_for_update(skip_locked=True)  # those of a recording that is being deleted go with it
     ids = list(connection.execute(some).scalars())
     connection.execute(delete(embeddings).where(within(embeddings.c.id, ids)))
     changes.log(connection, embeddings, ids, "delete")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
@@ -48,7 +47,8 @@ _ALL_MOMENTS = text(
 )
 _REMOVE = text("DELETE FROM passage_search WHERE space_id = 0 AND passage_id = ANY(CAST(:ids AS bigint[]))")
 _CLEAR = text("DELETE FROM passage_search WHERE space_id = 0")
-_ANALYZE = text("ANALYZE passage_search")
+# Not where an index is being made: that waits for this transaction, and PostgreSQL gathers them by itself soon.
+_ANALYZE = text("ANALYZE (SKIP_LOCKED) passage_search")
 _TOTAL = text("SELECT count(*) FROM passages")
 _WHERE = "FROM passage_search WHERE space_id = 0 AND text_vector @@ CAST(:query AS tsquery)"
 _WITHIN = "AND recorded_at >= CAST(:since AS timestamptz) AND recorded_at < CAST(:until AS timestamptz)"
@@ -77,20 +77,19 @@ def create(connection: Connection, partition: str = "") -> None:
 
 
 def clear(connection: Connection) -> None:
-    """Forget every passage; embeddings in the same table stay. First there is room for all recordings: making some
-    later could end in waiting for one who waits for this."""
+    """Forget every passage; embeddings in the same table stay. First there is room for all recordings, see `locks`."""
     passage_search.make_room(connection, connection.execute(_ALL_MOMENTS).scalars())
     connection.execute(_CLEAR)
 
 
 def put(connection: Connection, rows: Iterable[tuple[int, list[str], list[str]]]) -> None:
     """Index passages: (passage id, words, stems). One indexed before is replaced."""
-    waiting = iter(rows)
-    while batch := list(islice(waiting, BATCH)):
-        ids = [id_ for id_, _, _ in batch]
-        passage_search.make_room(connection, _moments(connection, ids))
-        vectors = "\n".join(_vector(words, stems) for _, words, stems in batch)
-        connection.execute(_PUT, {"ids": ids, "vectors": vectors})
+    entries = [(id_, _vector(words, stems)) for id_, words, stems in rows]
+    passage_search.make_room(connection, _moments(connection, [id_ for id_, _ in entries]))
+    for start in range(0, len(entries), BATCH):
+        batch = entries[start : start + BATCH]
+        vectors = "\n".join(vector for _, vector in batch)
+        connection.execute(_PUT, {"ids": [id_ for id_, _ in batch], "vectors": vectors})
 
 
 def _moments(connection: Connection, ids: list[int]) -> Iterator[datetime]:

@@ -26,6 +26,13 @@ class Pool:
     pre_ping: bool = True
 
 
+class Shared(str):
+    """A name for `Database.write` that any number may have at once which give it as shared; who gives it plainly has it
+    alone."""
+
+    __slots__ = ()
+
+
 class Dialect(ABC):
     """One kind of database. `name` is SQLAlchemy's, `patience_seconds` how long to wait for a connection in use."""
 
@@ -50,7 +57,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def writing(self, connection: Connection, names: Sequence[str]) -> AbstractContextManager[None]:
-        """One transaction. Of those that share a name, one runs at a time."""
+        """One transaction. Of those that give the same name one runs at a time, save for `Shared` ones."""
 
     @abstractmethod
     def translate(self, error: DBAPIError, place: str, deadline: Deadline) -> AudioStorageSystemError:

@@ -135,7 +135,9 @@ class Database:
         is one writer at a time.
 
         Where writers run side by side, those that give the same name wait for each other: what one has read stays true
-        until it has written. `names` are of the form `recording:17`.
+        until it has written. `names` are of the form `recording:17`; those who give one as `Shared` wait only for those
+        who do not. Nobody waits in a circle as long as every transaction keeps to the order in `catalogue/locks.py`, so
+        a deadlock is a mistake there: it ends as `ArchiveBusy`, and the step may be repeated, but not by itself here.
         """
         with (
             self.translated(NEVER),

@@ -12,7 +12,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from audio_storage_system.clock import Deadline
-from audio_storage_system.database.dialect import Dialect, Pool
+from audio_storage_system.database.dialect import Dialect, Pool, Shared
 from audio_storage_system.errors import (
     ArchiveBusy,
     ArchiveDamaged,
@@ -41,6 +41,7 @@ _READING = text("SELECT set_config('statement_timeout', :milliseconds, true)")
 _WRITING = text("SELECT set_config('lock_timeout', :lock_timeout, true)")
 _SNAPSHOT = text("SELECT CAST(pg_current_snapshot() AS text)")
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+_LOCK_SHARED = text("SELECT pg_advisory_xact_lock_shared(hashtextextended(:name, 0))")
 
 
 class PostgreSQL(Dialect):
@@ -101,7 +102,7 @@ class PostgreSQL(Dialect):
         with connection.begin():
             connection.execute(_WRITING, {"lock_timeout": LOCK_TIMEOUT})
             for name in names:  # in one order everywhere, so that no two wait for each other
-                connection.execute(_LOCK, {"name": name})
+                connection.execute(_LOCK_SHARED if isinstance(name, Shared) else _LOCK, {"name": str(name)})
             yield
 
     def translate(self, error: DBAPIError, place: str, deadline: Deadline) -> AudioStorageSystemError:

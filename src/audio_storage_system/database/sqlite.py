@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ from audio_storage_system.errors import (
 BUSY_TIMEOUT_SECONDS = 30
 # How long to wait for a connection in use before looking at the clock again.
 TURN_SECONDS = 0.1
+# How long to wait for a lock that SQLite does not wait for itself before trying again.
+LOOK_AGAIN_SECONDS = 0.01
 # How many instructions of SQLite's machine pass between two looks at the clock: about 0.1 ms.
 STEPS_BETWEEN_CHECKS = 10_000
 # With fewer bytes than this a disk is full: SQLite's files grow by 32 KiB at a time and more.
@@ -113,8 +116,22 @@ class SQLite(Dialect):
 
 def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None  # the driver's own implicit transactions get in the way of BEGIN IMMEDIATE
+    patience = Deadline.after(BUSY_TIMEOUT_SECONDS)
     for pragma in PRAGMAS:
-        connection.execute(pragma)
+        _insist(connection, pragma, patience)
+
+
+def _insist(connection: sqlite3.Connection, pragma: str, patience: Deadline) -> None:
+    """Wait for others here: of several that open a new file, SQLite lets one make it WAL and tells the rest at once
+    that it is locked, whatever its own timeout."""
+    while True:
+        try:
+            connection.execute(pragma)
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or patience.expired:
+                raise
+            time.sleep(LOOK_AGAIN_SECONDS)
 
 
 def _begin(connection: Connection) -> None:

@@ -7,6 +7,7 @@ carry its number in `space_id`; which number stands for what is in the table `ve
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database, bulk, passage_search
 from audio_storage_system.database.remembering import remembered
 from audio_storage_system.errors import (
+    ArchiveBusy,
     DeadlineExceeded,
     MissingExtension,
     NotFound,
@@ -46,6 +48,10 @@ LEAST_SEARCHED, MOST_SEARCHED, MOST_SCANNED = 240, 1_000, 1_000_000
 # Comparing so many takes as long as looking for them in HNSW; and a filter that lets more than a tenth pass makes HNSW
 # slower than going a few times deeper without it.
 MOST_COMPARED, WORTH_FILTERING = 20_000, 0.1
+
+# What only one process at a time makes or removes, how often to look whether it is done, and how long one who removes
+# something waits for that.
+INDEXES, TURN_SECONDS, TURN_PATIENCE_SECONDS = "indexes of passage_search", 0.2, 30.0
 
 _EXTENSION = text("SELECT count(*) FROM pg_extension WHERE extname = 'vector'")
 _COLUMN = text(
@@ -182,9 +188,14 @@ class PgvectorEngine(VectorEngine):
             return int(connection.execute(_COUNT, {"id": _number(connection, collection)}).scalar_one())
 
     def drop(self, name: str) -> None:
-        with self._reaching(), self._database.write("passage_search") as connection:
-            row = connection.execute(_FIND, {"name": name}).first()
-            if row is not None:
+        with self._reaching():
+            with self._database.read() as connection:
+                row, cut = connection.execute(_FIND, {"name": name}).first(), passage_search.partitioning(connection)
+            if row is None:
+                return
+            if not cut:
+                self._unindex(row.id)
+            with self._database.write("passage_search") as connection:
                 connection.exec_driver_sql(f"DROP INDEX IF EXISTS {_index_name(row.id)}")
                 connection.execute(_CLEAR, {"id": row.id})
                 connection.execute(_FORGET, {"id": row.id})
@@ -194,13 +205,35 @@ class PgvectorEngine(VectorEngine):
         if collection.dimension > MOST_DIMENSIONS:
             return
         with self._reaching():
-            with self._database.read() as connection:
-                id_ = _number(connection, collection)
-                if connection.execute(_USABLE, {"name": _index_name(id_)}).scalar():
+            usable = None
+            while usable is None:  # else another process is at it
+                with self._database.read() as connection:
+                    id_ = _number(connection, collection)
+                    usable = _usable(connection, id_)
+                if usable or self._indexed(id_, collection.dimension):
                     return
-            with self._database.alone(f"index {id_}") as connection:
+                time.sleep(TURN_SECONDS)
+
+    def _indexed(self, id_: int, dimension: int) -> bool:
+        """Make the index, unless another one is being made or removed: two of one table at once would wait for each
+        other. Whoever waits for that looks again and again, each time in a transaction of its own, because who makes an
+        index waits for the end of those that have seen anything."""
+        with self._database.alone(INDEXES) as connection:
+            if connection is not None and not _usable(connection, id_):
+                _build_index(connection, id_, dimension)
+            return connection is not None
+
+    def _unindex(self, id_: int) -> None:
+        """Remove the index without stopping those who search meanwhile."""
+        patience = Deadline.after(TURN_PATIENCE_SECONDS)
+        while True:
+            with self._database.alone(INDEXES) as connection:
                 if connection is not None:
-                    _build_index(connection, id_, collection.dimension)
+                    connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {_index_name(id_)}")
+                    return
+            if patience.expired:
+                raise ArchiveBusy(place=self._database.place)
+            time.sleep(TURN_SECONDS)
 
     def close(self) -> None:
         if self._owned:
@@ -213,6 +246,12 @@ class PgvectorEngine(VectorEngine):
             yield
         except (StorageFailed, DeadlineExceeded) as error:
             raise VectorIndexUnavailable(place=self.address, reason=str(error)) from error
+
+
+def _usable(connection: Connection, id_: int) -> bool | None:
+    """Whether searches can use the index of a collection; `None` where there is none, not even one being made."""
+    usable: bool | None = connection.execute(_USABLE, {"name": _index_name(id_)}).scalar()
+    return usable
 
 
 def _build_index(connection: Connection, id_: int, dimension: int) -> None:

@@ -29,8 +29,8 @@ def test_it_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_it_exits_with_1_when_anything_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(tmp_path / "a", tmp_path, 2)
-    damaged = next((tmp_path / "a" / "audio_files").rglob("*.wav"))
-    damaged.write_bytes(b"rotten")
+    first = min((tmp_path / "a" / "audio_files").rglob("*.wav"), key=lambda path: (len(path.name), path.name))
+    first.write_bytes(b"rotten")
     assert main(["copy", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
     said = capsys.readouterr().out
     assert "is damaged" in said and "run the same command again" in said

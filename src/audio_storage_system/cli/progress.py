@@ -101,7 +101,7 @@ class Pace:
 
     def __str__(self) -> str:
         each = (len(self._recent) - 1) / self._elapsed
-        return f"{each:,.0f}/s" if each >= 10 else f"{each:.1f}/s" if each >= 1 else f"{each * 60:.1f}/min"
+        return f"{each:,.0f}/s" if each >= 9.95 else f"{each:.1f}/s" if each >= 1 else f"{each * 60:.1f}/min"
 
 
 class Counting(Shown):

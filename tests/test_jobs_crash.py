@@ -35,37 +35,11 @@ SIZES = (4, 2, 5, 3)
 KILLED = -signal.SIGKILL
 MOST_KILLS = 35  # in one archive: on a busy machine its work would never end
 # Each moment at which a worker dies in its first run over two recordings, and for the how-manieth time it comes there.
-MOMENTS = [
-    ("entering", 1),
-    ("engine_claimed", 1),
-    ("claimed", 1),
-    ("began", 1),
-    ("opened", 1),
-    ("heard", 1),
-    ("heard", 2),
-    ("committing", 2),
-    ("committed", 1),
-    ("committed", 2),
-    ("finishing", 1),
-    ("activating", 1),
-    ("finished", 1),
-    ("stepped", 1),
-    ("proceeding", 1),
-    ("noted", 1),
-    ("queueing", 2),
-    ("engine_ending", 1),
-    ("engine_ended", 1),
-    ("embedding", 1),
-    ("embedding", 3),
-    ("embedded", 1),
-    ("embedded", 2),
-    ("stepped", 2),
-    ("ending", 1),
-    ("done", 1),
-    ("done", 2),
-    ("striking_off", 1),
-    ("left", 1),
-]
+MOMENTS = [(word.split(":")[0], int(word.split(":")[1])) for word in """
+entering:1 engine_claimed:1 claimed:1 began:1 opened:1 heard:1 heard:2 committing:2 committed:1 committed:2
+finishing:1 activating:1 finished:1 stepped:1 proceeding:1 noted:1 queueing:2 engine_ending:1 engine_ended:1
+embedding:1 embedding:3 embedded:1 embedded:2 stepped:2 ending:1 done:1 done:2 striking_off:1 left:1
+""".split()]  # fmt: skip
 # The same for who takes over from a worker that died after its first batch, and for who submits.
 OF_TAKING_OVER = ["counting", "handing_back", "handed_back", "striking_off", "took_over", "began"]
 OF_SUBMITTING = ["staged", "published", "stored", "given", "queued"]

@@ -217,8 +217,12 @@ class AudioStorageSystem(Reading, Embedding):
         priority: `high`, `normal` or `low`. Who brings many files does not keep others waiting: each `user_id` of the
         metadata has its turn.
         """
-        given = {"whisper_model": whisper_model, "language": language, "embed": generate_embeddings}
-        processing.task_of(self._archive, whisper_model, language)
+        task = processing.task_of(self._archive, whisper_model, language)  # as it is set here, whoever does it
+        given = {
+            "whisper_model": task.asked,
+            "language": task.language,
+            "embed": None if generate_embeddings else False,
+        }
         stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate)
         whose = None if metadata is None or "user_id" not in metadata else str(metadata["user_id"])
         options = {name: value for name, value in given.items() if value is not None}
@@ -240,7 +244,7 @@ class AudioStorageSystem(Reading, Embedding):
         task = processing.task_of(self._archive, whisper_model, language, activate=activate)
         for audio_id in audio_ids:
             self.get_recording(audio_id)
-        given = {"whisper_model": task.asked, "language": language, "prompt": prompt, "activate": task.activate}
+        given = {"whisper_model": task.asked, "language": task.language, "prompt": prompt, "activate": task.activate}
         options = {name: value for name, value in given.items() if value is not None}
         return self._jobs.submit_again([int(audio_id) for audio_id in audio_ids], options, priority=priority)
 

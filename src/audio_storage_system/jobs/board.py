@@ -53,7 +53,7 @@ class Jobs:
             given = {
                 audio_id: job
                 for audio_id, job in jobs.standing_for(connection, audio_ids, kind, done=kind in steps.ONCE).items()
-                if _same(job.options, options)
+                if _covers(job, options)
             }
             fresh = [audio_id for audio_id in audio_ids if audio_id not in given]
             made = jobs.add(connection, kind, fresh, step=step, options=options, priority=level, share=whose)
@@ -219,6 +219,8 @@ def state_of(value: JobState | str) -> JobState:
         raise InvalidInput(reason=f'There is no state "{value}"; there are: {known}') from None
 
 
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two jobs are for the same, whenever they were given."""
-    return {**one, steps.AFTER: None} == {**other, steps.AFTER: None}
+def _covers(job: Job, wanted: Mapping[str, Any]) -> bool:
+    """Whether a job does what is wanted, whenever it was given. What is done once is done as it was asked for first."""
+    if job.kind in steps.ONCE:
+        return bool(job.options.get("embed", True) or not wanted.get("embed", True))
+    return {**job.options, steps.AFTER: None} == {**wanted, steps.AFTER: None}

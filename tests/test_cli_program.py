@@ -10,7 +10,7 @@ import sys
 import time
 import wave
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -110,18 +110,20 @@ def test_ctrl_c_leaves_what_is_stored_and_the_next_run_finishes_it(tmp_path: Pat
 
 
 SLOW = """
-import sys, time
+import os, sys, time
 from audio_storage_system.testing.scripted import FACTORY, SPEC, ScriptedTranscriber
 from audio_storage_system.transcribers import TRANSCRIBERS
 
 TRANSCRIBERS.builtin[SPEC] = FACTORY
 seconds, place = float(sys.argv[1]), sys.argv[2]
+end = time.monotonic() + seconds
 
 
 def before(window):
     with open(place, "a") as file:
         file.write(f"{window.start}\\n")
-    time.sleep(seconds)
+    while time.monotonic() < end and not os.path.exists(place + ".go"):
+        time.sleep(0.01)
 
 
 ScriptedTranscriber.before = before
@@ -131,7 +133,8 @@ sys.exit(main(sys.argv[3:]))
 
 
 def start_slow(seconds: float, heard: Path, *arguments: object) -> subprocess.Popen[bytes]:
-    """The program with a recogniser that takes its time for each window; what it hears stands in a file."""
+    """The program with a recogniser that waits so long, or until told to go on by a file `….go` beside the one in which
+    stands what it hears."""
     words = [sys.executable, "-c", SLOW, str(seconds), str(heard), *map(str, arguments)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -141,6 +144,11 @@ def wait_for(path: Path) -> None:
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert path.exists()
+
+
+def until_said(stream: IO[bytes], begin: bytes) -> bytes:
+    """The next line that begins so."""
+    return next(line for line in stream if line.startswith(begin))
 
 
 @pytest.fixture
@@ -163,12 +171,15 @@ def test_sigterm_finishes_the_batch_in_hand_and_the_next_run_goes_on(tmp_path: P
         assert run("add", talk, "--no-transcribe", *place)[0] == 0
         words = ("retranscribe", 1)
     words = (*words, "--whisper-model", "scripted", *place, "--json")
-    process = start_slow(0.5, heard, *words)
+    process = start_slow(600, heard, *words)
     wait_for(heard)
     process.send_signal(signal.SIGTERM)
+    assert process.stderr is not None
+    said = until_said(process.stderr, b"Stopping")
+    assert said == b"Stopping after what is in hand; another signal stops at once.\n"
+    (tmp_path / "heard.go").touch()
     out, err = process.communicate(timeout=120)
     assert process.returncode == 143, err
-    assert b"Stopping after what is in hand; another signal stops at once." in err
     assert b"Traceback" not in err
     assert json.loads(out)["failed"] == []
     first = heard.read_text().split()

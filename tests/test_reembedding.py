@@ -333,7 +333,7 @@ def killed(home: Path, *arguments: str, after: int) -> None:
 
 def test_a_killed_run_goes_on_where_it_was(storage: AudioStorageSystem, home: Path) -> None:
     passages = many(storage)
-    killed(home, "0.05", "scripted:two", after=4)
+    killed(home, "0.4", "scripted:two", after=4)
     one, two = spaces(storage)["transcript", "scripted:one"], spaces(storage)["transcript", "scripted:two"]
     assert one[0] and not two[0]
     assert 0 < two[1] < passages

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -405,3 +406,29 @@ def test_after_kill_9_the_next_watch_goes_on_without_doubles(folder: Path, archi
     assert len(after) == len(set(after.values())) == len(paths)
     assert set(before.values()) <= set(after.values())
     assert sorted(after) == [path.name for path in paths], "what was adopted nameless has its name by now"
+
+
+STOPPED_WHILE_ADDING = """
+import os, signal, sys
+from audio_storage_system import AudioStorageSystem
+from audio_storage_system.cli import main
+store = AudioStorageSystem.store_audio_file
+
+def told_to_stop(*arguments, **given):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return store(*arguments, **given)
+
+AudioStorageSystem.store_audio_file = told_to_stop
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@posix
+def test_sigterm_in_the_middle_of_adding_is_no_error_either(folder: Path, archive: Path) -> None:
+    make(folder, "a.wav")
+    words = ["watch", str(folder), "--no-transcribe", "--settle", "0", "--archive", str(archive), "--json"]
+    done = subprocess.run([sys.executable, "-c", STOPPED_WHILE_ADDING, *words], capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["event"] == "stopped"
+    with AudioStorageSystem(archive) as storage:
+        assert len(storage.list_recordings()) == 1

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from audio_storage_system.catalogue import embeddings as stored
 from audio_storage_system.catalogue import locks
+from audio_storage_system.clock import NEVER, Deadline
 from audio_storage_system.database import Database
 from audio_storage_system.database.remembering import remembered
 from audio_storage_system.embedders import (
@@ -175,23 +176,25 @@ class Spaces:
         """Embed text and sound together with this function from now on."""
         self._use(EmbeddingKind.COMBINED, FunctionCombinedEmbedder(function, name))
 
-    def text(self, model: str | None = None) -> tuple[Space, TextEmbedder]:
+    def text(self, model: str | None = None, deadline: Deadline = NEVER) -> tuple[Space, TextEmbedder]:
         """The text embedder in use, or the one of another model that this archive has a space of, with its space.
 
-        Raises `EmbedderMissing`, `EngineUnavailable`, `NotFound` for a model that the archive has no space of.
+        The catalogue is asked until `deadline`. Raises `DeadlineExceeded`, `EmbedderMissing`, `EngineUnavailable`,
+        `NotFound` for a model that the archive has no space of.
         """
-        found: tuple[Space, TextEmbedder] = self._find(EmbeddingKind.TRANSCRIPT, open_text_embedder, model)
+        found: tuple[Space, TextEmbedder] = self._find(EmbeddingKind.TRANSCRIPT, open_text_embedder, model, deadline)
         return found
 
-    def audio(self, model: str | None = None) -> tuple[Space, AudioEmbedder]:
+    def audio(self, model: str | None = None, deadline: Deadline = NEVER) -> tuple[Space, AudioEmbedder]:
         """The audio embedder in use, or that of another model, and its space. Raises as `text` does."""
-        found: tuple[Space, AudioEmbedder] = self._find(EmbeddingKind.AUDIO, open_audio_embedder, model)
+        found: tuple[Space, AudioEmbedder] = self._find(EmbeddingKind.AUDIO, open_audio_embedder, model, deadline)
         return found
 
-    def combined(self, model: str | None = None) -> tuple[Space, CombinedEmbedder]:
+    def combined(self, model: str | None = None, deadline: Deadline = NEVER) -> tuple[Space, CombinedEmbedder]:
         """The combined embedder in use, or that of another model, and its space. Raises as `text` does, and
         `Unavailable` for one whose parts are not in use."""
-        found: tuple[Space, CombinedEmbedder] = self._find(EmbeddingKind.COMBINED, lambda _: self._weighted(), model)
+        found: tuple[Space, CombinedEmbedder]
+        found = self._find(EmbeddingKind.COMBINED, lambda _: self._weighted(), model, deadline)
         return found
 
     def spec(self, kind: EmbeddingKind) -> str:
@@ -241,16 +244,18 @@ class Spaces:
             self._functions.pop(kind, None)
             self._opened.pop(kind, None)
 
-    def _find(self, kind: EmbeddingKind, opener: Callable[[str], Any], model: str | None) -> tuple[Space, Any]:
+    def _find(
+        self, kind: EmbeddingKind, opener: Callable[[str], Any], model: str | None, deadline: Deadline
+    ) -> tuple[Space, Any]:
         given = self._functions.get(kind)
         if model is None or (given and given.model == model):
-            return self._get(kind, opener)
-        with self._database.read() as connection:
+            return self._get(kind, opener, deadline)
+        with self._database.read(deadline) as connection:
             spaces = [s for s in stored.spaces(connection) if s.kind is kind and s.model == model]
         if not spaces:
             raise NotFound(kind=f"{kind} embedding space", id=model)
         if not given and any(space.active for space in spaces):
-            found = self._get(kind, opener)
+            found = self._get(kind, opener, deadline)
             if found[0].model == model:  # else its parts were replaced
                 return found
         if spaces[0].spec.startswith(USER):
@@ -272,9 +277,9 @@ class Spaces:
             self._opened.pop(kind, None)
             self._opened.pop(EmbeddingKind.COMBINED, None)  # it may be made of the one replaced
 
-    def _get(self, kind: EmbeddingKind, opener: Callable[[str], Any]) -> tuple[Space, Any]:
+    def _get(self, kind: EmbeddingKind, opener: Callable[[str], Any], deadline: Deadline = NEVER) -> tuple[Space, Any]:
         while True:
-            with self._database.read() as connection:
+            with self._database.read(deadline) as connection:
                 known = remembered(connection, ("spaces",), lambda: stored.spaces(connection))
             with self._lock:
                 self._look(known)

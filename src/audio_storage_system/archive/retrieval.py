@@ -42,7 +42,7 @@ def search_text(archive: Archive, query: Query, deadline: Deadline, space: str |
     """
     warnings: tuple[str, ...] = ()
     try:
-        found, embedder = archive.spaces.text(space)
+        found, embedder = archive.spaces.text(space, deadline)
         vector = archive.query_vectors.get(archive.owner_id, embedder, query.text, lambda: _embed(embedder, query.text))
         query = replace(query, space=found, vector=vector)
     except Unavailable as error:
@@ -70,12 +70,12 @@ def search_example(
     if not len(waveform):
         raise InvalidInput(reason="There is no sound in the example")
     if by == "audio":
-        found, embedder = archive.spaces.audio(space)
+        found, embedder = archive.spaces.audio(space, deadline)
         return _answer(archive, replace(query, space=found, vector=embedder.embed(waveform)), deadline)
     if by == "transcript":
         said = transcribe_sample(archive.engines, waveform, task)
         return search_text(archive, replace(query, text=said), deadline, space)
-    found, combined = archive.spaces.combined(space)
+    found, combined = archive.spaces.combined(space, deadline)
     said = transcribe_sample(archive.engines, waveform, task)
     vector = combined.embed_batch([said], [waveform])[0]
     return _answer(archive, replace(query, text=said, space=found, vector=vector), deadline)

@@ -17,7 +17,7 @@ import typer
 
 from audio_storage_system.cli import options
 from audio_storage_system.cli.add import How, add_one
-from audio_storage_system.cli.crowd import Enough, Stopping, jobs_for, work_through
+from audio_storage_system.cli.crowd import Enough, Stopping, Terminated, jobs_for, work_through
 from audio_storage_system.cli.human import count
 from audio_storage_system.cli.options import OnDuplicate
 from audio_storage_system.cli.output import Output
@@ -138,7 +138,7 @@ class _Watch:
                 if len(due) < AT_ONCE:
                     time.sleep(max(SHORTEST_PAUSE, REST * took, self.patience))
         except KeyboardInterrupt as stop:
-            self.exit_code = 0 if stop.args == (signal.SIGTERM,) else 130
+            self.exit_code = 0 if isinstance(stop, Terminated) else 130
         return self._end()
 
     def once(self, settle: float) -> int:
@@ -227,7 +227,7 @@ def _signals() -> Iterator[None]:
 
     def stop(number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; what is in hand is finished
-        raise KeyboardInterrupt(signal.SIGTERM)
+        raise Terminated
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

@@ -115,6 +115,7 @@ def test_wrong_input_is_refused_before_there_is_a_job(storage: AudioStorageSyste
         storage.submit(demo / "call.flac", whisper_model="no-such-engine")
     with pytest.raises(InvalidInput, match="high, normal, low"):
         storage.submit(demo / "call.flac", priority="urgent")
+    assert storage.list_recordings() == []
     with pytest.raises(InvalidInput, match="transcribe, embed, remote, upkeep"):
         storage.worker(queues=["nothing"])
     with pytest.raises(InvalidInput, match="waiting, running"):
@@ -413,6 +414,17 @@ def test_new_versions_are_made_in_the_background_once_and_followed_as_the_rule_s
     storage.retranscribe(ids[:1], whisper_model="scripted:better")
     work(storage)
     assert [version.active for version in storage.transcripts(ids[0])] == [False, False, True]
+
+
+def test_jobs_for_versions_that_differ_are_each_done(
+    storage: AudioStorageSystem, calls: Callable[[int], list[Path]]
+) -> None:
+    audio_id = int(storage.add(calls(1)[0]))
+    storage.retranscribe([audio_id], language="en")
+    storage.retranscribe([audio_id], prompt="Dr. Müller")
+    work(storage)
+    asked = [(made.parameters["language"], made.parameters["prompt"]) for made in storage.transcripts(audio_id)]
+    assert sorted(asked[1:], key=str) == [("en", None), (None, "Dr. Müller")]
 
 
 def test_the_archive_is_embedded_anew_in_the_background(

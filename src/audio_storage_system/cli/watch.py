@@ -17,7 +17,7 @@ import typer
 
 from audio_storage_system.cli import options
 from audio_storage_system.cli.add import How, add_one
-from audio_storage_system.cli.crowd import Enough, Stopping, jobs_for, work_through
+from audio_storage_system.cli.crowd import Enough, Stopping, Terminated, exit_code_of, jobs_for, work_through
 from audio_storage_system.cli.human import count
 from audio_storage_system.cli.options import OnDuplicate
 from audio_storage_system.cli.output import Output
@@ -138,7 +138,7 @@ class _Watch:
                 if len(due) < AT_ONCE:
                     time.sleep(max(SHORTEST_PAUSE, REST * took, self.patience))
         except KeyboardInterrupt as stop:
-            self.exit_code = 0 if stop.args == (signal.SIGTERM,) else 130
+            self.exit_code = 0 if isinstance(stop, Terminated) else exit_code_of(stop)
         return self._end()
 
     def once(self, settle: float) -> int:
@@ -150,8 +150,8 @@ class _Watch:
                 time.sleep(settle)
                 _, due = self._look()
             self._add(due)
-        except KeyboardInterrupt:
-            self.exit_code = 130
+        except KeyboardInterrupt as stop:
+            self.exit_code = exit_code_of(stop)
         for path in self.arrivals.waiting if self.exit_code is None else ():
             self.told.remark("left", path, f"{path} is still being written, left alone")
         return self._end()
@@ -227,7 +227,7 @@ def _signals() -> Iterator[None]:
 
     def stop(number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; what is in hand is finished
-        raise KeyboardInterrupt(signal.SIGTERM)
+        raise Terminated
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

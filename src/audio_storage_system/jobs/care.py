@@ -48,7 +48,7 @@ class Carer:
 
     def look(self) -> None:
         """Take over from workers that are dead by now, and sweep when it is time."""
-        for row in self.watch.dead([row for row in self.board.workers() if row.id != self.worker_id]):
+        for row in self.watch.dead([row for row in _present(self.archive) if row.id != self.worker_id]):
             self._take_over(row)
         now = time.monotonic()
         if now - self._swept_all >= SWEEP_ALL_SECONDS:
@@ -96,18 +96,23 @@ def _survives(connection: Connection, run: RunState) -> bool:
 def sweep(archive: Archive, board: Jobs, *, recent: bool = False) -> int:
     """Queue what is unfinished and waits nowhere; how many jobs. `recent`: only those changed in the last minutes."""
     queued = 0
-    living = {str(row.id) for row in board.workers()}
     for page in _unfinished(archive, recent):
         states = board.runs.states([f"job:{job.id}:{job.run}" for job in page])
         lost = [job for job in page if f"job:{job.id}:{job.run}" not in states]
         ended = [run for run in states.values() if run.state is None]
         lost += _anew(archive, page, ended)
         board.queue(lost)
+        living = {str(row.id) for row in _present(archive)}  # asked after the states: who has begun since is among them
         board.runs.hand_back(
             run for run in states.values() if run.state is JobState.RUNNING and run.worker not in living
         )
         queued += len(lost)
     return queued + _resume_cut_short(archive, board)
+
+
+def _present(archive: Archive) -> list[WorkerRow]:
+    with archive.database.read() as connection:
+        return workers.present(connection)
 
 
 def _unfinished(archive: Archive, recent: bool) -> Iterator[list[Job]]:
@@ -123,6 +128,8 @@ def _unfinished(archive: Archive, recent: bool) -> Iterator[list[Job]]:
 
 def _anew(archive: Archive, page: list[Job], ended: list[RunState]) -> list[Job]:
     """Jobs whose present run ended without a trace in the catalogue get a new run."""
+    if not ended:
+        return []
     numbers = {run.job_id for run in ended}
     with archive.database.write() as connection:
         return [moved for job in page if job.id in numbers if (moved := jobs.run_anew(connection, job))]

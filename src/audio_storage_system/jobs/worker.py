@@ -105,7 +105,7 @@ class Worker:
         def watch() -> None:
             while not stop.wait(0.1) and not done.is_set():
                 try:
-                    if self._looked.is_set() and not self._board.counts()["unfinished"]:
+                    if self._looked.is_set() and self._board.is_idle():
                         stop.set()
                 except StorageFailed as error:
                     logger.warning("Whether there is something left to do cannot be known now: %s", error)

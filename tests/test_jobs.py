@@ -342,6 +342,22 @@ def test_what_the_engine_keeps_says_nothing(
         assert word not in kept
 
 
+def test_the_engine_keeps_no_words_of_what_the_archive_refuses(
+    storage: AudioStorageSystem, home: Path, calls: Callable[[int], list[Path]]
+) -> None:
+    if database_url(home):
+        pytest.skip("its tables are those of the catalogue's server")
+    job = storage.submit(calls(1)[0])
+    plain_sql(home, "CREATE TRIGGER refusing BEFORE UPDATE ON jobs BEGIN SELECT RAISE(ABORT, 'secretword'); END")
+    stop = threading.Event()
+    storage.worker(concurrency=1, on_event=lambda event: stop.set() if event.what == "stepped" else None).run(stop)
+    storage.jobs.close()
+    assert b"secretword" not in b"".join(file.read_bytes() for file in home.glob("jobs.db*"))
+    plain_sql(home, "DROP TRIGGER refusing")
+    work(storage)
+    assert storage.jobs.get(job.id).state is JobState.DONE
+
+
 def test_a_worker_leaves_runs_of_another_format_alone(
     storage: AudioStorageSystem, calls: Callable[[int], list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

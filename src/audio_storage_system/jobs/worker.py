@@ -190,6 +190,9 @@ class Worker:
             if self._stopping.is_set():
                 raise Leaving
             return self._performed(job_id, number)
+        except Exception as error:  # what the archive refuses for good: the engine is to keep none of its words
+            logger.warning("Job %d stops here, until a sweep finds it: %s", job_id, told(error)[1])
+            return told(error)[0]
         finally:
             with self._lock:
                 self._working -= 1

@@ -151,7 +151,7 @@ def add_all(storage: AudioStorageSystem, how: How, candidates: list[Candidate], 
         except KeyboardInterrupt as stop:
             report.exit_code = exit_code_of(stop)
     if how.background and report.added and not storage.jobs.is_idle() and not storage.jobs.workers():
-        say("The rest waits for a worker; start one with: audio-storage worker")
+        report.waits = True
 
 
 def add_one(

@@ -166,7 +166,10 @@ class Jobs:
             for job_id in job_ids:
                 job = jobs.get(connection, job_id)
                 if job.state not in (JobState.FAILED, JobState.CANCELLED):
-                    raise Conflict(reason=f"Job {job_id} has not failed: it is {job.state}")
+                    why = (
+                        "it is done" if job.state.ended else "it has not ended; cancel it first to begin again at once"
+                    )
+                    raise Conflict(reason=f"Job {job_id} has not failed: {why}")
                 reopened += [again] if (again := jobs.reopen(connection, job)) else []
         self._queue_if_possible(reopened)
         return reopened

@@ -107,3 +107,32 @@ def test_watching_a_folder_stores_and_leaves_the_rest_to_workers(run: Command, f
         os.utime(path, (1, 1))
     assert run("watch", folder, "--once", "--settle", 0, "--background").code == 0
     assert run("jobs", "list", "--json").data["counts"]["unfinished"] == 3
+
+
+def test_a_job_of_the_whole_archive_names_no_recording(run: Command, folder: Path) -> None:  # noqa: F811
+    run("add", folder)
+    run("reembed", "--background")
+    assert run("jobs", "cancel", 1).out == "Cancelled job 1.\n1 job cancelled\n"
+    run("jobs", "retry", 1)
+    assert "Job 1: done" in run("worker", "--until-done").err
+
+
+def test_who_adds_for_workers_is_told_that_there_is_none(run: Command, folder: Path) -> None:  # noqa: F811
+    assert "start one with: audio-storage worker" in run("add", folder, "--background").err
+
+
+def test_a_damaged_queue_is_named_and_can_be_deleted(run: Command, home: Path, folder: Path) -> None:  # noqa: F811
+    run("add", folder / "call0.flac", "--background")
+    for file in home.glob("jobs.db*"):
+        file.unlink()
+    (home / "jobs.db").write_bytes(os.urandom(50_000))
+    for command in (("jobs", "list"), ("worker", "--until-done")):
+        refused = run(*command)
+        assert (
+            refused.code == 9 and f"{home / 'jobs.db'} is damaged" in refused.err and "delete that file" in refused.err
+        )
+    added = run("add", folder / "call1.flac", "--background")
+    assert added.code == 0 and "will be queued by a worker" in added.err
+    assert "1 job cancelled" in run("jobs", "cancel", 1).out
+    (home / "jobs.db").unlink()
+    assert run("worker", "--until-done", "--json").data["done"] == 1

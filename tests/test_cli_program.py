@@ -192,14 +192,33 @@ def test_sigterm_finishes_the_batch_in_hand_and_the_next_run_goes_on(tmp_path: P
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to be heard there")
-def test_a_second_signal_ends_at_once(tmp_path: Path, talk: Path) -> None:
-    heard = tmp_path / "heard"
-    process = start_slow(600, heard, "add", talk, "--whisper-model", "scripted", "--archive", tmp_path / "a")
+def test_sigterm_ends_a_watch_with_0_also_while_it_adds(tmp_path: Path, talk: Path) -> None:
+    heard, folder = tmp_path / "heard", tmp_path / "folder"
+    folder.mkdir()
+    talk.rename(folder / "talk.wav")
+    place = ("--archive", tmp_path / "a", "--settle", 0)
+    process = start_slow(0.5, heard, "watch", folder, "--whisper-model", "scripted", *place)
+    wait_for(heard)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to be heard there")
+@pytest.mark.parametrize("command", ["add", "worker"])
+def test_a_second_signal_ends_at_once(tmp_path: Path, talk: Path, command: str) -> None:
+    place, heard = ("--archive", tmp_path / "a"), tmp_path / "heard"
+    words: tuple[object, ...] = ("add", talk, "--whisper-model", "scripted", *place)
+    if command == "worker":
+        start_slow(0, heard, *words, "--background").communicate(timeout=120)
+        words = ("worker", *place)
+    process = start_slow(600, heard, *words)
     wait_for(heard)
     process.send_signal(signal.SIGTERM)
     assert process.stderr is not None
-    assert b"Stopping" in process.stderr.readline()
+    assert any(b"Stopping" in line for line in process.stderr)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 143
-    assert run("list", "--archive", tmp_path / "a")[0] == 0
+    assert run("list", *place)[0] == 0
+    assert json.loads(run("jobs", "list", *place, "--json")[1])["workers"] == []

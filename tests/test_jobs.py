@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from audio_storage_system import AudioStorageSystem
-from audio_storage_system.catalogue.workers import WorkerRow
 from audio_storage_system.errors import Conflict, InvalidInput, NotAudio, NotFound, ServiceFailed, UnknownSpec
-from audio_storage_system.jobs import JobEvent, failures, presence
+from audio_storage_system.jobs import JobEvent, failures
 from audio_storage_system.jobs import runs as runs_module
 from audio_storage_system.records import Job, JobState, Outcome
 from audio_storage_system.testing.scripted import ScriptedTranscriber
@@ -113,6 +107,7 @@ def test_wrong_input_is_refused_before_there_is_a_job(storage: AudioStorageSyste
         storage.submit(demo / "call.flac", whisper_model="no-such-engine")
     with pytest.raises(InvalidInput, match="high, normal, low"):
         storage.submit(demo / "call.flac", priority="urgent")
+    assert storage.list_recordings() == []
     with pytest.raises(InvalidInput, match="transcribe, embed, remote, upkeep"):
         storage.worker(queues=["nothing"])
     with pytest.raises(InvalidInput, match="waiting, running"):
@@ -339,6 +334,22 @@ def test_what_the_engine_keeps_says_nothing(
         assert word not in kept
 
 
+def test_the_engine_keeps_no_words_of_what_the_archive_refuses(
+    storage: AudioStorageSystem, home: Path, calls: Callable[[int], list[Path]]
+) -> None:
+    if database_url(home):
+        pytest.skip("its tables are those of the catalogue's server")
+    job = storage.submit(calls(1)[0])
+    plain_sql(home, "CREATE TRIGGER refusing BEFORE UPDATE ON jobs BEGIN SELECT RAISE(ABORT, 'secretword'); END")
+    stop = threading.Event()
+    storage.worker(concurrency=1, on_event=lambda event: stop.set() if event.what == "stepped" else None).run(stop)
+    storage.jobs.close()
+    assert b"secretword" not in b"".join(file.read_bytes() for file in home.glob("jobs.db*"))
+    plain_sql(home, "DROP TRIGGER refusing")
+    work(storage)
+    assert storage.jobs.get(job.id).state is JobState.DONE
+
+
 def test_a_worker_leaves_runs_of_another_format_alone(
     storage: AudioStorageSystem, calls: Callable[[int], list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -413,6 +424,17 @@ def test_new_versions_are_made_in_the_background_once_and_followed_as_the_rule_s
     assert [version.active for version in storage.transcripts(ids[0])] == [False, False, True]
 
 
+def test_jobs_for_versions_that_differ_are_each_done(
+    storage: AudioStorageSystem, calls: Callable[[int], list[Path]]
+) -> None:
+    audio_id = int(storage.add(calls(1)[0]))
+    storage.retranscribe([audio_id], language="en")
+    storage.retranscribe([audio_id], prompt="Dr. Müller")
+    work(storage)
+    asked = [(made.parameters["language"], made.parameters["prompt"]) for made in storage.transcripts(audio_id)]
+    assert sorted(asked[1:], key=str) == [("en", None), (None, "Dr. Müller")]
+
+
 def test_the_archive_is_embedded_anew_in_the_background(
     storage: AudioStorageSystem, home: Path, calls: Callable[[int], list[Path]]
 ) -> None:
@@ -449,35 +471,6 @@ def test_recurring_work_is_done_and_forgets_what_is_old(
     stop.set()
     running.join()
     assert [job.id for job in storage.jobs.find()] == [lately.id]
-
-
-ROW = WorkerRow(1, "w", "h", "", 1, "", [], datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC), 0)
-
-
-@given(st.lists(st.tuples(st.floats(0.1, 10), st.booleans()), max_size=30))
-def test_a_worker_is_dead_when_it_gave_no_sign_for_so_long_by_our_own_clock(
-    moments: list[tuple[float, bool]],
-) -> None:
-    now, last, beats = 0.0, 0.0, 0
-    watch = presence.Watch(clock=lambda: now)
-    assert watch.dead([ROW]) == []
-    for passed, beaten in moments:
-        now += passed
-        beats += beaten
-        last = now if beaten else last
-        row = replace(ROW, beats=beats, heartbeat_at=datetime(1970 if beaten else 2100, 1, 1, tzinfo=UTC))
-        assert (watch.dead([row]) == [row]) == (now - last >= presence.DEAD_AFTER_SECONDS)
-
-
-def test_a_process_of_this_machine_that_is_gone_is_dead_at_once() -> None:
-    if not presence.place():
-        pytest.skip("which processes there are is not told on this system")
-    child = subprocess.Popen([shutil.which("true") or "true"])
-    row = replace(ROW, place=presence.place(), process=child.pid)
-    child.wait()
-    assert presence.is_gone(row)
-    assert not presence.is_gone(replace(row, process=1))
-    assert not presence.is_gone(replace(row, place="elsewhere"))
 
 
 def test_a_recording_without_speech_is_done(storage: AudioStorageSystem, tmp_path: Path) -> None:

@@ -247,6 +247,11 @@ class ArchiveDamaged(StorageFailed):
     """The archive at {place} is damaged: {reason}"""
 
 
+class QueueDamaged(StorageFailed):
+    """The queue of jobs at {place} is damaged: {reason}. Stop the workers and delete that file: the archive knows what
+    is to be done, and the next worker queues it again."""
+
+
 class DatabaseUnavailable(StorageFailed):
     """The database at {place} does not answer: {reason}. Check that it runs, that host and port are right, and that it
     accepts connections from here. Nothing was half-stored."""

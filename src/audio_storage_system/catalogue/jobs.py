@@ -88,6 +88,15 @@ def get(connection: Connection, job_id: int) -> Job:
     return found
 
 
+def must_exist(connection: Connection, job_ids: Iterable[int]) -> None:
+    """Raises `NotFound` for the first of these jobs that is not there."""
+    wanted = list(job_ids)
+    known = set(connection.execute(select(jobs.c.id).where(within(jobs.c.id, wanted))).scalars())
+    for job_id in wanted:
+        if job_id not in known:
+            raise NotFound(kind="job", id=job_id)
+
+
 def find(connection: Connection, job_id: int) -> Job | None:
     """One job, if it is there still."""
     row = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().first()
@@ -120,6 +129,11 @@ def standing_for(connection: Connection, audio_ids: Iterable[int], kind: str, *,
 def unfinished_of(connection: Connection, kind: str) -> list[Job]:
     """The jobs of this kind that have not ended."""
     return select_where(connection, _UNFINISHED, jobs.c.kind == kind)
+
+
+def any_unfinished(connection: Connection) -> bool:
+    """Whether there is a job that has not ended."""
+    return connection.execute(select(jobs.c.id).where(_UNFINISHED).limit(1)).first() is not None
 
 
 def outcomes(connection: Connection) -> dict[str | None, int]:

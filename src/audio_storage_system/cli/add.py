@@ -150,6 +150,8 @@ def add_all(storage: AudioStorageSystem, how: How, candidates: list[Candidate], 
             work_through(candidates, work, jobs=jobs, stopping=stopping, on_result=done)
         except KeyboardInterrupt as stop:
             report.exit_code = exit_code_of(stop)
+    if how.background and report.added and not storage.jobs.is_idle() and not storage.jobs.workers():
+        report.waits = True
 
 
 def add_one(

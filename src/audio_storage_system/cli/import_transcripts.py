@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from audio_storage_system.cli import options
-from audio_storage_system.cli.crowd import Enough, Stopping, jobs_for, work_through
+from audio_storage_system.cli.crowd import Enough, Stopping, exit_code_of, jobs_for, work_through
 from audio_storage_system.cli.human import count
 from audio_storage_system.cli.output import Output, say
 from audio_storage_system.cli.pairs import Pair, Pairs, find_pairs
@@ -116,8 +116,8 @@ def _import_all(storage: AudioStorageSystem, found: Pairs, given: dict[str, Any]
 
         try:
             work_through(groups, work, jobs=jobs_for(jobs, len(groups)), stopping=stopping, on_result=done)
-        except KeyboardInterrupt:
-            report.exit_code = 130
+        except KeyboardInterrupt as stop:
+            report.exit_code = exit_code_of(stop)
 
 
 def _import_one(storage: AudioStorageSystem, pair: Pair, given: dict[str, Any]) -> Result:

@@ -23,7 +23,6 @@ app = typer.Typer(help="Jobs in the background, which workers do (see: audio-sto
 FOLLOW_SECONDS = 1.0
 REASON_WIDTH = 60
 
-JobIds = Annotated[list[int], typer.Argument(metavar="JOBS…", help="Their ids.")]
 SomeJobIds = Annotated[list[int] | None, typer.Argument(metavar="[JOBS…]", help="Their ids.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on showing until all have ended; Ctrl-C ends it.")]
 
@@ -98,10 +97,11 @@ def cancel_jobs(
     """End jobs before they are done. What they have stored stays: the recording, and what of it was transcribed."""
     out = Output(as_json)
     with opened(archive) as storage:
-        ended = storage.jobs.cancel(*_chosen(storage, job_ids, every, None))
+        ended = storage.jobs.cancel(*_chosen(storage, job_ids, "--all", every))
     out.document({"cancelled": [job.as_dict() for job in ended]})
     for job in ended:
-        out.line(f"Cancelled job {job.id}. Recording {job.audio_id} stays stored.")
+        stays = "" if job.audio_id is None else f" Recording {job.audio_id} stays stored."
+        out.line(f"Cancelled job {job.id}.{stays}")
     out.line(f"{count(len(ended), 'job')} cancelled")
 
 
@@ -115,7 +115,7 @@ def retry_jobs(
     """Let jobs that failed or were cancelled go on where they ended."""
     out = Output(as_json)
     with opened(archive) as storage:
-        again = storage.jobs.retry(*_chosen(storage, job_ids, failed, "failed"))
+        again = storage.jobs.retry(*_chosen(storage, job_ids, "--failed", failed, "failed"))
     out.document({"queued": [job.as_dict() for job in again]})
     out.line(f"{count(len(again), 'job')} queued again")
 
@@ -137,9 +137,11 @@ def follow_jobs(
     raise typer.Exit(int(any(job.state != "done" for job in ended)))
 
 
-def _chosen(storage: AudioStorageSystem, job_ids: list[int] | None, every: bool, state: str | None) -> list[int]:
+def _chosen(
+    storage: AudioStorageSystem, job_ids: list[int] | None, option: str, every: bool, state: str | None = None
+) -> list[int]:
     if bool(job_ids) == every:
-        raise InvalidInput(reason="Name jobs by their ids, or take all of them with the option; not both")
+        raise InvalidInput(reason=f"Name jobs by their ids, or give {option}; not both")
     if job_ids:
         return job_ids
     return [job.id for job in storage.jobs.find(state, limit=None) if state or not job.state.ended]

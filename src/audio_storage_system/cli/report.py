@@ -50,6 +50,7 @@ class Report:
     ignored: int = 0
     exit_code: int = 0
     known: int = 0  # of those added: stored before
+    waits: bool = False  # for a worker, and there is none
 
     def note(self, candidate: Candidate, result: dict[str, Any] | Failure | None) -> str:
         """Take one result; what to say about it. `None`: it was no audio, and nobody had said it was."""
@@ -96,6 +97,8 @@ def show(report: Report, order: list[Candidate], out: Output) -> None:
     for line in bounded(failures, sys.stderr.isatty(), "see all of them with --json"):
         say(line)
     out.line(_summary(report, len(order)))
+    if report.waits:
+        say("The rest waits for a worker; start one with: audio-storage worker")
 
 
 def bounded(lines: Sequence[str], on_terminal: bool, hint: str) -> Iterable[str]:

@@ -17,7 +17,7 @@ import typer
 
 from audio_storage_system.cli import options
 from audio_storage_system.cli.add import How, add_one
-from audio_storage_system.cli.crowd import Enough, Stopping, Terminated, jobs_for, work_through
+from audio_storage_system.cli.crowd import Enough, Stopping, Terminated, exit_code_of, jobs_for, work_through
 from audio_storage_system.cli.human import count
 from audio_storage_system.cli.options import OnDuplicate
 from audio_storage_system.cli.output import Output
@@ -150,8 +150,8 @@ class _Watch:
                 time.sleep(settle)
                 _, due = self._look()
             self._add(due)
-        except KeyboardInterrupt:
-            self.exit_code = 130
+        except KeyboardInterrupt as stop:
+            self.exit_code = exit_code_of(stop)
         for path in self.arrivals.waiting if self.exit_code is None else ():
             self.told.remark("left", path, f"{path} is still being written, left alone")
         return self._end()

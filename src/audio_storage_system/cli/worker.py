@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -78,7 +79,7 @@ class _Told:
 
 def _in_words(event: JobEvent) -> str:
     job = event.job
-    about = f"Job {job.id}, recording {job.audio_id}" if job else ""
+    about = f"Job {job.id}" + ("" if job.audio_id is None else f", recording {job.audio_id}") if job else ""
     return {
         "began": f"{about}: {job.step}" if job else "",
         "done": f"{about}: done",
@@ -100,7 +101,7 @@ def _stopping() -> Iterator[threading.Event]:
 
     def request(number: int, frame: Any) -> None:
         if stop.is_set():
-            raise KeyboardInterrupt  # the second one: at once; what was kept stays
+            os._exit(128 + number)  # what was kept stays, and others see that this worker is gone
         say("Stopping after what is in hand; once more to stop at once.")
         stop.set()
 

@@ -180,14 +180,16 @@ class Database:
                     raise ArchiveBusy(place=self.place) from error
 
     @contextmanager
-    def translated(self, deadline: Deadline = NEVER) -> Iterator[None]:
-        """Raises what the database's driver says as the `StorageFailed` that fits, or `DeadlineExceeded`."""
+    def translated(self, deadline: Deadline = NEVER, place: str | None = None) -> Iterator[None]:
+        """Raises what the database's driver says as the `StorageFailed` that fits, or `DeadlineExceeded`. place: what
+        they are to name instead of this database."""
+        place = place or self.place
         try:
             yield
         except DBAPIError as error:
-            raise self.dialect.translate(error, self.place, deadline) from error
+            raise self.dialect.translate(error, place, deadline) from error
         except PendingRollbackError as error:  # the connection was lost by a statement before
-            raise DatabaseUnavailable(place=self.place, reason="the connection was lost") from error
+            raise DatabaseUnavailable(place=place, reason="the connection was lost") from error
         except StatementError as error:  # what our own column types refuse
             raise error.orig if isinstance(error.orig, AudioStorageSystemError) else error from error
         except OverflowError as error:

@@ -16,6 +16,7 @@ from audio_storage_system.catalogue.workers import WorkerRow
 from audio_storage_system.database.tables import jobs as table
 from audio_storage_system.errors import Conflict, InvalidInput, StorageFailed
 from audio_storage_system.jobs import steps
+from audio_storage_system.jobs.presence import is_gone
 from audio_storage_system.jobs.runs import Run, Runs, RunState
 from audio_storage_system.records import Job, JobState, Priority
 
@@ -89,7 +90,7 @@ class Jobs:
         try:
             self.queue(waiting)
         except StorageFailed as error:
-            logger.warning("%d jobs are stored, and will be queued by the next worker: %s", len(waiting), error)
+            logger.warning("What is to be done is stored, and will be queued by a worker: %s", error)
 
     def queue(self, waiting: Sequence[Job], delay_seconds: float | None = None) -> None:
         """Put the present runs of these jobs into their queues."""
@@ -124,6 +125,11 @@ class Jobs:
         chosen = [job for job in told if job.state is wanted]
         return chosen[offset:] if limit is None else chosen[offset : offset + limit]
 
+    def is_idle(self) -> bool:
+        """Whether every job has ended."""
+        with self._archive.database.read() as connection:
+            return not jobs.any_unfinished(connection)
+
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state."""
         with self._archive.database.read() as connection:
@@ -133,7 +139,10 @@ class Jobs:
         return counts
 
     def workers(self) -> list[WorkerRow]:
-        """Every worker that is at work, or was a moment ago."""
+        """Every worker that is at work; one of another machine that died is among them for some seconds."""
+        return [row for row in self._known_workers() if not is_gone(row)]
+
+    def _known_workers(self) -> list[WorkerRow]:
         with self._archive.database.read() as connection:
             return workers.present(connection)
 
@@ -141,10 +150,12 @@ class Jobs:
         """End these jobs; those that this ended. What they have stored stays. One being worked at stops after the
         window in hand. Raises `NotFound`."""
         with self._archive.database.write() as connection:
-            for job_id in job_ids:
-                jobs.get(connection, job_id)
+            jobs.must_exist(connection, job_ids)
             ended = jobs.cancel_all(connection, job_ids)
-        self.runs.cancel([f"job:{job.id}:{job.run}" for job in ended])
+        try:
+            self.runs.cancel([f"job:{job.id}:{job.run}" for job in ended])
+        except StorageFailed as error:  # whoever takes one of these runs sees that its job has ended
+            logger.warning("The jobs have ended, and still stand in the queue: %s", error)
         return ended
 
     def retry(self, *job_ids: int) -> list[Job]:
@@ -155,9 +166,12 @@ class Jobs:
             for job_id in job_ids:
                 job = jobs.get(connection, job_id)
                 if job.state not in (JobState.FAILED, JobState.CANCELLED):
-                    raise Conflict(reason=f"Job {job_id} has not failed: it is {job.state}")
+                    why = (
+                        "it is done" if job.state.ended else "it has not ended; cancel it first to begin again at once"
+                    )
+                    raise Conflict(reason=f"Job {job_id} has not failed: {why}")
                 reopened += [again] if (again := jobs.reopen(connection, job)) else []
-        self.queue(reopened)
+        self._queue_if_possible(reopened)
         return reopened
 
     def wait(self, job_ids: Iterable[int], timeout: float | None = None) -> list[Job]:
@@ -179,7 +193,7 @@ class Jobs:
         """The same jobs with where their runs are and how much is done of them."""
         going = [job for job in found if not job.state.ended]
         states = self.runs.states([f"job:{job.id}:{job.run}" for job in going]) if going else {}
-        names = {str(worker.id): f"{worker.name}@{worker.host}" for worker in self.workers()} if going else {}
+        names = {str(worker.id): f"{worker.name}@{worker.host}" for worker in self._known_workers()} if going else {}
         return [self._tell(job, states.get(f"job:{job.id}:{job.run}"), names) for job in found]
 
     def _tell(self, job: Job, run: RunState | None, names: Mapping[str, str]) -> Job:

@@ -48,7 +48,7 @@ class Carer:
 
     def look(self) -> None:
         """Take over from workers that are dead by now, and sweep when it is time."""
-        for row in self.watch.dead([row for row in self.board.workers() if row.id != self.worker_id]):
+        for row in self.watch.dead([row for row in _present(self.archive) if row.id != self.worker_id]):
             self._take_over(row)
         now = time.monotonic()
         if now - self._swept_all >= SWEEP_ALL_SECONDS:
@@ -115,11 +115,17 @@ def sweep(archive: Archive, board: Jobs, *, recent: bool = False) -> int:
 def _take_from_nobody(archive: Archive, board: Jobs, holders: set[str]) -> None:
     """Put back what is in the hands of those that are no workers any more. Who holds a run was a worker before, so the
     look at who is one comes later; and while it lasts nobody else takes over."""
-    if holders <= {str(row.id) for row in board.workers()}:
+    if holders <= {str(row.id) for row in _present(archive)}:
         return
     with archive.database.write(locks.WORKERS) as connection:
         for gone in holders - {str(row.id) for row in workers.present(connection)}:
             board.runs.hand_back(board.runs.held_by(gone))
+
+
+def _present(archive: Archive) -> list[WorkerRow]:
+    """Every worker on the books, dead or alive."""
+    with archive.database.read() as connection:
+        return workers.present(connection)
 
 
 def _unfinished(archive: Archive, recent: bool) -> Iterator[list[Job]]:
@@ -135,6 +141,8 @@ def _unfinished(archive: Archive, recent: bool) -> Iterator[list[Job]]:
 
 def _anew(archive: Archive, page: list[Job], ended: list[RunState]) -> list[Job]:
     """Jobs whose present run ended without a trace in the catalogue get a new run."""
+    if not ended:
+        return []
     numbers = {run.job_id for run in ended}
     with archive.database.write() as connection:
         return [moved for job in page if job.id in numbers if (moved := jobs.run_anew(connection, job))]

@@ -102,10 +102,14 @@ class Engine:
         from dbos._dbos import _get_dbos_instance
 
         database: Any = _get_dbos_instance()._sys_db
-        stored, claim = database.get_queue, database.start_queued_workflows
+        database.get_queue = self._with_our_concurrency(database.get_queue)
+        database.start_queued_workflows = self._noting(database.start_queued_workflows)
+
+    def _with_our_concurrency(self, stored: Callable[..., Any]) -> Callable[..., Any]:
+        """The engine's reading of a queue's limits: now and then, and with ours."""
         known: dict[str, tuple[float, Any]] = {}
 
-        def with_our_concurrency(name: str, **options: Any) -> Any:
+        def get_queue(name: str, **options: Any) -> Any:
             now = time.monotonic()
             if name not in known or now >= known[name][0]:
                 known[name] = now + KNOWN_SECONDS, stored(name, **options)
@@ -115,7 +119,12 @@ class Engine:
                 queue._polling_interval_sec = self._pause(name)
             return queue
 
-        def noting(queue: Any, *given: Any, **options: Any) -> Any:
+        return get_queue
+
+    def _noting(self, claim: Callable[..., Any]) -> Callable[..., Any]:
+        """The engine's look at a queue: not while it is taken to be empty, and noting what it found."""
+
+        def start_queued_workflows(queue: Any, *given: Any, **options: Any) -> Any:
             now = time.monotonic()
             if now < self._empty_until.get(queue.name, 0.0):
                 return [], None
@@ -131,7 +140,7 @@ class Engine:
                 self._empty_until[queue.name] = now + EMPTY_SECONDS
             return claimed
 
-        database.get_queue, database.start_queued_workflows = with_our_concurrency, noting
+        return start_queued_workflows
 
     def _pause(self, queue: str) -> float:
         busy = time.monotonic() - self._claimed.get(queue, float("-inf")) < STILL_BUSY_SECONDS

@@ -19,6 +19,7 @@ from sqlalchemy import URL, Engine, create_engine, event
 
 from audio_storage_system.database import Database
 from audio_storage_system.database.engine import reopen_after_fork
+from audio_storage_system.errors import ArchiveDamaged, QueueDamaged
 from audio_storage_system.pipeline import batches
 from audio_storage_system.records import Job, JobState
 
@@ -170,14 +171,22 @@ class Runs:
                 engine.dispose()
                 self._opened = None
 
+    @property
+    def _in_a_file(self) -> bool:
+        return self._database.dialect.name == "sqlite"
+
     @contextmanager
     def _open(self) -> Iterator[tuple[Engine, DBOSClient]]:
         """The engine's database and its client; what either says is raised as an error of ours."""
-        with self._database.translated():
-            with self._lock:
-                if self._opened is None:
-                    self._opened = self._connect()
-            yield self._opened
+        file = str(self._home / FILE) if self._in_a_file else None
+        try:
+            with self._database.translated(place=file):
+                with self._lock:
+                    if self._opened is None:
+                        self._opened = self._connect()
+                yield self._opened
+        except ArchiveDamaged as error:
+            raise QueueDamaged(**error.details) from error
 
     def _connect(self) -> tuple[Engine, DBOSClient]:
         from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer  # slow to import
@@ -194,11 +203,11 @@ class Runs:
         return engine, client
 
     def _engine(self) -> Engine:
-        if self._database.dialect.name != "sqlite":
-            engine = self._database.dialect.create()
-        else:
+        if self._in_a_file:
             engine = create_engine(URL.create("sqlite", database=str(self._home / FILE)))
             event.listen(engine, "connect", _prepare)
+        else:
+            engine = self._database.dialect.create()
         reopen_after_fork(engine)
         return engine
 

@@ -10,7 +10,8 @@ from audio_storage_system.catalogue import transcripts
 from audio_storage_system.catalogue.jobs import ADD, EMBED, REEMBED, TRANSCRIBE
 from audio_storage_system.database.tables import transcripts as transcript_table
 from audio_storage_system.embedders import is_remote as embeds_remotely
-from audio_storage_system.records import EmbeddingKind, Job
+from audio_storage_system.pipeline import Task
+from audio_storage_system.records import EmbeddingKind, Job, Transcript
 from audio_storage_system.transcribers import is_remote as transcribes_remotely
 
 # Called while a step is at work, whenever something of it was kept; it raises to end the step there.
@@ -59,12 +60,11 @@ def perform(archive: Archive, job: Job, tick: Tick) -> None:
 
 def _transcribe(archive: Archive, job: Job, tick: Tick) -> None:
     audio_id = _audio_id(job)
-    if _is_transcribed(archive, job):
-        return
+    said = processing.said_in(archive, audio_id)
+    followed = said is not None and said.active
     given: dict[str, Any] = {name: value for name, value in job.options.items() if name in _OF_TASK}
     if job.kind != ADD:  # a stand-in's version is none where there is one
-        said = processing.said_in(archive, audio_id)
-        given["allow_fallback"] = said is None or not said.active
+        given["allow_fallback"] = not followed
     begun: list[float] = []  # at how many seconds this run began: progress is told of what is only read, too
 
     def progress(seconds: float, total: float) -> None:
@@ -73,27 +73,28 @@ def _transcribe(archive: Archive, job: Job, tick: Tick) -> None:
         tick(kept=seconds > begun[0])
 
     task = processing.task_of(archive, progress=progress, **given)
-    processing.transcribe(archive, audio_id, task)
+    if not (followed if job.kind == ADD else _is_made(archive, job, task)):
+        processing.transcribe(archive, audio_id, task)
 
 
 _OF_TASK = ("whisper_model", "language", "prompt", "activate")
 
 
-def _is_transcribed(archive: Archive, job: Job) -> bool:
-    """Whether a run before came to the end: for a new file, when it has an active version; for a new version, when one
-    was made since the job was given."""
-    if job.kind == ADD:
-        said = processing.said_in(archive, _audio_id(job))
-        return said is not None and said.active
+def _is_made(archive: Archive, job: Job, task: Task) -> bool:
+    """Whether a run before made the new version: there is one like it since the job was given."""
     made_since = (
         transcript_table.c.audio_file_id == job.audio_id,
         transcript_table.c.id > int(job.options[AFTER]),
-        transcript_table.c.whisper_model == job.options.get("whisper_model", archive.settings.transcriber),
+        transcript_table.c.whisper_model == task.asked,
     )
     with archive.database.read() as connection:
-        return any(
-            made.outcome and made.outcome.succeeded for made in transcripts.select_where(connection, *made_since)
-        )
+        made = transcripts.select_where(connection, *made_since)
+    return any(version.outcome and version.outcome.succeeded and _is_as_asked(version, task) for version in made)
+
+
+def _is_as_asked(version: Transcript, task: Task) -> bool:
+    asked = {"language": task.language, "prompt": task.prompt}
+    return all(version.parameters.get(name, value) == value for name, value in asked.items())
 
 
 def _embed(archive: Archive, job: Job, tick: Tick) -> None:

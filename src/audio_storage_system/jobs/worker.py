@@ -115,7 +115,7 @@ class Worker:
         def watch() -> None:
             while not stop.wait(0.1) and not done.is_set():
                 try:
-                    if self._looked.is_set() and not self._board.counts()["unfinished"]:
+                    if self._looked.is_set() and self._board.is_idle():
                         stop.set()
                 except StorageFailed as error:
                     logger.warning("Whether there is something left to do cannot be known now: %s", error)
@@ -211,6 +211,9 @@ class Worker:
             if self._stopping.is_set():
                 raise Leaving
             return self._performed(job_id, number)
+        except Exception as error:  # what the archive refuses for good: the engine is to keep none of its words
+            logger.warning("Job %d stops here, until a sweep finds it: %s", job_id, told(error)[1])
+            return told(error)[0]
         finally:
             with self._lock:
                 self._working -= 1

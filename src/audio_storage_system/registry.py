@@ -11,6 +11,7 @@ import importlib
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -59,4 +60,10 @@ class Registry:
         raise UnknownSpec(kind=self.kind, spec=spec, known=", ".join(self.schemes()))
 
     def _entry_points(self) -> Any:
-        return entry_points(group=f"audio_storage_system.{self.family}")
+        return _installed(f"audio_storage_system.{self.family}")
+
+
+@cache
+def _installed(group: str) -> Any:
+    """What other packages bring, looked up once in a process: it means reading a file of every package there is."""
+    return entry_points(group=group)

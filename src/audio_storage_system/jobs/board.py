@@ -18,12 +18,14 @@ from audio_storage_system.errors import Conflict, InvalidInput, StorageFailed
 from audio_storage_system.jobs import steps
 from audio_storage_system.jobs.presence import is_gone
 from audio_storage_system.jobs.runs import Run, Runs, RunState
+from audio_storage_system.pipeline import batches
 from audio_storage_system.records import Job, JobState, Priority
 
 logger = logging.getLogger(__name__)
 
 ENDS = tuple(state for state in JobState if state.ended)
 POLL_SECONDS = 0.2
+REOPENED_AT_ONCE = 500  # in one transaction, for which other writers wait
 
 
 class Jobs:
@@ -161,16 +163,12 @@ class Jobs:
     def retry(self, *job_ids: int) -> list[Job]:
         """Let jobs that failed or were cancelled go on at the step where they ended. Raises `NotFound`, and `Conflict`
         for one that did neither."""
-        reopened = []
-        with self._archive.database.write() as connection:
-            for job_id in job_ids:
-                job = jobs.get(connection, job_id)
-                if job.state not in (JobState.FAILED, JobState.CANCELLED):
-                    why = (
-                        "it is done" if job.state.ended else "it has not ended; cancel it first to begin again at once"
-                    )
-                    raise Conflict(reason=f"Job {job_id} has not failed: {why}")
-                reopened += [again] if (again := jobs.reopen(connection, job)) else []
+        with self._archive.database.read() as connection:
+            ended = [_reopenable(jobs.get(connection, job_id)) for job_id in job_ids]
+        reopened: list[Job] = []
+        for batch in batches(iter(ended), REOPENED_AT_ONCE):
+            with self._archive.database.write() as connection:
+                reopened += [again for job in batch if (again := jobs.reopen(connection, job))]
         self._queue_if_possible(reopened)
         return reopened
 
@@ -213,6 +211,13 @@ class Jobs:
             if not recordings.exists(connection, job.audio_id):
                 return None, None
             return transcripts.heard_until(connection, job.audio_id), recordings.duration_of(connection, job.audio_id)
+
+
+def _reopenable(job: Job) -> Job:
+    if job.state in (JobState.FAILED, JobState.CANCELLED):
+        return job
+    why = "it is done" if job.state.ended else "it has not ended; cancel it first to begin again at once"
+    raise Conflict(reason=f"Job {job.id} has not failed: {why}")
 
 
 def priority_of(value: Priority | str) -> Priority:

@@ -211,10 +211,11 @@ def test_who_submits_may_die_and_submit_again(point: str, small: Scene, files: l
     assert small.heard() == sum(SIZES[:2])
 
 
-def test_what_was_acknowledged_is_done_without_submitting_again(small: Scene, files: list[Path]) -> None:
-    """Its job is in the catalogue; that it is not queued yet is found."""
+@pytest.mark.parametrize("point", ["stored", "given"])
+def test_what_was_stored_is_done_without_submitting_again(point: str, small: Scene, files: list[Path]) -> None:
+    """Its job came into the catalogue with it; that it is not queued yet is found."""
     paths = tuple(str(path) for path in files[:2])
-    assert ended(small.start(submit=paths, die_at=("given", 2))) == KILLED
+    assert ended(small.start(submit=paths, die_at=(point, 2))) == KILLED
     small.finish()
     small.check([path.name for path in files[:2]])
 

@@ -223,11 +223,12 @@ class AudioStorageSystem(Reading, Embedding):
             "language": task.language,
             "embed": None if generate_embeddings else False,
         }
-        level = priority_of(priority)
-        stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate)
-        whose = None if metadata is None or "user_id" not in metadata else str(metadata["user_id"])
         options = {name: value for name, value in given.items() if value is not None}
-        [job] = self.jobs.submit("add", [stored.audio_id], options, priority=level, share=whose)
+        whose = None if metadata is None or "user_id" not in metadata else str(metadata["user_id"])
+        order: dict[str, Any] = {"priority": priority_of(priority), "share": whose}
+        entry = self._jobs.entry("add", options, **order)
+        stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate, entry)
+        [job] = self._jobs.submit("add", [stored.audio_id], options, **order)
         return replace(job, duplicate=stored.duplicate)
 
     def retranscribe(

@@ -51,6 +51,7 @@ def store(
     values: Metadata | None,
     recorded_at: datetime | None,
     on_duplicate: OnDuplicate,
+    entered: pipeline.Entered = lambda connection, audio_id: None,
 ) -> pipeline.Stored:
     """Store a file's bytes; see `pipeline.store`. After a file that was stored already, the next one is likely so too
     (a run that is taken up again), and is looked for first."""
@@ -64,6 +65,7 @@ def store(
         on_duplicate=on_duplicate,
         max_bytes=archive.settings.max_file_bytes,
         look_first=archive.streak.duplicates,
+        entered=entered,
     )
     archive.streak.duplicates = stored.duplicate
     sidecars.refresh(archive, stored.audio_id)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, Connection
 
 from audio_storage_system.archive import Archive
 from audio_storage_system.catalogue import jobs, locks, recordings, transcripts, workers
@@ -35,6 +35,19 @@ class Jobs:
         self._archive = archive
         self.runs = Runs(archive.database, archive.home)
 
+    def entry(
+        self, kind: str, options: Mapping[str, Any], *, priority: Priority, share: str | None = None
+    ) -> Callable[[Connection, int], None]:
+        """Enters a job for a recording in the transaction that enters the recording itself, so that neither is ever
+        there without the other. `submit` then finds it, and queues it."""
+        whose = share or str(self._archive.owner_id)
+
+        def enter(connection: Connection, audio_id: int) -> None:
+            step = steps.first_of(kind)
+            jobs.add(connection, kind, [audio_id], step=step, options=options, priority=priority, share=whose)
+
+        return enter
+
     def submit(
         self,
         kind: str,
@@ -60,8 +73,8 @@ class Jobs:
             }
             fresh = [audio_id for audio_id in audio_ids if audio_id not in given]
             made = jobs.add(connection, kind, fresh, step=step, options=options, priority=level, share=whose)
-        self._queue_if_possible(made)
         given |= dict(zip(fresh, made, strict=True))
+        self._queue_if_possible([job for job in given.values() if not job.state.ended])  # what is queued stays so
         return [given[audio_id] for audio_id in audio_ids]
 
     def submit_again(

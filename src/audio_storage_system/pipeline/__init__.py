@@ -9,6 +9,7 @@ from audio_storage_system.pipeline.importing import ImportedVersion, import_vers
 from audio_storage_system.pipeline.sources import Source, as_model_input, as_waveform
 from audio_storage_system.pipeline.storing import (
     BLOB_PREFIX,
+    Entered,
     OnDuplicate,
     Stored,
     adopt_orphans,
@@ -25,6 +26,7 @@ __all__ = [
     "Comparison",
     "Decision",
     "Engines",
+    "Entered",
     "ImportedVersion",
     "Made",
     "OnDuplicate",

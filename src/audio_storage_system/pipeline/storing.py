@@ -6,7 +6,7 @@ import hashlib
 import logging
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from audio_storage_system.records import AudioInfo, Metadata
 logger = logging.getLogger(__name__)
 
 OnDuplicate = Literal["keep", "update", "error"]
+Entered = Callable[[Connection, int], None]
 BLOB_PREFIX = "audio_files"
 HASHED_AT_ONCE = 1 << 18
 
@@ -50,6 +51,7 @@ def store(
     on_duplicate: OnDuplicate = "keep",
     max_bytes: int,
     look_first: bool = False,
+    entered: Entered = lambda connection, audio_id: None,
 ) -> Stored:
     """Store a file's bytes unchanged and enter it in the catalogue; durable when it returns.
 
@@ -57,6 +59,7 @@ def store(
     `recorded_at`, else now. Bytes that the owner has already stored are not stored again: missing metadata keys are
     added, others left (`keep`), replaced (`update`), or the call refused (`error`). With `look_first` the bytes are
     looked up before anything is probed or copied: cheaper for a file that is stored already, dearer for another.
+    `entered` is called in the transaction that enters a new recording, and may enter what belongs to it.
 
     Raises `NotAudio`, `TooLarge`, `InvalidMetadata`, `DuplicateRecording`, `StorageFailed`; after any of them nothing
     is half-stored.
@@ -67,7 +70,7 @@ def store(
         known = _known(database, file, owner_id) if look_first else None
         if known is not None and _merge(database, known, name, values, on_duplicate):
             return Stored(known, duplicate=True)
-        new = _New(owner_id, name, probe(file, name=name), values, recorded_at)
+        new = _New(owner_id, name, probe(file, name=name), values, recorded_at, entered)
         while (stored := _store_once(database, blobs, file, new)) is None or not (
             not stored.duplicate or _merge(database, stored.audio_id, name, values, on_duplicate)
         ):
@@ -121,6 +124,7 @@ class _New:
     info: AudioInfo
     values: Metadata
     recorded_at: datetime | None
+    entered: Entered = lambda connection, audio_id: None
 
     @property
     def moment(self) -> datetime:
@@ -174,7 +178,9 @@ def _enter(database: Database, blobs: BlobStore, staged: StagedBlob, key: str, n
             return Stored(known, duplicate=True)
         if not blobs.has(key):
             return None
-        return Stored(_insert(connection, staged, key, new), duplicate=False)
+        audio_id = _insert(connection, staged, key, new)
+        new.entered(connection, audio_id)
+        return Stored(audio_id, duplicate=False)
 
 
 def _withdraw_unless_used(database: Database, blobs: BlobStore, key: str) -> None:

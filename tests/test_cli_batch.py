@@ -126,7 +126,7 @@ def test_metadata_is_still_merged_when_files_are_looked_for_first(run: Command, 
 @posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_add_is_taken_up_where_it_was(folder: Path, archive: Path, number: int) -> None:
-    make(folder, *(f"{name:03}.wav" for name in range(120)))
+    make(folder, *(f"{name:03}.wav" for name in range(600)))
     words = ("add", folder, "--no-transcribe", "--archive", archive)
     process = start(*words)
     deadline = time.monotonic() + 60
@@ -144,7 +144,7 @@ def test_a_stopped_add_is_taken_up_where_it_was(folder: Path, archive: Path, num
     assert again.returncode == 0, err
     with AudioStorageSystem(archive, create=False) as storage:
         recordings = storage.list_recordings()
-    assert len({item.file_hash for item in recordings}) == len(recordings) == 120
+    assert len({item.file_hash for item in recordings}) == len(recordings) == 600
     assert sorted(item.original_name for item in recordings)[0] == "000.wav"
     assert "stored before" in out
 

@@ -10,9 +10,20 @@ import pytest
 
 from audio_storage_system.testing.scripted import ScriptedTranscriber
 from audio_storage_system.transcribers import Window
-from test_cli_commands import Command, home, note, run  # noqa: F401 - fixtures
+from batch import Command, commands
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command on the test's archive."""
+    return commands(home, monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -26,7 +37,7 @@ def folder(tmp_path: Path, demo: Path) -> Path:
     return folder
 
 
-def test_files_are_stored_now_and_done_by_a_worker(run: Command, folder: Path) -> None:  # noqa: F811
+def test_files_are_stored_now_and_done_by_a_worker(run: Command, folder: Path) -> None:
     added = run("add", folder, "--background", "--jobs", 1, "--json")
     assert added.code == 0
     assert [(one["audio_id"], one["job_id"], one["outcome"]) for one in added.data["added"]] == [
@@ -48,7 +59,7 @@ def test_files_are_stored_now_and_done_by_a_worker(run: Command, folder: Path) -
 
 
 def test_what_went_wrong_is_told_and_tried_again(
-    run: Command,  # noqa: F811
+    run: Command,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -69,7 +80,7 @@ def test_what_went_wrong_is_told_and_tried_again(
     assert run("jobs", "follow", 1).code == 0
 
 
-def test_jobs_are_cancelled(run: Command, folder: Path) -> None:  # noqa: F811
+def test_jobs_are_cancelled(run: Command, folder: Path) -> None:
     run("add", folder, "--background", "--priority", "low")
     assert "Cancelled job 2. Recording 2 stays stored." in run("jobs", "cancel", 2).out
     assert "2 jobs cancelled" in run("jobs", "cancel", "--all").out
@@ -77,7 +88,7 @@ def test_jobs_are_cancelled(run: Command, folder: Path) -> None:  # noqa: F811
     assert [r["transcript"] for r in run("list", "--json").data["recordings"]] == [None] * 3
 
 
-def test_wrong_use_is_refused_with_what_to_do(run: Command, folder: Path) -> None:  # noqa: F811
+def test_wrong_use_is_refused_with_what_to_do(run: Command, folder: Path) -> None:
     assert run("add", folder, "--background", "--no-transcribe").code == 2
     assert run("add", folder, "--priority", "high").code == 2
     assert run("jobs", "list").code == 9  # there is no archive yet
@@ -88,7 +99,7 @@ def test_wrong_use_is_refused_with_what_to_do(run: Command, folder: Path) -> Non
     assert run("jobs", "retry", 1).code == 5
 
 
-def test_new_versions_and_vectors_in_the_background(run: Command, folder: Path) -> None:  # noqa: F811
+def test_new_versions_and_vectors_in_the_background(run: Command, folder: Path) -> None:
     run("add", folder)
     queued = run("retranscribe", "--where", "audio_id>1", "--model", "scripted:again", "--background", "--json").data
     assert [job["audio_id"] for job in queued["queued"]] == [3, 2]
@@ -102,14 +113,14 @@ def test_new_versions_and_vectors_in_the_background(run: Command, folder: Path) 
     assert run("jobs", "list", "--json").data["counts"]["done"] == 3
 
 
-def test_watching_a_folder_stores_and_leaves_the_rest_to_workers(run: Command, folder: Path) -> None:  # noqa: F811
+def test_watching_a_folder_stores_and_leaves_the_rest_to_workers(run: Command, folder: Path) -> None:
     for path in folder.iterdir():
         os.utime(path, (1, 1))
     assert run("watch", folder, "--once", "--settle", 0, "--background").code == 0
     assert run("jobs", "list", "--json").data["counts"]["unfinished"] == 3
 
 
-def test_a_job_of_the_whole_archive_names_no_recording(run: Command, folder: Path) -> None:  # noqa: F811
+def test_a_job_of_the_whole_archive_names_no_recording(run: Command, folder: Path) -> None:
     run("add", folder)
     run("reembed", "--background")
     assert run("jobs", "cancel", 1).out == "Cancelled job 1.\n1 job cancelled\n"
@@ -117,11 +128,11 @@ def test_a_job_of_the_whole_archive_names_no_recording(run: Command, folder: Pat
     assert "Job 1: done" in run("worker", "--until-done").err
 
 
-def test_who_adds_for_workers_is_told_that_there_is_none(run: Command, folder: Path) -> None:  # noqa: F811
+def test_who_adds_for_workers_is_told_that_there_is_none(run: Command, folder: Path) -> None:
     assert "start one with: audio-storage worker" in run("add", folder, "--background").err
 
 
-def test_a_damaged_queue_is_named_and_can_be_deleted(run: Command, home: Path, folder: Path) -> None:  # noqa: F811
+def test_a_damaged_queue_is_named_and_can_be_deleted(run: Command, home: Path, folder: Path) -> None:
     run("add", folder / "call0.flac", "--background")
     for file in home.glob("jobs.db*"):
         file.unlink()

@@ -58,6 +58,12 @@ def commands(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return call
 
 
+@pytest.fixture
+def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command on the archive in the test's `home`."""
+    return commands(home, monkeypatch, capsys)
+
+
 def recording(number: int, seconds: float = 1.0) -> bytes:
     """A WAV file like no other."""
     return wav(np.asarray(noise(seconds, 8000, seed=number)), 8000)

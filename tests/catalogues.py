@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from audio_storage_system import AudioStorageSystem
 from audio_storage_system.database import Database
 from audio_storage_system.database.migrations import migrate
 from postgres_server import Server
@@ -91,3 +92,10 @@ def home(catalogues: Catalogues, tmp_path: Path) -> Iterator[Path]:
     """A folder for an archive on either catalogue."""
     with catalogues.at(tmp_path / "archive") as home:
         yield home
+
+
+@pytest.fixture
+def storage(home: Path) -> Iterator[AudioStorageSystem]:
+    """An archive on either catalogue, whose engine is the scripted one where a test uses that."""
+    with AudioStorageSystem(home, transcriber="scripted") as opened:
+        yield opened

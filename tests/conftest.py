@@ -16,7 +16,7 @@ from audio_storage_system.testing import scripted
 from audio_storage_system.transcribers import TRANSCRIBERS
 from servers import faulty, gcs
 
-pytest_plugins = ["postgres_server", "catalogues"]
+pytest_plugins = ["postgres_server", "catalogues", "batch"]
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +43,18 @@ def test_data() -> Path:
 def demo() -> Path:
     """The folder of the recordings that come with the package: speech that is there on every machine."""
     return Path(audio_storage_system.__file__).parent / "demo"
+
+
+@pytest.fixture
+def call(demo: Path) -> Path:
+    """One of them: two people on the telephone."""
+    return demo / "call.flac"
+
+
+@pytest.fixture
+def note(demo: Path) -> Path:
+    """Another one: somebody talking to himself."""
+    return demo / "voice_note.flac"
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -34,17 +33,6 @@ from catalogues import database_url, plain_sql
 from sounds import concatenated
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
-
-
-@pytest.fixture
-def storage(home: Path) -> Iterator[AudioStorageSystem]:
-    with AudioStorageSystem(home, transcriber="scripted") as opened:
-        yield opened
-
-
-@pytest.fixture
-def call(demo: Path) -> Path:
-    return demo / "call.flac"
 
 
 def rows(storage: AudioStorageSystem, query: str, *values: object) -> list[tuple[object, ...]]:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,17 +29,6 @@ from audio_storage_system.errors import (
 from catalogues import database_url, plain_sql
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
-
-
-@pytest.fixture
-def storage(home: Path) -> Iterator[AudioStorageSystem]:
-    with AudioStorageSystem(home, transcriber="scripted") as opened:
-        yield opened
-
-
-@pytest.fixture
-def call(demo: Path) -> Path:
-    return demo / "call.flac"
 
 
 def rows(storage: AudioStorageSystem, query: str, *values: object) -> list[tuple[object, ...]]:

@@ -12,7 +12,7 @@ import pytest
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.errors import StorageFull
 from audio_storage_system.testing.scripted import ScriptedTranscriber
-from batch import Command, commands
+from batch import Command
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 
@@ -20,17 +20,6 @@ pytestmark = pytest.mark.usefixtures("scripted_engine")
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     return tmp_path / "archive"
-
-
-@pytest.fixture
-def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command on the test's archive."""
-    return commands(home, monkeypatch, capsys)
-
-
-@pytest.fixture
-def note(demo: Path) -> Path:
-    return demo / "voice_note.flac"
 
 
 # add

@@ -12,7 +12,7 @@ from audio_storage_system import AudioStorageSystem
 from audio_storage_system.audio.spool import SpoolWriter
 from audio_storage_system.cli.record import bar
 from audio_storage_system.errors import EngineUnavailable
-from batch import Command, commands
+from batch import Command
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 
@@ -20,17 +20,6 @@ pytestmark = pytest.mark.usefixtures("scripted_engine")
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     return tmp_path / "archive"
-
-
-@pytest.fixture
-def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command on the test's archive."""
-    return commands(home, monkeypatch, capsys)
-
-
-@pytest.fixture
-def note(demo: Path) -> Path:
-    return demo / "voice_note.flac"
 
 
 def test_an_archive_that_is_not_there_is_said_and_not_made(run: Command, home: Path) -> None:

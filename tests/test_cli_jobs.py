@@ -10,7 +10,7 @@ import pytest
 
 from audio_storage_system.testing.scripted import ScriptedTranscriber
 from audio_storage_system.transcribers import Window
-from batch import Command, commands
+from batch import Command
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 
@@ -18,12 +18,6 @@ pytestmark = pytest.mark.usefixtures("scripted_engine")
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     return tmp_path / "archive"
-
-
-@pytest.fixture
-def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command on the test's archive."""
-    return commands(home, monkeypatch, capsys)
 
 
 @pytest.fixture

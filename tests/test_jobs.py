@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +20,6 @@ from catalogues import database_url, plain_sql
 from sounds import concatenated, noise, wav
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
-
-
-@pytest.fixture
-def storage(home: Path) -> Iterator[AudioStorageSystem]:
-    with AudioStorageSystem(home, transcriber="scripted") as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -45,12 +45,6 @@ def home(postgres_server: Server, postgres_template: str, tmp_path: Path) -> Ite
         yield home
 
 
-@pytest.fixture
-def storage(home: Path) -> Iterator[AudioStorageSystem]:
-    with AudioStorageSystem(home, transcriber="scripted") as opened:
-        yield opened
-
-
 @contextmanager
 def client(home: Path) -> Iterator[AudioStorageSystem]:
     """Another process, as far as the database can tell."""
@@ -437,7 +431,11 @@ def test_a_threshold_that_is_none_of_these_is_refused(home: Path) -> None:
         AudioStorageSystem(home, database_url=f"{database_url(home)}?prepare_threshold=often")
 
 
-def test_several_may_find_no_archive_and_make_it_at_once(postgres_url: str, home: Path) -> None:
+def test_several_may_find_no_archive_and_make_it_at_once(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUDIO_STORAGE_HOME", str(tmp_path / "here"))
+
     def open_it(_: int) -> str:
         with AudioStorageSystem(postgres_url) as storage:
             return str(storage.stats()["archive_id"])

@@ -44,11 +44,6 @@ def storage(tmp_path: Path) -> Iterator[AudioStorageSystem]:
         yield opened
 
 
-@pytest.fixture
-def call(demo: Path) -> Path:
-    return demo / "call.flac"
-
-
 def sql(storage: AudioStorageSystem, statement: str) -> list[tuple[object, ...]]:
     with closing(sqlite3.connect(storage.home / "audio_storage.db")) as connection:
         rows = connection.execute(statement).fetchall()

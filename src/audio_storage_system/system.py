@@ -28,7 +28,7 @@ from audio_storage_system.catalogue import locks, metadata, recordings, transcri
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import NotFound
 from audio_storage_system.facade import Embedding, Place, Reading
-from audio_storage_system.jobs import JobEvent, Jobs, Worker, concurrency_of, priority_of
+from audio_storage_system.jobs import JobEvent, Jobs, Worker, concurrency_of
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.pipeline import Made, OnDuplicate, Rule
 from audio_storage_system.records import Added, Job, Metadata, Priority
@@ -225,7 +225,7 @@ class AudioStorageSystem(Reading, Embedding):
         }
         options = {name: value for name, value in given.items() if value is not None}
         whose = None if metadata is None or "user_id" not in metadata else str(metadata["user_id"])
-        order: dict[str, Any] = {"priority": priority_of(priority), "share": whose}
+        order: dict[str, Any] = {"priority": priority, "share": whose}
         entry = self._jobs.entry("add", options, **order)
         stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate, entry)
         [job] = self._jobs.submit("add", [stored.audio_id], options, **order)

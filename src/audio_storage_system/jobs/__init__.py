@@ -1,7 +1,7 @@
 """Background jobs: given to a board, queued as runs, done by workers in steps."""
 
-from audio_storage_system.jobs.board import Jobs, priority_of
+from audio_storage_system.jobs.board import Jobs
 from audio_storage_system.jobs.concurrency import concurrency_of
 from audio_storage_system.jobs.worker import JobEvent, Worker
 
-__all__ = ["JobEvent", "Jobs", "Worker", "concurrency_of", "priority_of"]
+__all__ = ["JobEvent", "Jobs", "Worker", "concurrency_of"]

@@ -17,7 +17,7 @@ from audio_storage_system.database.tables import jobs as table
 from audio_storage_system.errors import Conflict, InvalidInput, StorageFailed
 from audio_storage_system.jobs import steps
 from audio_storage_system.jobs.presence import is_gone
-from audio_storage_system.jobs.runs import Run, Runs, RunState
+from audio_storage_system.jobs.runs import Run, Runs, RunState, id_of
 from audio_storage_system.pipeline import batches
 from audio_storage_system.records import Job, JobState, Priority
 
@@ -36,15 +36,14 @@ class Jobs:
         self.runs = Runs(archive.database, archive.home)
 
     def entry(
-        self, kind: str, options: Mapping[str, Any], *, priority: Priority, share: str | None = None
+        self, kind: str, options: Mapping[str, Any], *, priority: Priority | str, share: str | None = None
     ) -> Callable[[Connection, int], None]:
         """Enters a job for a recording in the transaction that enters the recording itself, so that neither is ever
         there without the other. `submit` then finds it, and queues it."""
-        whose = share or str(self._archive.owner_id)
+        order = self._order(kind, options, priority, share)
 
         def enter(connection: Connection, audio_id: int) -> None:
-            step = steps.first_of(kind)
-            jobs.add(connection, kind, [audio_id], step=step, options=options, priority=priority, share=whose)
+            jobs.add(connection, kind, [audio_id], **order)
 
         return enter
 
@@ -63,8 +62,7 @@ class Jobs:
         They are in the catalogue when this returns; should the process end before they are queued, the sweep of a
         worker queues them.
         """
-        level = priority_of(priority)
-        step, whose = steps.first_of(kind), share or str(self._archive.owner_id)
+        order = self._order(kind, options, priority, share)
         with self._archive.database.write() as connection:
             given = {
                 audio_id: job
@@ -72,7 +70,7 @@ class Jobs:
                 if _covers(job, options)
             }
             fresh = [audio_id for audio_id in audio_ids if audio_id not in given]
-            made = jobs.add(connection, kind, fresh, step=step, options=options, priority=level, share=whose)
+            made = jobs.add(connection, kind, fresh, **order)
         given |= dict(zip(fresh, made, strict=True))
         self._queue_if_possible([job for job in given.values() if not job.state.ended])  # what is queued stays so
         return [given[audio_id] for audio_id in audio_ids]
@@ -90,15 +88,26 @@ class Jobs:
     ) -> Job:
         """Give the job of embedding the archive anew; the one that waits for the same, if there is one."""
         options = {"embedder": embedder, "kind": kind, "drop_old": drop_old}
-        order: dict[str, Any] = {"step": steps.first_of(jobs.REEMBED), "options": options}
+        order = self._order(jobs.REEMBED, options, priority, None)
         with self._archive.database.write(locks.SPACES) as connection:
             for job in jobs.unfinished_of(connection, jobs.REEMBED):
                 if job.options == options:
                     return job
-            level, share = priority_of(priority), str(self._archive.owner_id)
-            [made] = jobs.add(connection, jobs.REEMBED, [None], **order, priority=level, share=share)
+            [made] = jobs.add(connection, jobs.REEMBED, [None], **order)
         self._queue_if_possible([made])
         return made
+
+    def _order(
+        self, kind: str, options: Mapping[str, Any], priority: Priority | str, share: str | None
+    ) -> dict[str, Any]:
+        """What `catalogue.jobs.add` is told of new jobs. Raises `InvalidInput` for a priority that does not exist."""
+        whose = share or str(self._archive.owner_id)
+        return {
+            "step": steps.first_of(kind),
+            "options": options,
+            "priority": priority_of(priority),
+            "share": whose,
+        }
 
     def _queue_if_possible(self, waiting: Sequence[Job]) -> None:
         """A job counts from when the catalogue has it: a worker queues what could not be queued here."""
@@ -168,7 +177,7 @@ class Jobs:
             jobs.must_exist(connection, job_ids)
             ended = jobs.cancel_all(connection, job_ids)
         try:
-            self.runs.cancel([f"job:{job.id}:{job.run}" for job in ended])
+            self.runs.cancel([id_of(job) for job in ended])
         except StorageFailed as error:  # whoever takes one of these runs sees that its job has ended
             logger.warning("The jobs have ended, and still stand in the queue: %s", error)
         return ended
@@ -203,9 +212,9 @@ class Jobs:
     def _told(self, found: list[Job]) -> list[Job]:
         """The same jobs with where their runs are and how much is done of them."""
         going = [job for job in found if not job.state.ended]
-        states = self.runs.states([f"job:{job.id}:{job.run}" for job in going]) if going else {}
+        states = self.runs.states([id_of(job) for job in going]) if going else {}
         names = {str(worker.id): f"{worker.name}@{worker.host}" for worker in self._known_workers()} if going else {}
-        return [self._tell(job, states.get(f"job:{job.id}:{job.run}"), names) for job in found]
+        return [self._tell(job, states.get(id_of(job)), names) for job in found]
 
     def _tell(self, job: Job, run: RunState | None, names: Mapping[str, str]) -> Job:
         if run is None or run.state is None:

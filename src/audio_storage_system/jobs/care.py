@@ -16,7 +16,7 @@ from audio_storage_system.catalogue.workers import WorkerRow
 from audio_storage_system.clock import utc_now
 from audio_storage_system.jobs.board import Jobs
 from audio_storage_system.jobs.presence import Watch
-from audio_storage_system.jobs.runs import RunState
+from audio_storage_system.jobs.runs import RunState, id_of
 from audio_storage_system.records import Job, JobState
 
 logger = logging.getLogger(__name__)
@@ -101,8 +101,8 @@ def sweep(archive: Archive, board: Jobs, *, recent: bool = False) -> int:
     """Queue what is unfinished and waits nowhere; how many jobs. `recent`: only those changed in the last minutes."""
     queued, holders = 0, set[str]()
     for page in _unfinished(archive, recent):
-        states = board.runs.states([f"job:{job.id}:{job.run}" for job in page])
-        lost = [job for job in page if f"job:{job.id}:{job.run}" not in states]
+        states = board.runs.states([id_of(job) for job in page])
+        lost = [job for job in page if id_of(job) not in states]
         ended = [run for run in states.values() if run.state is None]
         lost += _anew(archive, page, ended)
         board.queue(lost)

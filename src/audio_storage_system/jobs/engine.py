@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from audio_storage_system.jobs.runs import APPLICATION, FORMAT, UPKEEP, WORKFLOW, Runs, quiet
+from audio_storage_system.jobs.runs import APPLICATION, FORMAT, UPKEEP, WORKFLOW, Runs, quiet, run_id
 
 # Between two looks at a queue: while there is work, and after a while without.
 BUSY_SECONDS, IDLE_SECONDS = 0.01, 0.1
@@ -81,7 +81,7 @@ class Engine:
         """What the engine calls for each run; it takes no methods."""
 
         def run(job_id: int, number: int) -> str:
-            self._begun.add(name := f"job:{job_id}:{number}")
+            self._begun.add(name := run_id(job_id, number))
             try:
                 return self._perform(job_id, number)
             finally:

@@ -33,12 +33,23 @@ WORKFLOW = "run_of_job"
 UPKEEP = "upkeep"
 QUEUES = ("transcribe", "embed", "remote", "upkeep")
 FILE = "jobs.db"
+RUN = "job"  # what the ids of runs begin with
 # What a worker that has not said otherwise does: nothing at once, looking now and then.
 _QUEUE: Any = {"worker_concurrency": 0, "polling_interval_sec": 0.05}
 AT_ONCE = 1_000
 # Room between the priorities for the turns of everybody's jobs: the engine knows one number, up to 2**31.
 TURNS = 700_000_000
 STATES = {"ENQUEUED": JobState.WAITING, "DELAYED": JobState.DELAYED, "PENDING": JobState.RUNNING}
+
+
+def run_id(job_id: int, number: int) -> str:
+    """What the engine calls a run."""
+    return f"{RUN}:{job_id}:{number}"
+
+
+def id_of(job: Job) -> str:
+    """What the engine calls the present run of a job."""
+    return run_id(job.id, job.run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +68,7 @@ class Run:
 
     @property
     def id(self) -> str:
-        return f"job:{self.job_id}:{self.number}"
+        return run_id(self.job_id, self.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,7 @@ class RunState:
 
     @property
     def id(self) -> str:
-        return f"job:{self.job_id}:{self.number}"
+        return run_id(self.job_id, self.number)
 
 
 class Runs:
@@ -214,7 +225,7 @@ class Runs:
     def _list(self, **conditions: Any) -> list[RunState]:
         with self._open() as (_, client):
             found = client.list_workflows(**conditions, load_input=False, load_output=False)
-        return [_state(one) for one in found if one.workflow_id.startswith("job:")]  # others recur by themselves
+        return [_state(one) for one in found if one.workflow_id.startswith(f"{RUN}:")]  # others recur by themselves
 
 
 def _state(found: WorkflowStatus) -> RunState:

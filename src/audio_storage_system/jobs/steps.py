@@ -26,7 +26,6 @@ AFTER = "after"
 STEPS: Mapping[str, tuple[str, ...]] = {
     ADD: (TRANSCRIBE, EMBED),
     "retranscribe": (TRANSCRIBE, EMBED),
-    "embed": (EMBED,),
     REEMBED: (REEMBED,),
 }
 

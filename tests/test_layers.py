@@ -18,7 +18,7 @@ LAYERS = [
     {"model_pool"},
     {"database", "blobs", "audio", "formats"},
     {"catalogue", "vectors", "transcribers", "embedders", "diarizers", "enrichers"},
-    {"access", "passages", "marker", "settings", "spaces"},
+    {"access", "audit", "passages", "marker", "settings", "spaces"},
     {"pipeline", "search", "deletion"},
     {"archive"},
     {"diagnosis", "jobs", "live", "retention", "backup", "integrity", "transfer", "monitoring"},

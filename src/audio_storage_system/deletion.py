@@ -99,6 +99,9 @@ def _delete_rows(connection: Connection, audio_id: int) -> dict[str, int]:
         transcription_windows.c.transcript_id.in_(versions),
         transcripts.c.audio_file_id == audio_id,
         tables.metadata.c.audio_file_id == audio_id,
+        tables.metadata_history.c.audio_file_id == audio_id,
+        tables.grants.c.audio_file_id == audio_id,
+        tables.trash.c.audio_file_id == audio_id,
         tables.jobs.c.audio_file_id == audio_id,
         audio_files.c.id == audio_id,
     ]
@@ -110,6 +113,9 @@ def _delete_rows(connection: Connection, audio_id: int) -> dict[str, int]:
         transcription_windows,
         transcripts,
         tables.metadata,
+        tables.metadata_history,
+        tables.grants,
+        tables.trash,
         tables.jobs,
         audio_files,
     )

@@ -14,7 +14,12 @@
     │   ├── DuplicateRecording
     │   ├── ArchiveMismatch
     │   ├── VectorIndexMismatch
+    │   ├── UnderLegalHold
     │   └── NewerFormat
+    ├── Unauthorized           nobody says who asks
+    ├── Forbidden              who asks may not
+    ├── KeyMissing
+    ├── KeyRefused
     ├── Unavailable            something outside the archive is missing
     │   ├── MissingExtra
     │   ├── MissingExtension
@@ -35,6 +40,8 @@
         ├── StorageFull
         ├── ArchiveBusy
         ├── ArchiveDamaged
+        │   └── SealBroken
+        ├── BackupDamaged
         ├── DatabaseUnavailable
         └── DatabaseRefused
 
@@ -131,8 +138,36 @@ class VectorIndexMismatch(Conflict):
     of its own, or remove what is there."""
 
 
+class UnderLegalHold(Conflict):
+    """Recording {audio_id} is under the legal hold "{hold}" and stays until that is released."""
+
+
 class NewerFormat(Conflict):
     """The archive at {place} has format {found}; this version reads up to {known}. Upgrade audio-storage-system."""
+
+
+class Unauthorized(AudioStorageSystemError):
+    """The token is not accepted: {reason}."""
+
+    exit_code, http_status = 10, 401
+
+
+class Forbidden(AudioStorageSystemError):
+    """{principal} may not {action}."""
+
+    exit_code, http_status = 10, 403
+
+
+class KeyMissing(AudioStorageSystemError):
+    """The archive at {place} is encrypted and its key is not here: {reason}. Nothing was changed."""
+
+    exit_code, http_status = 11, 503
+
+
+class KeyRefused(AudioStorageSystemError):
+    """The key given does not open the archive at {place}: {reason}. Nothing was changed."""
+
+    exit_code, http_status = 11, 503
 
 
 class Unavailable(AudioStorageSystemError):
@@ -245,6 +280,14 @@ class ArchiveBusy(StorageFailed):
 
 class ArchiveDamaged(StorageFailed):
     """The archive at {place} is damaged: {reason}"""
+
+
+class SealBroken(ArchiveDamaged):
+    """The blob {key} is not what was stored: {reason}"""
+
+
+class BackupDamaged(StorageFailed):
+    """The backup at {place} is damaged: {reason}"""
 
 
 class QueueDamaged(StorageFailed):

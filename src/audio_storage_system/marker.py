@@ -18,13 +18,12 @@ from audio_storage_system.database.sequences import advance
 from audio_storage_system.database.tables import archive, principals
 from audio_storage_system.errors import ArchiveDamaged, ArchiveMismatch, NewerFormat, NotFound
 from audio_storage_system.locations import redacted
-from audio_storage_system.records import Space, jsonable
+from audio_storage_system.records import OWNER_ID, Space, jsonable
 
 FORMAT_VERSION = 1
 FILE_NAME = "metadata.json"
 # Lies among the blobs while a copy fills the archive: until then blobs without a row are the copy's, nobody's orphans.
 FILLING = "filling.json"
-OWNER_ID = 1
 MAX_BYTES = 1 << 20
 
 

@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 
 MetadataValue: TypeAlias = str | int | float | bool | datetime | date | list[Any] | dict[str, Any] | None
 Metadata: TypeAlias = Mapping[str, MetadataValue]
+# The archive's own owner, who is there from the beginning.
+OWNER_ID = 1
 
 
 class EmbeddingKind(StrEnum):

@@ -14,9 +14,11 @@ from platformdirs import user_cache_path
 from sqlalchemy import Connection
 
 from audio_storage_system import deletion, marker, pipeline
+from audio_storage_system.access import Access
 from audio_storage_system.archive.indexing import Indexing
 from audio_storage_system.archive.query_vectors import QueryVectors
 from audio_storage_system.archive.replica import Replica
+from audio_storage_system.audit import Audit
 from audio_storage_system.blobs import BlobStore, open_blob_store
 from audio_storage_system.blobs.cache import CachedBlobStore
 from audio_storage_system.catalogue import embeddings, fulltext, locks
@@ -24,6 +26,7 @@ from audio_storage_system.database import Database, Pool, passage_search
 from audio_storage_system.database.migrations import is_empty, migrate
 from audio_storage_system.durable import disk_errors
 from audio_storage_system.errors import ArchiveDamaged, ArchiveNotFound, InvalidSetting
+from audio_storage_system.keys import ArchiveKeys
 from audio_storage_system.marker import Marker
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.settings import Settings, load_settings
@@ -50,6 +53,7 @@ class Archive:
     """The parts of an open archive. `close` frees models and connections.
 
     home: the folder of what is kept on this machine: everything where the archive is local, else captures in progress.
+    access: who asks. keys: of an archive that is encrypted or whose audit log is kept.
     """
 
     home: Path
@@ -64,10 +68,14 @@ class Archive:
     query_vectors: QueryVectors = field(default_factory=QueryVectors)
     indexing: Indexing = field(default_factory=Indexing)
     streak: Streak = field(default_factory=Streak)
+    access: Access = field(default_factory=Access)
+    audit: Audit = field(default_factory=Audit)
+    keys: ArchiveKeys | None = None
 
     @property
     def owner_id(self) -> int:
-        return marker.OWNER_ID
+        """Whose is what is stored through this archive."""
+        return self.access.principal_id
 
     @property
     def spool(self) -> Path:

@@ -35,6 +35,7 @@ from sqlalchemy import (
 
 from audio_storage_system.catalogue import embeddings as stored
 from audio_storage_system.catalogue import placement
+from audio_storage_system.catalogue.filters import Filter
 from audio_storage_system.catalogue.placement import Placement
 from audio_storage_system.catalogue.transcripts import passed_over, searched
 from audio_storage_system.clock import Deadline
@@ -43,7 +44,6 @@ from audio_storage_system.database.queries import among, given, ids_in_order
 from audio_storage_system.database.remembering import remembered
 from audio_storage_system.database.tables import audio_files, embeddings, passages, transcripts
 from audio_storage_system.records import Space
-from audio_storage_system.search.filters import Filter
 from audio_storage_system.vectors import Candidates, Ids, Scope
 
 T = TypeVar("T")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from audio_storage_system.catalogue import embeddings, fulltext
 from audio_storage_system.catalogue import transcripts as versions
+from audio_storage_system.catalogue.filters import Filter
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database
 from audio_storage_system.database.remembering import remembered
@@ -19,7 +20,6 @@ from audio_storage_system.errors import InvalidInput
 from audio_storage_system.records import EmbeddingKind, Space
 from audio_storage_system.search import candidates
 from audio_storage_system.search.dressing import Ranked, dress
-from audio_storage_system.search.filters import Filter
 from audio_storage_system.search.fusion import POOL, fuse, weight_for
 from audio_storage_system.search.results import SearchResults
 from audio_storage_system.vectors import VectorIndex

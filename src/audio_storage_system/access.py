@@ -176,7 +176,7 @@ class Access:
         self, connection: Connection, of: Select[int], role: Role, action: str, **hidden: object
     ) -> None:
         found = connection.execute(of).first()
-        if found is None or (found[0] is None and not self._is_admin(connection)):
+        if found is None or (found[0] is None and not self.is_admin_in(connection)):
             raise NotFound(**hidden)
         if found[0] is not None:
             self.require(connection, found[0], role, action, **hidden)
@@ -188,22 +188,21 @@ class Access:
 
     def require_admin(self, action: str) -> None:
         """Raise `Forbidden` unless they may do what concerns the whole archive; `action` completes "may not …"."""
-        if self.restricted and not self.is_admin:
+        if not self.is_admin:
             raise Forbidden(principal=self.name, action=action)
 
     @property
     def is_admin(self) -> bool:
         """Whether they may do what concerns the whole archive."""
-        if not self.restricted:
-            return True
-        if self.database is None:
-            return False
+        if not self.restricted or self.database is None:
+            return not self.restricted
         with self.database.read() as connection:
-            return self._is_admin(connection)
+            return self.is_admin_in(connection)
 
-    def _is_admin(self, connection: Connection) -> bool:
-        if Role.ADMIN not in self._within:
-            return False
+    def is_admin_in(self, connection: Connection) -> bool:
+        """The same, asked in a transaction that is open."""
+        if not self.restricted or Role.ADMIN not in self._within:
+            return not self.restricted
         good = _good(_mine(self.principal_id), Role.ADMIN)
         return connection.execute(select(grants.c.id).where(good, grants.c.reach == Reach.ARCHIVE)).first() is not None
 
@@ -213,14 +212,15 @@ class Access:
         return tuple(role for role in Role if self.most in role.sufficient)
 
 
-def groups_of(principal_id: int) -> Select[int]:
-    """The ids of a principal and of all groups that it is in, through groups in groups; none for one that is gone."""
-    return select(_mine(principal_id).c.id)
+def groups_of(principal_id: int, name: str = "mine") -> Select[int]:
+    """The ids of a principal and of all groups that it is in, through groups in groups; none for one that is gone.
+    name: another one than the rule's, where that is in the same statement."""
+    return select(_mine(principal_id, name).c.id)
 
 
-def _mine(principal_id: int) -> CTE:
+def _mine(principal_id: int, name: str = "mine") -> CTE:
     # UNION, not UNION ALL: a circle of groups ends where it comes back to what is known.
-    first = select(principals.c.id).where(principals.c.id == principal_id).cte("mine", recursive=True)
+    first = select(principals.c.id).where(principals.c.id == principal_id).cte(name, recursive=True)
     return first.union(select(memberships.c.group_id).join(first, first.c.id == memberships.c.member_id))
 
 

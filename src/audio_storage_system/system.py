@@ -30,6 +30,7 @@ from audio_storage_system.errors import NotFound
 from audio_storage_system.facade import Embedding, Place, Reading
 from audio_storage_system.jobs import JobEvent, Jobs, Worker, concurrency_of
 from audio_storage_system.model_pool import LoadedModel
+from audio_storage_system.permissions import Grants, Tokens, Users
 from audio_storage_system.pipeline import Made, OnDuplicate, Rule
 from audio_storage_system.records import Added, Job, Metadata, Priority
 from audio_storage_system.settings import locate
@@ -282,6 +283,21 @@ class AudioStorageSystem(Reading, Embedding):
         """Have a worker do what `reembed` does; its job. Raises as `plan_reembedding` does."""
         self.plan_reembedding(embedder, kind=kind)
         return self._jobs.submit_reembedding(embedder, kind, drop_old=drop_old, priority=priority)
+
+    @property
+    def users(self) -> Users:
+        """The board of principals: add, list, get, remove; join and leave groups."""
+        return Users(self._archive)
+
+    @property
+    def grants(self) -> Grants:
+        """The board of grants: give, list, revoke."""
+        return Grants(self._archive)
+
+    @property
+    def tokens(self) -> Tokens[Self]:
+        """The board of API tokens: create, list, revoke, authenticate."""
+        return Tokens(self._archive, self._view)
 
     @property
     def jobs(self) -> Jobs:

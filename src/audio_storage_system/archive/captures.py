@@ -60,7 +60,13 @@ def record(
     folder = archive.spool / uuid4().hex
     typed = {key: list(metadata.encode(key, value)[:2]) for key, value in values.items()}
     spool = microphone.record(
-        folder, duration=duration, device=device, on_level=on_level, stop=stop, metadata=typed, key=_key(archive)
+        folder,
+        duration=duration,
+        device=device,
+        on_level=on_level,
+        stop=stop,
+        metadata=typed,
+        key=archive.key_for("spool"),
     )
     if spool.seconds == 0:
         spool.discard()
@@ -75,7 +81,7 @@ def record(
 def recover(archive: Archive) -> list[Recovered]:
     """Store every capture whose process is gone; what they were."""
     recovered = []
-    for spool in find_abandoned(archive.spool, _key(archive)):
+    for spool in find_abandoned(archive.spool, archive.key_for("spool")):
         if spool.seconds == 0:
             spool.discard()
             continue
@@ -112,8 +118,3 @@ def _keep(archive: Archive, spool: Spool) -> tuple[Stored, SpoolReport]:
             )
     sidecars.refresh(archive, stored.audio_id)
     return stored, report
-
-
-def _key(archive: Archive) -> bytes | None:
-    """What captures are sealed with, in an archive that is encrypted."""
-    return archive.keys.derive("spool") if archive.keys and archive.keys.encrypted else None

@@ -82,6 +82,10 @@ class Archive:
         """Where captures in progress are kept."""
         return self.home / SPOOL
 
+    def key_for(self, purpose: str) -> bytes | None:
+        """What content is encrypted with for this purpose; `None` in an archive that is not encrypted."""
+        return self.keys.derive(purpose) if self.keys and self.keys.encrypted else None
+
     def mark(self) -> None:
         """Write the marker anew, with the spaces as they are now."""
         with self.database.read() as connection:

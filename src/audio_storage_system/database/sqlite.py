@@ -8,7 +8,7 @@ import time
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
@@ -44,8 +44,8 @@ PRAGMAS = (
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA temp_store = MEMORY",
-    "PRAGMA cache_size = -16384",
 )
+CACHE_KIB = 16_384
 
 
 class SQLite(Dialect):
@@ -68,7 +68,8 @@ class SQLite(Dialect):
             pool_timeout=TURN_SECONDS,
             pool_use_lifo=True,  # the connection used last has its pages in memory
         )
-        event.listen(engine, "connect", _prepare)
+        cache = f"PRAGMA cache_size = -{CACHE_KIB if self._key is None else sqlcipher.CACHE_KIB}"
+        event.listen(engine, "connect", lambda connection, _record: _prepare(connection, (*PRAGMAS, cache)))
         event.listen(engine, "begin", _begin)
         return engine
 
@@ -120,10 +121,10 @@ class SQLite(Dialect):
         return StorageFailed(reason=text)
 
 
-def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
+def _prepare(connection: sqlite3.Connection, pragmas: Sequence[str]) -> None:
     connection.isolation_level = None  # the driver's own implicit transactions get in the way of BEGIN IMMEDIATE
     patience = Deadline.after(BUSY_TIMEOUT_SECONDS)
-    for pragma in PRAGMAS:
+    for pragma in pragmas:
         _insist(connection, pragma, patience)
 
 

@@ -27,7 +27,7 @@ from audio_storage_system.database import Database, Pool, passage_search
 from audio_storage_system.database.migrations import is_empty, migrate
 from audio_storage_system.durable import disk_errors
 from audio_storage_system.errors import ArchiveDamaged, ArchiveNotFound, InvalidSetting
-from audio_storage_system.keys import ArchiveKeys
+from audio_storage_system.keys import ArchiveKeys, content_key
 from audio_storage_system.marker import Marker
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.scratch import SealedFile
@@ -86,12 +86,12 @@ class Archive:
 
     def key_for(self, purpose: str) -> bytes | None:
         """What content is encrypted with for this purpose; `None` in an archive that is not encrypted."""
-        return self.keys.derive(purpose) if self.keys and self.keys.encrypted else None
+        return content_key(self.keys, purpose)
 
     def temporary_file(self) -> BinaryIO:
         """A file without a name, gone when it is closed; nobody can read it where the archive is encrypted."""
-        sealed = self.keys is not None and self.keys.encrypted
-        return cast(BinaryIO, SealedFile() if sealed else tempfile.TemporaryFile())
+        encrypted = self.keys is not None and self.keys.encrypted
+        return cast(BinaryIO, SealedFile() if encrypted else tempfile.TemporaryFile())
 
     def mark(self) -> None:
         """Write the marker anew, with the spaces as they are now."""
@@ -211,10 +211,19 @@ def _check_partition(settings: Settings) -> None:
         raise InvalidSetting(name="partition", reason="the catalogue has to be on PostgreSQL for that")
 
 
-def reach(home: Path, settings: Settings, found: Marker | None, *, create: bool, refill: bool = False) -> Database:
+def reach(
+    home: Path,
+    settings: Settings,
+    found: Marker | None,
+    *,
+    create: bool,
+    refill: bool = False,
+    keys: ArchiveKeys | None = None,
+) -> Database:
     """The catalogue's database, which may be new. Raises `ArchiveNotFound`, and `ArchiveDamaged` where it ought to hold
     an archive and does not, unless it is to be filled again."""
-    database = _connect(settings) if settings.database_url else Database.open(home / CATALOGUE)
+    key = content_key(keys, "catalogue")
+    database = _connect(settings) if settings.database_url else Database.open(home / CATALOGUE, key)
     try:
         _check_place(database, home, settings, found, create=create, refill=refill)
     except BaseException:

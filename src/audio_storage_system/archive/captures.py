@@ -16,6 +16,7 @@ from audio_storage_system.archive.opening import Archive
 from audio_storage_system.audio import microphone
 from audio_storage_system.audio.spool import Spool, SpoolReport, find_abandoned
 from audio_storage_system.catalogue import jobs, locks, metadata
+from audio_storage_system.durable import disk_errors
 from audio_storage_system.errors import AudioStorageSystemError, MicrophoneUnavailable
 from audio_storage_system.pipeline import Stored, store
 from audio_storage_system.records import Metadata, jsonable
@@ -58,7 +59,15 @@ def record(
     metadata.validate(values)
     folder = archive.spool / uuid4().hex
     typed = {key: list(metadata.encode(key, value)[:2]) for key, value in values.items()}
-    spool = microphone.record(folder, duration=duration, device=device, on_level=on_level, stop=stop, metadata=typed)
+    spool = microphone.record(
+        folder,
+        duration=duration,
+        device=device,
+        on_level=on_level,
+        stop=stop,
+        metadata=typed,
+        key=archive.key_for("spool"),
+    )
     if spool.seconds == 0:
         spool.discard()
         raise MicrophoneUnavailable(reason="the microphone gave no sound")
@@ -72,7 +81,7 @@ def record(
 def recover(archive: Archive) -> list[Recovered]:
     """Store every capture whose process is gone; what they were."""
     recovered = []
-    for spool in find_abandoned(archive.spool):
+    for spool in find_abandoned(archive.spool, archive.key_for("spool")):
         if spool.seconds == 0:
             spool.discard()
             continue
@@ -92,21 +101,20 @@ def recover(archive: Archive) -> list[Recovered]:
 
 
 def _keep(archive: Archive, spool: Spool) -> tuple[Stored, SpoolReport]:
-    """Join a spool and store the file; the spool is let go of by the caller."""
-    joined = spool.folder / "joined.wav"
-    joined.unlink(missing_ok=True)  # of a recovery that was cut short itself
-    report = spool.join(joined)
+    """Store what is in a spool; it is let go of by the caller."""
     begun = spool.started_at.astimezone(timezone(timedelta(minutes=spool.utc_offset_minutes)))
-    stored = store(
-        archive.database,
-        archive.blobs,
-        joined,
-        owner_id=archive.owner_id,
-        values={key: metadata.decode(*typed) for key, typed in spool.metadata.items()},
-        name=f"recording_{begun:%Y%m%d_%H%M%S}.wav",
-        recorded_at=begun,
-        max_bytes=sys.maxsize,  # what was said is said
-    )
-    joined.unlink()
+    with disk_errors(spool.folder):
+        file, report = spool.open()
+        with file:
+            stored = store(
+                archive.database,
+                archive.blobs,
+                file,
+                owner_id=archive.owner_id,
+                values={key: metadata.decode(*typed) for key, typed in spool.metadata.items()},
+                name=f"recording_{begun:%Y%m%d_%H%M%S}.wav",
+                recorded_at=begun,
+                max_bytes=sys.maxsize,  # what was said is said
+            )
     sidecars.refresh(archive, stored.audio_id)
     return stored, report

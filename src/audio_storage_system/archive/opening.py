@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 from platformdirs import user_cache_path
 from sqlalchemy import Connection
@@ -29,6 +30,7 @@ from audio_storage_system.errors import ArchiveDamaged, ArchiveNotFound, Invalid
 from audio_storage_system.keys import ArchiveKeys
 from audio_storage_system.marker import Marker
 from audio_storage_system.model_pool import LoadedModel
+from audio_storage_system.scratch import SealedFile
 from audio_storage_system.settings import Settings, load_settings
 from audio_storage_system.spaces import Spaces, open_founding_embedders
 from audio_storage_system.vectors import VectorIndex, log, open_vector_index
@@ -81,6 +83,15 @@ class Archive:
     def spool(self) -> Path:
         """Where captures in progress are kept."""
         return self.home / SPOOL
+
+    def key_for(self, purpose: str) -> bytes | None:
+        """What content is encrypted with for this purpose; `None` in an archive that is not encrypted."""
+        return self.keys.derive(purpose) if self.keys and self.keys.encrypted else None
+
+    def temporary_file(self) -> BinaryIO:
+        """A file without a name, gone when it is closed; nobody can read it where the archive is encrypted."""
+        sealed = self.keys is not None and self.keys.encrypted
+        return cast(BinaryIO, SealedFile() if sealed else tempfile.TemporaryFile())
 
     def mark(self) -> None:
         """Write the marker anew, with the spaces as they are now."""

@@ -33,7 +33,7 @@ class Jobs:
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
-        self.runs = Runs(archive.database, archive.home)
+        self.runs = Runs(archive.database, archive.home, archive.key_for("jobs"))
 
     def entry(
         self, kind: str, options: Mapping[str, Any], *, priority: Priority | str, share: str | None = None

@@ -23,8 +23,3 @@ class ArchiveKeys:
         """The key for a purpose: 32 bytes."""
         info = f"audio-storage/1/{purpose}".encode()
         return HKDF(SHA256(), KEY_BYTES, salt=self.archive_id.encode(), info=info).derive(self.root)
-
-
-def content_key(keys: ArchiveKeys | None, purpose: str) -> bytes | None:
-    """What an archive's content is encrypted with for a purpose; `None` where it is not encrypted."""
-    return keys.derive(purpose) if keys and keys.encrypted else None

@@ -27,7 +27,7 @@ from audio_storage_system.database import Database, Pool, passage_search
 from audio_storage_system.database.migrations import is_empty, migrate
 from audio_storage_system.durable import disk_errors
 from audio_storage_system.errors import ArchiveDamaged, ArchiveNotFound, InvalidSetting
-from audio_storage_system.keys import ArchiveKeys, content_key
+from audio_storage_system.keys import ArchiveKeys
 from audio_storage_system.marker import Marker
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.scratch import SealedFile
@@ -244,6 +244,11 @@ def _check_place(
         raise ArchiveDamaged(place=str(home), reason=f"{lost}; restore it from a backup")
     if not create:
         raise ArchiveNotFound(place=database.place if settings.database_url else str(home))
+
+
+def content_key(keys: ArchiveKeys | None, purpose: str) -> bytes | None:
+    """What an archive's content is encrypted with for a purpose; `None` where it is not encrypted."""
+    return keys.derive(purpose) if keys and keys.encrypted else None
 
 
 def _is_new(database: Database, home: Path, settings: Settings) -> bool:

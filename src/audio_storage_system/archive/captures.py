@@ -11,7 +11,7 @@ from threading import Event
 from typing import Any
 from uuid import uuid4
 
-from audio_storage_system.archive import sidecars
+from audio_storage_system.archive import processing, sidecars
 from audio_storage_system.archive.opening import Archive
 from audio_storage_system.audio import microphone
 from audio_storage_system.audio.spool import Spool, SpoolReport, find_abandoned
@@ -22,6 +22,9 @@ from audio_storage_system.pipeline import Stored, store
 from audio_storage_system.records import Metadata, jsonable
 
 logger = logging.getLogger(__name__)
+
+# Among the metadata of a spool: whose it is. No key that a user gives is empty.
+OWNER = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,10 @@ def record(
     """Record from the microphone and store it. Raises `MicrophoneUnavailable`; what was captured until then is stored
     by the next command."""
     metadata.validate(values)
+    owner_id = processing.owner_of(archive, values)
     folder = archive.spool / uuid4().hex
     typed = {key: list(metadata.encode(key, value)[:2]) for key, value in values.items()}
+    typed[OWNER] = [str(owner_id), "integer"]
     spool = microphone.record(
         folder,
         duration=duration,
@@ -102,6 +107,8 @@ def recover(archive: Archive) -> list[Recovered]:
 
 def _keep(archive: Archive, spool: Spool) -> tuple[Stored, SpoolReport]:
     """Store what is in a spool; it is let go of by the caller."""
+    values = {key: metadata.decode(*typed) for key, typed in spool.metadata.items()}
+    owner_id = values.pop(OWNER, archive.owner_id)  # a spool of an earlier version does not say
     begun = spool.started_at.astimezone(timezone(timedelta(minutes=spool.utc_offset_minutes)))
     with disk_errors(spool.folder):
         file, report = spool.open()
@@ -110,8 +117,8 @@ def _keep(archive: Archive, spool: Spool) -> tuple[Stored, SpoolReport]:
                 archive.database,
                 archive.blobs,
                 file,
-                owner_id=archive.owner_id,
-                values={key: metadata.decode(*typed) for key, typed in spool.metadata.items()},
+                owner_id=owner_id,
+                values=values,
                 name=f"recording_{begun:%Y%m%d_%H%M%S}.wav",
                 recorded_at=begun,
                 max_bytes=sys.maxsize,  # what was said is said

@@ -63,6 +63,7 @@ METHODS = {
     "list_recordings",
     "models",
     "open_audio",
+    "notes",
     "plan_reembedding",
     "record_and_store_audio",
     "reembed",

@@ -23,6 +23,7 @@ from audio_storage_system.archive import (
     reports,
     sidecars,
 )
+from audio_storage_system.archive.notes import Notes
 from audio_storage_system.audio import Waveform, load_audio
 from audio_storage_system.catalogue import locks, metadata, principals, recordings, transcripts
 from audio_storage_system.deletion import Receipt
@@ -384,6 +385,11 @@ class AudioStorageSystem(Reading, Embedding):
     def home(self) -> Path:
         """The archive's folder."""
         return self._archive.home
+
+    @property
+    def notes(self) -> Notes:
+        """Seals what a program notes for itself outside of the archive, such as which files it has brought."""
+        return Notes(self._archive.key_for("notes"))
 
     def close(self) -> None:
         """Bring the index up to date, then free models and connections. A view has none of its own."""

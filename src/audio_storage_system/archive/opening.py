@@ -88,10 +88,14 @@ class Archive:
         """What content is encrypted with for this purpose; `None` in an archive that is not encrypted."""
         return content_key(self.keys, purpose)
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether nothing that the archive keeps can be read without its key."""
+        return self.keys is not None and self.keys.encrypted
+
     def temporary_file(self) -> BinaryIO:
         """A file without a name, gone when it is closed; nobody can read it where the archive is encrypted."""
-        encrypted = self.keys is not None and self.keys.encrypted
-        return cast(BinaryIO, SealedFile() if encrypted else tempfile.TemporaryFile())
+        return cast(BinaryIO, SealedFile() if self.encrypted else tempfile.TemporaryFile())
 
     def mark(self) -> None:
         """Write the marker anew, with the spaces as they are now."""

@@ -47,6 +47,7 @@ class Settings:
     partition: how the derived search table of PostgreSQL is cut, fixed when it is made: `year`, `month`, `owner:N`.
     vectors_url: the vector database that searches ask, such as `qdrant+http://host:6333`; empty for the catalogue's own
     index. Keys for it are never part of the address.
+    accept_plaintext_vectors: let an encrypted archive keep its vectors there, where they are not encrypted.
     blobs_url: where the recordings' bytes are kept, `s3://bucket/prefix`, `gs://…` or `az://…`; empty for the archive's
         folder.
     blob_cache_bytes: how much of what was read from there is kept on this machine, so that it is fetched once; 0 for
@@ -77,6 +78,7 @@ class Settings:
     pool_pre_ping: bool = True
     partition: str = ""
     vectors_url: str = ""
+    accept_plaintext_vectors: bool = False
     blobs_url: str = ""
     blob_cache_bytes: int = 2 * 1024**3
     blob_cache_dir: str = ""

@@ -235,7 +235,9 @@ def reach(
     keys: ArchiveKeys | None = None,
 ) -> Database:
     """The catalogue's database, which may be new. Raises `ArchiveNotFound`, and `ArchiveDamaged` where it ought to hold
-    an archive and does not, unless it is to be filled again."""
+    an archive and does not, unless it is to be filled again; `InvalidSetting` where an encrypted archive's vectors would
+    lie elsewhere in clear."""
+    _check_vectors(settings, keys)
     key = content_key(keys, "catalogue")
     database = _connect(settings) if settings.database_url else Database.open(home / CATALOGUE, key)
     try:
@@ -258,6 +260,14 @@ def _check_place(
         raise ArchiveDamaged(place=str(home), reason=f"{lost}; restore it from a backup")
     if not create:
         raise ArchiveNotFound(place=database.place if settings.database_url else str(home))
+
+
+def _check_vectors(settings: Settings, keys: ArchiveKeys | None) -> None:
+    """From vectors much of a text can be guessed. A catalogue on a server has them in clear itself."""
+    if keys and keys.encrypted and settings.vectors_url and not settings.database_url:
+        if not settings.accept_plaintext_vectors:
+            reason = "the archive is encrypted, and vectors would lie there in clear; its own index is encrypted too. "
+            raise InvalidSetting(name="vectors_url", reason=f"{reason}Or set accept_plaintext_vectors to true")
 
 
 def content_key(keys: ArchiveKeys | None, purpose: str) -> bytes | None:

@@ -235,7 +235,7 @@ def reach(
     keys: ArchiveKeys | None = None,
 ) -> Database:
     """The catalogue's database, which may be new. Raises `ArchiveNotFound`, and `ArchiveDamaged` where it ought to hold
-    an archive and does not, unless it is to be filled again; `InvalidSetting` where an encrypted archive's vectors would
+    an archive and does not, unless it is to be filled again; `InvalidSetting` where vectors of an encrypted one would
     lie elsewhere in clear."""
     _check_vectors(settings, keys)
     key = content_key(keys, "catalogue")

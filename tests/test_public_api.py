@@ -37,6 +37,7 @@ NAMES = {
 METHODS = {
     "activate_transcript",
     "add",
+    "as_user",
     "audio_url",
     "cleanup_old_files",
     "close",
@@ -54,6 +55,7 @@ METHODS = {
     "get_recording",
     "get_transcript",
     "get_user_audio",
+    "grants",
     "home",
     "import_transcript",
     "known_hashes",
@@ -74,8 +76,10 @@ METHODS = {
     "submit",
     "submit_reembedding",
     "store_audio_file",
+    "tokens",
     "transcripts",
     "use_embedder",
+    "users",
     "worker",
 }
 

@@ -299,5 +299,7 @@ def bring_in_order(archive: Archive) -> None:
 
 
 def _adopt(archive: Archive) -> None:
-    for audio_id in pipeline.adopt_orphans(archive.database, archive.blobs, owner_id=archive.owner_id):
+    for audio_id in pipeline.adopt_orphans(
+        archive.database, archive.blobs, owner_id=archive.owner_id, audit=archive.audit
+    ):
         logger.warning("Recovered recording %d, whose storing had been interrupted", audio_id)

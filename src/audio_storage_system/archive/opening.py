@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 from platformdirs import user_cache_path
 from sqlalchemy import Connection
@@ -30,6 +31,7 @@ from audio_storage_system.errors import ArchiveDamaged, ArchiveNotFound, Invalid
 from audio_storage_system.keys import ArchiveKeys
 from audio_storage_system.marker import Marker
 from audio_storage_system.model_pool import LoadedModel
+from audio_storage_system.scratch import SealedFile
 from audio_storage_system.settings import Settings, load_settings
 from audio_storage_system.spaces import Spaces, open_founding_embedders
 from audio_storage_system.vectors import VectorIndex, log, open_vector_index
@@ -87,6 +89,15 @@ class Archive:
     def spool(self) -> Path:
         """Where captures in progress are kept."""
         return self.home / SPOOL
+
+    def key_for(self, purpose: str) -> bytes | None:
+        """What content is encrypted with for this purpose; `None` in an archive that is not encrypted."""
+        return content_key(self.keys, purpose)
+
+    def temporary_file(self) -> BinaryIO:
+        """A file without a name, gone when it is closed; nobody can read it where the archive is encrypted."""
+        encrypted = self.keys is not None and self.keys.encrypted
+        return cast(BinaryIO, SealedFile() if encrypted else tempfile.TemporaryFile())
 
     def mark(self) -> None:
         """Write the marker anew, with the spaces as they are now."""
@@ -227,10 +238,19 @@ def _check_partition(settings: Settings) -> None:
         raise InvalidSetting(name="partition", reason="the catalogue has to be on PostgreSQL for that")
 
 
-def reach(home: Path, settings: Settings, found: Marker | None, *, create: bool, refill: bool = False) -> Database:
+def reach(
+    home: Path,
+    settings: Settings,
+    found: Marker | None,
+    *,
+    create: bool,
+    refill: bool = False,
+    keys: ArchiveKeys | None = None,
+) -> Database:
     """The catalogue's database, which may be new. Raises `ArchiveNotFound`, and `ArchiveDamaged` where it ought to hold
     an archive and does not, unless it is to be filled again."""
-    database = _connect(settings) if settings.database_url else Database.open(home / CATALOGUE)
+    key = content_key(keys, "catalogue")
+    database = _connect(settings) if settings.database_url else Database.open(home / CATALOGUE, key)
     try:
         _check_place(database, home, settings, found, create=create, refill=refill)
     except BaseException:
@@ -251,6 +271,11 @@ def _check_place(
         raise ArchiveDamaged(place=str(home), reason=f"{lost}; restore it from a backup")
     if not create:
         raise ArchiveNotFound(place=database.place if settings.database_url else str(home))
+
+
+def content_key(keys: ArchiveKeys | None, purpose: str) -> bytes | None:
+    """What an archive's content is encrypted with for a purpose; `None` where it is not encrypted."""
+    return keys.derive(purpose) if keys and keys.encrypted else None
 
 
 def _is_new(database: Database, home: Path, settings: Settings) -> bool:

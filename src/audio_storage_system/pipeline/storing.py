@@ -7,7 +7,7 @@ import logging
 import re
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,11 +43,11 @@ class Stored:
 def store(
     database: Database,
     blobs: BlobStore,
-    path: Path,
+    source: Path | BinaryIO,
     *,
     owner_id: int,
     values: Metadata,
-    name: str | None = None,
+    name: str = "",
     recorded_at: datetime | None = None,
     on_duplicate: OnDuplicate = "keep",
     max_bytes: int,
@@ -58,7 +58,8 @@ def store(
 ) -> Stored:
     """Store a file's bytes unchanged and enter it in the catalogue; durable when it returns.
 
-    `name` is kept as the original name (default: the file's). The recording's time is the file's own tag, else
+    `source` is a path, or a seekable stream, which stays open; `name` is kept as the original name (default: the
+    path's). The recording's time is the file's own tag, else
     `recorded_at`, else now. Bytes that the owner has already stored are not stored again: missing metadata keys are
     added, others left (`keep`), replaced (`update`), or the call refused (`error`). With `look_first` the bytes are
     looked up before anything is probed or copied: cheaper for a file that is stored already, dearer for another.
@@ -70,8 +71,8 @@ def store(
     is half-stored.
     """
     _check_request(values, recorded_at, on_duplicate)
-    name = _clean_name(name or path.name)
-    with opened_file(path, max_bytes) as file:
+    name = _clean_name(name or (source.name if isinstance(source, Path) else ""))
+    with opened_file(source, max_bytes) if isinstance(source, Path) else nullcontext(source) as file:
         known = _known(database, file, owner_id) if look_first else None
         merge = _Merge(database, name, values, on_duplicate, audit, insist)
         if known is not None and merge.into(known):

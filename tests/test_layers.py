@@ -14,14 +14,25 @@ NAME = "audio_storage_system"
 ROOT = Path(audio_storage_system.__file__).parent
 LAYERS = [
     {"records", "errors"},  # the foot of layer 0: the rest of it raises these errors
-    {"locations", "registry", "keys", "metrics", "clock", "durable", "hub", "machine"},
+    {"locations", "registry", "keys", "metrics", "clock", "durable", "scratch", "hub", "machine"},
     {"model_pool"},
     {"database", "blobs", "audio", "formats"},
     {"catalogue", "vectors", "transcribers", "embedders", "diarizers", "enrichers"},
     {"access", "audit", "passages", "marker", "settings", "spaces"},
     {"pipeline", "search", "deletion"},
     {"archive"},
-    {"diagnosis", "jobs", "live", "retention", "backup", "integrity", "permissions", "transfer", "monitoring"},
+    {
+        "diagnosis",
+        "jobs",
+        "live",
+        "retention",
+        "backup",
+        "integrity",
+        "permissions",
+        "transfer",
+        "monitoring",
+        "auditing",
+    },
     {"facade"},
     {"system"},
     {"__init__"},  # the facade under its public name, for the skins above it

@@ -21,19 +21,21 @@ from audio_storage_system.archive import (
     processing,
     removal,
     reports,
-    sidecars,
 )
+from audio_storage_system.archive.notes import Notes
 from audio_storage_system.audio import Waveform, load_audio
-from audio_storage_system.catalogue import locks, metadata, principals, recordings, transcripts
+from audio_storage_system.auditing import AuditBoard
+from audio_storage_system.catalogue import locks, principals, transcripts
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import NotFound
-from audio_storage_system.facade import Embedding, Place, Reading
+from audio_storage_system.facade import Describing, Embedding, Place, Reading
 from audio_storage_system.jobs import JobEvent, Jobs, Worker, concurrency_of
+from audio_storage_system.keys import KeySource
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.permissions import Grants, Tokens, Users
 from audio_storage_system.pipeline import Made, OnDuplicate, Rule
 from audio_storage_system.records import Added, Job, Metadata, Priority
-from audio_storage_system.settings import locate
+from audio_storage_system.settings import Encryption, locate
 from audio_storage_system.vectors import IndexState
 
 __all__ = ["Added", "AudioStorageSystem", "load_audio"]
@@ -41,14 +43,17 @@ __all__ = ["Added", "AudioStorageSystem", "load_audio"]
 Progress = Callable[[float, float], None]
 
 
-class AudioStorageSystem(Reading, Embedding):
+class AudioStorageSystem(Reading, Describing, Embedding):
     """An archive of audio with its transcripts, embeddings and metadata.
 
     archive: its folder, the address of its PostgreSQL database, or its `audio-storage.toml`; default
     `$AUDIO_STORAGE_DATABASE_URL`, else the folder `$AUDIO_STORAGE_HOME`, else `./audio_storage`. It is made when it
     does not exist, unless `create` is false. storage_backend: `sqlite` or `postgres`, to insist on one. blobs: where
     the bytes are kept if not in the folder, as `s3://bucket/prefix`. vectors: the vector database that searches ask if
-    not the catalogue's own index, as `qdrant+http://host:6333`. Further
+    not the catalogue's own index, as `qdrant+http://host:6333`. encryption: make an encrypted archive, or how to open
+    one: `True` (key file, made where there is none), `keyfile:/path`, `keyring`, `passphrase` (of the environment), or
+    the key, 32 bytes. accept_plaintext_catalogue: on PostgreSQL and with a vector database, texts and vectors are not
+    encrypted; they may stay readable. audit: give the archive keys for its audit log. Further
     keywords are settings (see `Settings`), which win over environment and file.
 
     Safe to use from several threads and processes at once; a context manager. Every method may raise the errors of
@@ -63,11 +68,17 @@ class AudioStorageSystem(Reading, Embedding):
         blobs: str | None = None,
         vectors: str | None = None,
         create: bool = True,
+        encryption: bool | str | bytes | KeySource | None = None,
+        audit: bool = False,
+        accept_plaintext_catalogue: bool = False,
         **settings: Any,
     ) -> None:
         home, named = locate(archive, storage_backend)
+        protection = Encryption.of(encryption, audit=audit, accept=accept_plaintext_catalogue)
         places = {name: url for name, url in (("blobs_url", blobs), ("vectors_url", vectors)) if url}
-        self._archive: Archive = open_archive(home, create=create, **{**named, **settings, **places})
+        self._archive: Archive = open_archive(
+            home, create=create, encryption=protection, **{**named, **settings, **places}
+        )
         self._jobs = Jobs(self._archive)
         self.recovered: list[captures.Recovered] = captures.recover(self._archive)
 
@@ -212,7 +223,7 @@ class AudioStorageSystem(Reading, Embedding):
         self._archive.require(int(audio_id), Role.EDITOR, "embed")
         if transcript_id is None:
             transcript_id = processing.said_or_raise(self._archive, int(audio_id)).id
-        elif self.get_transcript(transcript_id).audio_id != int(audio_id):
+        elif processing.version_of(self._archive, transcript_id).audio_id != int(audio_id):
             raise NotFound(kind=f"transcript of recording {int(audio_id)}", id=transcript_id)
         source = processing.source_of(self._archive, int(audio_id), audio_data)
         return processing.embed(self._archive, int(audio_id), transcript_id, source)
@@ -267,7 +278,7 @@ class AudioStorageSystem(Reading, Embedding):
         task = processing.task_of(self._archive, whisper_model, language, activate=activate)
         for audio_id in audio_ids:
             self._archive.require(int(audio_id), Role.EDITOR, "transcribe")
-            self.get_recording(audio_id)
+            self._recording(audio_id)
         given = {"whisper_model": task.asked, "language": task.language, "prompt": prompt, "activate": task.activate}
         options = {name: value for name, value in given.items() if value is not None}
         return self._jobs.submit_again([int(audio_id) for audio_id in audio_ids], options, priority=priority)
@@ -298,6 +309,11 @@ class AudioStorageSystem(Reading, Embedding):
     def tokens(self) -> Tokens[Self]:
         """The board of API tokens: create, list, revoke, authenticate."""
         return Tokens(self._archive, self._view)
+
+    @property
+    def audit(self) -> AuditBoard:
+        """The board of the audit log: list, verify, anchor, export."""
+        return AuditBoard(self._archive)
 
     @property
     def jobs(self) -> Jobs:
@@ -334,25 +350,8 @@ class AudioStorageSystem(Reading, Embedding):
         audio_id = processing.version_of(self._archive, transcript_id, Role.EDITOR, "choose the transcript of").audio_id
         with self._archive.database.write(locks.of_recording(audio_id)) as connection:
             transcripts.activate(connection, transcript_id)
+            self._archive.audit.note(connection, "transcript.activated", audio_id, transcript_id=transcript_id)
         self.generate_embeddings(audio_id, transcript_id)
-
-    def set_metadata(self, audio_id: int, values: Metadata) -> None:
-        """Set these keys, leaving the others."""
-        with self._archive.database.write(locks.of_recording(int(audio_id))) as connection:
-            self._archive.access.require(connection, int(audio_id), Role.EDITOR, "change")
-            recordings.get(connection, int(audio_id))
-            metadata.put(connection, int(audio_id), values)
-            recordings.touch(connection, int(audio_id))
-        self._refresh(audio_id)
-
-    def remove_metadata(self, audio_id: int, *keys: str) -> None:
-        """Take these keys away."""
-        with self._archive.database.write(locks.of_recording(int(audio_id))) as connection:
-            self._archive.access.require(connection, int(audio_id), Role.EDITOR, "change")
-            recordings.get(connection, int(audio_id))
-            metadata.remove(connection, int(audio_id), keys)
-            recordings.touch(connection, int(audio_id))
-        self._refresh(audio_id)
 
     def delete(self, audio_id: int) -> Receipt:
         """Remove a recording and everything made from it, for good; what was removed."""
@@ -385,6 +384,11 @@ class AudioStorageSystem(Reading, Embedding):
         """The archive's folder."""
         return self._archive.home
 
+    @property
+    def notes(self) -> Notes:
+        """Seals what a program notes for itself outside of the archive, such as which files it has brought."""
+        return Notes(self._archive.key_for("notes"))
+
     def close(self) -> None:
         """Bring the index up to date, then free models and connections. A view has none of its own."""
         if not self._archive.access.restricted:
@@ -398,6 +402,3 @@ class AudioStorageSystem(Reading, Embedding):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _refresh(self, audio_id: int) -> None:
-        sidecars.refresh(self._archive, int(audio_id))

@@ -434,7 +434,7 @@ def test_whatever_is_done_to_the_rows_is_found(tmp_path_factory: pytest.TempPath
         here = "chain = ? AND sequence = ?"
         kind = data.draw(st.sampled_from(["edit", "delete", "truncate", "swap", "insert", "copy"]))
         if kind == "edit":
-            field = data.draw(st.sampled_from(sorted(FIELDS)))
+            field = data.draw(st.sampled_from(sorted(FIELDS.keys() - {"id"})))  # which only orders listings
             plain_sql(home, f"UPDATE audit_log SET {field} = {FIELDS[field]} WHERE {here}", *one)  # noqa: S608
         elif kind == "delete":
             plain_sql(home, f"DELETE FROM audit_log WHERE {here}", *one)  # noqa: S608

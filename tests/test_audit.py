@@ -14,16 +14,21 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audio_storage_system import AudioStorageSystem
+from audio_storage_system.archive import Archive, opening
+from audio_storage_system.archive.opening import compose
 from audio_storage_system.audit import Anchor, Audit, AuditLog, came_from, heads, verify
+from audio_storage_system.cli import main
 from audio_storage_system.database import Database
 from audio_storage_system.errors import Conflict, Forbidden, InvalidInput, NotFound
 from audio_storage_system.keys import ArchiveKeys
+from audio_storage_system.marker import Marker
 from audited import ROOT, actions, audited, speech_file
 from catalogues import Catalogues, open_database, plain_sql
 
@@ -555,3 +560,37 @@ def test_adopted_recordings_are_entered(home: Path, tmp_path: Path, scripted_eng
             )
         [audio_id] = adopt_orphans(archive.database, archive.blobs, owner_id=1, audit=archive.audit)
         assert actions(storage, audio_id=audio_id) == ["recording.adopted"]
+
+
+# The commands
+
+
+def test_the_commands(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def with_keys(home: Path, settings: Any, identity: Marker, *parts: Any, **further: Any) -> Archive:
+        return compose(home, settings, identity, *parts, keys=ArchiveKeys(identity.archive_id, ROOT, encrypted=False))
+
+    monkeypatch.setattr(opening, "compose", with_keys)
+
+    def run(*words: str) -> tuple[int, Any]:
+        code = main([*words, "--archive", str(home), "--json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    with AudioStorageSystem(home) as storage:
+        added = int(storage.store_audio_file(speech_file(tmp_path / "a.wav")))
+    assert run("metadata", "set", str(added), "user=john")[0] == 0
+    assert run("show", str(added))[0] == 0
+    listed = run("audit", "list", "--of", str(added))[1]["entries"]
+    assert [one["action"] for one in listed][-2:] == ["metadata.set", "recording.stored"]
+    assert listed[-2]["origin"].startswith("cli:metadata@") and listed[-2]["details"] == {"keys": ["user"]}
+    anchor = str(tmp_path / "anchor.json")
+    assert run("audit", "anchor", anchor)[0] == 0
+    assert run("audit", "anchor", anchor)[0] == 2
+    code, told = run("audit", "verify", "--anchor", anchor)
+    assert (code, told["ok"], told["anchors"]) == (0, True, 1)
+    code, told = run("audit", "export", str(tmp_path / "log.csv"), "--format", "csv", "--action", "metadata.set")
+    assert (code, told["entries"]) == (0, 1)
+    plain_sql(home, "DELETE FROM audit_log WHERE action = 'metadata.set'")
+    code, told = run("audit", "verify", "--anchor", anchor)
+    assert code == 1 and {fault["what"] for fault in told["faults"]} == {"missing"}

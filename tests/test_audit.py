@@ -21,14 +21,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audio_storage_system import AudioStorageSystem
-from audio_storage_system.archive import Archive, opening
-from audio_storage_system.archive.opening import compose
 from audio_storage_system.audit import Anchor, Audit, AuditLog, came_from, heads, verify
 from audio_storage_system.cli import main
 from audio_storage_system.database import Database
 from audio_storage_system.errors import Conflict, Forbidden, InvalidInput, NotFound
 from audio_storage_system.keys import ArchiveKeys
-from audio_storage_system.marker import Marker
 from audited import ROOT, actions, audited, speech_file
 from catalogues import Catalogues, open_database, plain_sql
 
@@ -565,19 +562,12 @@ def test_adopted_recordings_are_entered(home: Path, tmp_path: Path, scripted_eng
 # The commands
 
 
-def test_the_commands(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def with_keys(home: Path, settings: Any, identity: Marker, *parts: Any, **further: Any) -> Archive:
-        return compose(home, settings, identity, *parts, keys=ArchiveKeys(identity.archive_id, ROOT, encrypted=False))
-
-    monkeypatch.setattr(opening, "compose", with_keys)
-
+def test_the_commands(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def run(*words: str) -> tuple[int, Any]:
         code = main([*words, "--archive", str(home), "--json"])
         return code, json.loads(capsys.readouterr().out)
 
-    with AudioStorageSystem(home) as storage:
+    with audited(home) as storage:
         added = int(storage.store_audio_file(speech_file(tmp_path / "a.wav")))
     assert run("metadata", "set", str(added), "user=john")[0] == 0
     assert run("show", str(added))[0] == 0

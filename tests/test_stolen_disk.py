@@ -141,6 +141,7 @@ def test_a_stolen_disk_tells_nothing(disk: Disk, tmp_path: Path, scripted_engine
     decoded = np.rint(load_audio(given["compressed"]) * 32767).astype("<i2").tobytes()
     disk.secrets |= {"decoded": decoded, "captured sound": samples(4.2, seed=5)}
     _use(disk, given)
+    _watch(disk, tmp_path / "given")
     _capture(disk)
     _work(disk, given["job"])
     disk.check(*disk.secrets, *SPOKEN.keys() - {"fetched"}, *METADATA, *NAMES)
@@ -164,6 +165,17 @@ def _use(disk: Disk, given: Mapping[str, Path]) -> None:
         storage.delete(gone)
         storage.reindex()
         disk.check("sound of file", "decoded", "added", "again", "later", "file")
+
+
+def _watch(disk: Disk, folder: Path) -> None:
+    """The program, over a folder of which all but one file is known already."""
+    program = [sys.executable, "-W", "ignore", "-m", "audio_storage_system.cli"]
+    command = [*program, "watch", str(folder), "--once", "--settle=0", "--no-transcribe", "--archive", str(disk.home)]
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    disk.check(*NAMES)
+    if not disk.encrypted:
+        assert list((disk.folder / "caches").rglob("*.jsonl"))
 
 
 def _capture(disk: Disk) -> None:

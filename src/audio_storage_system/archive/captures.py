@@ -111,9 +111,9 @@ def recover(archive: Archive) -> list[Recovered]:
 
 def _keep(archive: Archive, spool: Spool) -> tuple[Stored, SpoolReport]:
     """Store what is in a spool; it is let go of by the caller."""
-    begun = spool.started_at.astimezone(timezone(timedelta(minutes=spool.utc_offset_minutes)))
     values = {key: metadata.decode(*typed) for key, typed in spool.metadata.items()}
     owner_id = values.pop(OWNER, archive.owner_id)  # a spool of an earlier version does not say
+    begun = spool.started_at.astimezone(timezone(timedelta(minutes=spool.utc_offset_minutes)))
     with disk_errors(spool.folder):
         file, report = spool.open()
         with file:

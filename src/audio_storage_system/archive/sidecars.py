@@ -70,7 +70,7 @@ def _write_copy(archive: Archive, recording: Recording, kind: str) -> None:
 
 
 def _put(archive: Archive, key: str, data: bytes) -> None:
-    archive.blobs.replace(archive.blobs.stage(io.BytesIO(data)), key)
+    archive.blobs.put(key, data)
 
 
 def _key(key: str, kind: str, suffix: str) -> str:

@@ -16,8 +16,8 @@ _of_request: ContextVar[str | None] = ContextVar("origin", default=None)
 
 @contextmanager
 def process_is(skin: str) -> Iterator[None]:
-    """Whatever this process does in this block, in any thread, comes from here, such as `cli:add`, unless a request says
-    otherwise."""
+    """Whatever this process does in this block, in any thread, comes from here, such as `cli:add`, unless a request
+    says otherwise."""
     global _of_process
     before, _of_process = _of_process, skin
     try:

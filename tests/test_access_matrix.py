@@ -15,6 +15,7 @@ import pytest
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.access import Role
+from audio_storage_system.auditing import AuditBoard
 from audio_storage_system.catalogue import transcripts
 from audio_storage_system.errors import AudioStorageSystemError, Forbidden, NotFound
 from audio_storage_system.jobs import Jobs
@@ -23,7 +24,7 @@ from audio_storage_system.testing import scripted
 from audio_storage_system.transcribers import TRANSCRIBERS
 from builders import Talk, say
 
-BOARDS = {"jobs": Jobs, "users": Users, "grants": Grants, "tokens": Tokens}
+BOARDS = {"jobs": Jobs, "users": Users, "grants": Grants, "tokens": Tokens, "audit": AuditBoard}
 MISSING = 10**9
 WHO = ("nobody", "reader", "editor", "owner", "admin")
 RANK: dict[str, Role | None] = dict(zip(WHO, [None, *Role], strict=True))
@@ -93,6 +94,7 @@ CALLS: dict[str, Call] = {
     "as_user": admin(lambda v, t: v.as_user("a nobody")),
     "audio_url": on(R, lambda v, t: v.audio_url(t.audio_id)),
     "cleanup_old_files": admin(lambda v, t: v.cleanup_old_files(10_000)),
+    "check_metadata": free(lambda v, t: v.check_metadata()),
     "close": free(lambda v, t: v.close()),
     "context_pack": listed(lambda v, t: v.context_pack("one").citations, has("audio_id")),
     "delete": on(O, lambda v, t: v.delete(t.audio_id)),
@@ -112,7 +114,10 @@ CALLS: dict[str, Call] = {
     "import_transcript": on(E, lambda v, t: v.import_transcript(t.audio_id, subtitles(t))),
     "known_hashes": free(lambda v, t: v.known_hashes()),
     "list_recordings": listed(lambda v, t: v.list_recordings(), has("id")),
+    "metadata_history": on(R, lambda v, t: v.metadata_history(t.audio_id)),
+    "metadata_schema": free(lambda v, t: v.metadata_schema()),
     "models": admin(lambda v, t: v.models()),
+    "notes": admin(lambda v, t: v.notes),
     "open_audio": on(R, lambda v, t: v.open_audio(t.audio_id).close()),
     "plan_reembedding": admin(lambda v, t: v.plan_reembedding()),
     "record_and_store_audio": free(lambda v, t: v.record_and_store_audio(device="none"), writes=True),
@@ -120,10 +125,12 @@ CALLS: dict[str, Call] = {
     "reembed": admin(lambda v, t: v.reembed(kind="audio")),
     "reindex": admin(lambda v, t: v.reindex()),
     "remove_metadata": on(E, lambda v, t: v.remove_metadata(t.audio_id, "x")),
+    "remove_metadata_schema": free(lambda v, t: v.remove_metadata_schema(), writes=True),
     "retranscribe": on(E, lambda v, t: v.retranscribe([t.audio_id])),
     "search_similar_audio": listed(lambda v, t: v.search_similar_audio("one", 10_000), has("audio_id")),
     "segments": on(R, lambda v, t: v.segments(t.transcript_id)),
     "set_metadata": on(E, lambda v, t: v.set_metadata(t.audio_id, {"x": 1})),
+    "set_metadata_schema": free(lambda v, t: v.set_metadata_schema({}), writes=True),
     "stats": listed(lambda v, t: v.stats(), lambda found, t: found["recordings"] > 0),
     "store_audio_file": free(lambda v, t: v.store_audio_file(fresh(t)), writes=True),
     "submit": free(lambda v, t: v.submit(fresh(t)), writes=True),
@@ -131,6 +138,11 @@ CALLS: dict[str, Call] = {
     "transcripts": on(R, lambda v, t: v.transcripts(t.audio_id)),
     "use_embedder": admin(lambda v, t: v.use_embedder(lambda text: np.ones(8), "again")),
     "worker": admin(lambda v, t: v.worker()),
+    "audit.anchor": admin(lambda v, t: v.audit.anchor(t.file.with_suffix(".anchor"))),
+    "audit.export": admin(lambda v, t: v.audit.export(t.file.with_suffix(".audit"))),
+    "audit.heads": admin(lambda v, t: v.audit.heads()),
+    "audit.list": admin(lambda v, t: v.audit.list()),
+    "audit.verify": admin(lambda v, t: v.audit.verify()),
     "jobs.cancel": on(E, lambda v, t: v.jobs.cancel(t.job_id)),
     "jobs.close": free(lambda v, t: v.jobs.close()),
     "jobs.counts": listed(lambda v, t: v.jobs.counts(), lambda found, t: found["unfinished"] > 0),
@@ -163,7 +175,7 @@ CALLS: dict[str, Call] = {
 # What only an owner is told of: grants on a recording are nobody else's business, save for one's own.
 OWN_GRANTS = ("grants.list", "grants.revoke")
 # What the archive does for its own parts, and what is not about recordings.
-PARTS = ("jobs", "users", "grants", "tokens")
+PARTS = tuple(BOARDS)
 
 
 def public(owner: type) -> Iterator[str]:

@@ -387,6 +387,7 @@ class AudioStorageSystem(Reading, Describing, Embedding):
     @property
     def notes(self) -> Notes:
         """Seals what a program notes for itself outside of the archive, such as which files it has brought."""
+        self._archive.access.require_admin("seal what is noted of the archive")
         return Notes(self._archive.key_for("notes"))
 
     def close(self) -> None:

@@ -14,10 +14,16 @@ _of_process = PYTHON
 _of_request: ContextVar[str | None] = ContextVar("origin", default=None)
 
 
-def process_is(skin: str) -> None:
-    """Whatever this process does comes from here, such as `cli:add`, unless a request says otherwise."""
+@contextmanager
+def process_is(skin: str) -> Iterator[None]:
+    """Whatever this process does in this block, in any thread, comes from here, such as `cli:add`, unless a request
+    says otherwise."""
     global _of_process
-    _of_process = skin
+    before, _of_process = _of_process, skin
+    try:
+        yield
+    finally:
+        _of_process = before
 
 
 @contextmanager

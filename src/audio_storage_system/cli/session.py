@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import audio_storage_system
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 COMMAND = ""
 
 
-def name_origin() -> None:
-    """Let the audit log say which command does what is done from now on."""
+def named_origin() -> AbstractContextManager[None]:
+    """In this block, the audit log says which command does what is done."""
     from audio_storage_system.audit import process_is
 
-    process_is(f"cli:{COMMAND}")
+    return process_is(f"cli:{COMMAND}")
 
 
 @contextmanager
@@ -32,7 +32,6 @@ def opened(
 
     Settings that are `None` are left to environment and file.
     """
-    name_origin()
     given = {name: value for name, value in settings.items() if value is not None}
-    with audio_storage_system.AudioStorageSystem(place, create=create, **given) as storage:
+    with named_origin(), audio_storage_system.AudioStorageSystem(place, create=create, **given) as storage:
         yield storage if as_user is None else storage.as_user(as_user)

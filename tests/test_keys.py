@@ -255,7 +255,7 @@ def test_rotating_leaves_the_audio_alone_and_others_at_work(home: Path, tmp_path
         paths = [sound(tmp_path, hertz) for hertz in (300.0, 400.0, 500.0)]
         for path in paths[:2]:
             storage.store_audio_file(path)
-        before = {name: data for name, data in files(home / "audio_files").items()}
+        before = files(home / "audio_files")
         old = storage.keys.show()["generations"][0]["id"]
         done = storage.keys.rotate()
         assert done.rewrapped == 2 and not done.resumed

@@ -60,6 +60,7 @@ METHODS = {
     "import_transcript",
     "known_hashes",
     "jobs",
+    "keys",
     "list_recordings",
     "models",
     "open_audio",

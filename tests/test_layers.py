@@ -32,6 +32,8 @@ LAYERS = [
         "transfer",
         "monitoring",
         "auditing",
+        "rotation",
+        "security",
     },
     {"facade"},
     {"system"},

@@ -62,6 +62,7 @@ METHODS = {
     "import_transcript",
     "jobs",
     "known_hashes",
+    "keys",
     "list_recordings",
     "metadata_history",
     "metadata_schema",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from platformdirs import user_cache_path
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from audio_storage_system import deletion, marker, pipeline
 from audio_storage_system.access import Access, Role
@@ -28,7 +28,7 @@ from audio_storage_system.blobs.cache import CachedBlobStore
 from audio_storage_system.blobs.sealed import SealedBlobStore
 from audio_storage_system.catalogue import data_keys, embeddings, fulltext, locks
 from audio_storage_system.catalogue.data_keys import StoredDataKeys
-from audio_storage_system.database import Database, Pool, passage_search
+from audio_storage_system.database import Database, Pool, passage_search, tables
 from audio_storage_system.database.migrations import is_empty, migrate
 from audio_storage_system.durable import disk_errors
 from audio_storage_system.errors import (
@@ -177,6 +177,8 @@ def open_archive(home: Path, *, create: bool, encryption: Encryption | None = No
     """
     settings = load_settings(home, **given)
     _check_partition(settings)
+    if encryption and encryption.accept_plaintext_catalogue:
+        settings = replace(settings, accept_plaintext_vectors=True)
     blobs = open_blobs(home, settings)
     found = marker.read(blobs)
     vault = open_vault(home, settings, blobs, found, encryption or Encryption(), create=create)
@@ -311,7 +313,9 @@ def _is_unfounded(home: Path, settings: Settings) -> bool:
     if not settings.database_url:
         return not (home / CATALOGUE).exists()
     with closing(_connect(settings)) as database, database.read() as connection:
-        return is_empty(connection, database.place)
+        if is_empty(connection, database.place):
+            return True
+        return connection.execute(select(tables.archive.c.archive_id)).first() is None
 
 
 def _known_id(home: Path, settings: Settings, found: Marker | None) -> str | None:

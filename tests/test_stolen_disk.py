@@ -22,6 +22,7 @@ import pytest
 import working
 from audio_storage_system import AudioStorageSystem, load_audio
 from audio_storage_system.embedders import TEXT_EMBEDDERS
+from audio_storage_system.errors import InvalidSetting
 from audio_storage_system.testing import scripted
 from plaintext import Secrets
 from sounds import encoded, noise, wav
@@ -221,3 +222,14 @@ def test_nor_does_the_cache_of_a_bucket(disk: Disk, tmp_path: Path, scripted_eng
             assert file.read() == given.read_bytes()
     assert list((disk.folder / "caches" / "blobs").rglob("*")), "nothing was cached"
     disk.check("sound of file", "fetched", "file")
+
+
+def test_vectors_go_nowhere_else_unless_that_is_accepted(disk: Disk) -> None:
+    if not disk.encrypted:
+        pytest.skip("an archive that is not encrypted keeps its vectors where it likes")
+    disk.open().close()
+    with pytest.raises(InvalidSetting, match="accept_plaintext_vectors"):
+        disk.open(vectors_url="chroma:vectors")
+    assert not (disk.home / "vectors").exists()
+    pytest.importorskip("chromadb")
+    disk.open(vectors_url="chroma:vectors", accept_plaintext_vectors=True).close()

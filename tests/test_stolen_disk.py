@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -67,6 +68,10 @@ class Disk:
     encrypted: bool
     secrets: dict[str, bytes] = field(default_factory=dict)
 
+    @cached_property
+    def sought(self) -> Secrets:
+        return Secrets({**SPOKEN, **METADATA, **NAMES, "asked": ASKED}, self.secrets)
+
     @property
     def home(self) -> Path:
         return self.folder / "archive"
@@ -79,8 +84,7 @@ class Disk:
 
     def check(self, *sounds: str) -> None:
         """Nothing is found here; or everything that was put here so far, where it is not encrypted."""
-        words = {**SPOKEN, **METADATA, **NAMES, "asked": ASKED}
-        found = Secrets(words, self.secrets).found_in(self.folder)
+        found = self.sought.found_in(self.folder)
         if self.encrypted:
             assert found == {}
         else:

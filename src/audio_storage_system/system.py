@@ -35,6 +35,7 @@ from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.permissions import Grants, Tokens, Users
 from audio_storage_system.pipeline import Made, OnDuplicate, Rule
 from audio_storage_system.records import Added, Job, Metadata, Priority
+from audio_storage_system.rotation import KeyBoard
 from audio_storage_system.settings import Encryption, locate
 from audio_storage_system.vectors import IndexState
 
@@ -99,6 +100,11 @@ class AudioStorageSystem(Reading, Embedding):
         view.recovered = []
         return view
 
+    @property
+    def keys(self) -> KeyBoard:
+        """The keys of an encrypted archive: what they are, new ones, copies to keep elsewhere."""
+        return KeyBoard(self._archive)
+
     @staticmethod
     def exists(archive: Place | None = None) -> bool:
         """Whether there is an archive at this place (default as above)."""
@@ -117,14 +123,16 @@ class AudioStorageSystem(Reading, Embedding):
         recorded_at: datetime | None = None,
         on_duplicate: OnDuplicate = "keep",
         progress: Progress | None = None,
+        fernet_key: str | bytes | None = None,
     ) -> Added:
-        """Store, transcribe and embed a file: every step that has not been done for it yet.
+        """Store, transcribe and embed a file: every step that has not been done for it yet. fernet_key: the file is
+        encrypted with Fernet, and stored decrypted, as everything else is; `KeyRefused` for another key.
 
         Raises `TranscriptionFailed` when the sound was stored but could not be transcribed; adding the file again tries
         that again. `progress` is called with the seconds of sound transcribed so far, and all there are.
         """
         task = processing.task_of(self._archive, whisper_model, language, progress)
-        stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate)
+        stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate, fernet_key=fernet_key)
         return processing.process(self._archive, stored, task, embedded=generate_embeddings)
 
     def store_audio_file(

@@ -89,6 +89,8 @@ def open_copy(
     found = marker.read(blobs)
     refill = found is not None and found.archive_id == original.marker.archive_id
     wanted = encryption or Encryption()
+    if wanted.accept_plaintext_catalogue:
+        settings = replace(settings, accept_plaintext_vectors=True)
     vault = open_vault(home, settings, blobs, found, wanted, create=True, archive_id=original.marker.archive_id)
     database = reach(home, settings, found, create=True, refill=refill, keys=vault.keys if vault else None)
     if database.place == original.database.place:

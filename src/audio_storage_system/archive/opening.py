@@ -170,6 +170,8 @@ def open_archive(home: Path, *, create: bool, encryption: Encryption | None = No
     """
     settings = load_settings(home, **given)
     _check_partition(settings)
+    if encryption and encryption.accept_plaintext_catalogue:
+        settings = replace(settings, accept_plaintext_vectors=True)
     blobs = open_blobs(home, settings)
     found = marker.read(blobs)
     vault = open_vault(home, settings, blobs, found, encryption or Encryption(), create=create)

@@ -53,18 +53,24 @@ def store(
     recorded_at: datetime | None,
     on_duplicate: OnDuplicate,
     entered: pipeline.Entered = lambda connection, audio_id: None,
+    *,
+    fernet_key: str | bytes | None = None,
 ) -> pipeline.Stored:
-    """Store a file's bytes; see `pipeline.store`. After a file that was stored already, the next one is likely so too
+    """Store a file's bytes, or with a `fernet_key` what they decrypt to; see `pipeline.store`. After a file that was
+    stored already, the next one is likely so too
     (a run that is taken up again), and is looked for first."""
+    owner_id, most = owner_of(archive, values), archive.settings.max_file_bytes
+    source = path if fernet_key is None else pipeline.decrypted(path, fernet_key, most)
     stored = pipeline.store(
         archive.database,
         archive.blobs,
-        path,
-        owner_id=owner_of(archive, values),
+        source,
+        owner_id=owner_id,
         values={} if values is None else values,
+        name=path.name if fernet_key is None else pipeline.inner_name(path),
         recorded_at=recorded_at,
         on_duplicate=on_duplicate,
-        max_bytes=archive.settings.max_file_bytes,
+        max_bytes=most,
         look_first=archive.streak.duplicates,
         entered=entered,
     )

@@ -13,6 +13,7 @@ from audio_storage_system.blobs import BlobStore
 from audio_storage_system.errors import KeyMissing, NotFound
 from audio_storage_system.keys import ArchiveKeys, KeySource, Ring, founded
 from audio_storage_system.keys.ring import FILE_NAME, MAX_BYTES
+from audio_storage_system.keys.wrapping import new_key
 from audio_storage_system.locations import redacted
 
 
@@ -97,8 +98,8 @@ def found(blobs: BlobStore, source: KeySource, archive_id: str | None, *, encryp
     return vault
 
 
-def next_generation(keys: ArchiveKeys, key: bytes, replaces: str = "") -> ArchiveKeys:
+def next_generation(keys: ArchiveKeys, replaces: str = "") -> ArchiveKeys:
     """The keys with one more to wrap data keys with. Older ones stay: a process that has not heard of this may still
     use them for a while."""
     name = uuid4().hex
-    return replace(keys, wrapping={**keys.wrapping, name: key}, current=name, rotating=True, replaces=replaces)
+    return replace(keys, wrapping={**keys.wrapping, name: new_key()}, current=name, rotating=True, replaces=replaces)

@@ -180,6 +180,8 @@ class SealedFile(io.RawIOBase):
     def readinto(self, buffer: Any, /) -> int:
         view = memoryview(buffer).cast("B")
         if self._position >= self._size or not view:
+            if self._size == 0:  # else a file cut off after its header would pass for an empty one
+                self._segment(0)
             return 0
         number = 0 if self._position < FIRST else 1 + (self._position - FIRST) // REST
         start, _ = span(number)

@@ -78,12 +78,6 @@ def any_there(connection: Connection) -> bool:
     return connection.execute(select(data_keys.c.id).limit(1)).first() is not None
 
 
-def wrapped_otherwise(connection: Connection, wrapping: str) -> int:
-    """How many keys are not wrapped with this one."""
-    query = select(func.count()).where(data_keys.c.wrapping != wrapping)
-    return int(connection.execute(query).scalar_one())
-
-
 def by_wrapping(connection: Connection) -> dict[str, int]:
     """How many keys are wrapped with each."""
     query = select(data_keys.c.wrapping, func.count()).group_by(data_keys.c.wrapping)

@@ -26,6 +26,7 @@ SPACES = "spaces"
 FULL_TEXT = "full text"
 COPYING = "copying"
 WORKERS = "workers"
+KEYS = "keys"
 PRINCIPALS = "principals"
 
 

@@ -20,6 +20,7 @@ from audio_storage_system.cli import (
     grants,
     import_transcripts,
     jobs,
+    keys,
     listing,
     metadata,
     record,
@@ -85,6 +86,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(users.app, name="users")
 app.add_typer(grants.app, name="grants")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(keys.app, name="keys")
 app.command("doctor")(doctor.doctor)
 app.command("models")(doctor.models)
 app.command("demo")(demo.demo)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 import audio_storage_system
+from audio_storage_system.errors import KeyMissing
+from audio_storage_system.keys import KeySource
+from audio_storage_system.keys.sources import PASSPHRASE
 
 if TYPE_CHECKING:
     from audio_storage_system import AudioStorageSystem
@@ -22,5 +28,21 @@ def opened(
     Settings that are `None` are left to environment and file.
     """
     given = {name: value for name, value in settings.items() if value is not None}
-    with audio_storage_system.AudioStorageSystem(place, create=create, **given) as storage:
+    with _open(place, create, given) as storage:
         yield storage if as_user is None else storage.as_user(as_user)
+
+
+def _open(place: str | None, create: bool, given: dict[str, Any]) -> AudioStorageSystem:
+    try:
+        return audio_storage_system.AudioStorageSystem(place, create=create, **given)
+    except KeyMissing as error:
+        if not error.details.get("passphrase") or not sys.stdin.isatty():
+            raise
+    return audio_storage_system.AudioStorageSystem(place, create=create, **given | _asked(place, create))
+
+
+def _asked(place: str | None, create: bool) -> dict[str, Any]:
+    """The passphrase, from the terminal; twice for a new archive."""
+    new = create and not audio_storage_system.AudioStorageSystem.exists(place)
+    words = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=new, err=True)
+    return {"encryption": KeySource(passphrase=words, kind=PASSPHRASE)}

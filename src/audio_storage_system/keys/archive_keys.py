@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -31,6 +31,10 @@ class ArchiveKeys:
         """The key for a purpose: 32 bytes."""
         info = f"audio-storage/1/{purpose}".encode()
         return HKDF(SHA256(), KEY_BYTES, salt=self.archive_id.encode(), info=info).derive(self.root)
+
+    def settled(self) -> ArchiveKeys:
+        """The same keys, when every data key is wrapped with the current one."""
+        return replace(self, rotating=False, replaces="")
 
     def wrap(self, data_key: bytes, blob_id: str) -> bytes:
         """A blob's data key, encrypted with the current wrapping key."""

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from audio_storage_system.errors import ArchiveDamaged, KeyMissing, KeyRefused, NewerFormat
 from audio_storage_system.keys.archive_keys import ArchiveKeys
-from audio_storage_system.keys.sources import LARGEST_COST, PASSPHRASE, SCRYPT, KeySource, stretched
+from audio_storage_system.keys.sources import LARGEST_COST, NO_PASSPHRASE, PASSPHRASE, SCRYPT, KeySource, stretched
 from audio_storage_system.keys.wrapping import new_key, unwrap, wrap
 
 FORMAT = 1
@@ -81,7 +81,7 @@ class Ring:
     def master(self, source: KeySource, place: str) -> bytes:
         """The master key. Raises `KeyMissing` where nothing was given that a slot takes, and `KeyRefused`."""
         if self.wants_passphrase and not source.is_passphrase:
-            raise KeyMissing(place=place, reason="it wants its passphrase, from AUDIO_STORAGE_PASSPHRASE")
+            raise KeyMissing(place=place, reason=NO_PASSPHRASE, passphrase=True)
         for slot in self.slots:
             if (master := slot.open(source, self.archive_id, place)) is not None:
                 return master

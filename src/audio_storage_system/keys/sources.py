@@ -24,6 +24,7 @@ KEYRING = "keyring"
 PASSPHRASE = "passphrase"  # noqa: S105 - a kind of slot
 SERVICE = "audio-storage"
 LARGEST_FILE = 4096
+NO_PASSPHRASE = "it wants its passphrase, from AUDIO_STORAGE_PASSPHRASE"  # noqa: S105 - says how to give it
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,17 @@ class KeySource:
             return decoded(self.key, place)
         if self.kind == KEYRING:
             return _from_keyring(archive_id, place)
+        self._refuse_without_passphrase(place)
         return read_key_file(self.file_of(archive_id), place)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the key is in a file."""
+        return not (self.key or self.passphrase or self.kind)
+
+    def _refuse_without_passphrase(self, place: str) -> None:
+        if self.kind == PASSPHRASE:
+            raise KeyMissing(place=place, reason=NO_PASSPHRASE, passphrase=True)
 
     def make(self, archive_id: str, place: str) -> tuple[bytes, Path | None]:
         """A key for a new archive: the one that is given, else a new one, kept where `find` looks for it; and the file
@@ -60,9 +71,11 @@ class KeySource:
         if self.key:
             return decoded(self.key, place), None
         if self.kind == KEYRING:
-            key = new_key()
-            _keyring(place).set_password(SERVICE, archive_id, encoded(key))
-            return key, None
+            if (text := _keyring(place).get_password(SERVICE, archive_id)) is None:
+                text = encoded(new_key())
+                _keyring(place).set_password(SERVICE, archive_id, text)
+            return decoded(text, place), None
+        self._refuse_without_passphrase(place)
         file = self.file_of(archive_id)
         if file.exists():
             return read_key_file(file, place), None

@@ -29,6 +29,7 @@ from audio_storage_system.cli import app
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.diagnosis import Check, Model
 from audio_storage_system.errors import AudioStorageSystemError
+from audio_storage_system.integrity import Finding, Severity, Verification
 from audio_storage_system.jobs import JobEvent, Jobs, Worker
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.pipeline import Change, Comparison, Decision, Made
@@ -44,6 +45,7 @@ VALUES = (
     *(Filter, Recording, Transcript, Outcome, Segment, Word, Citation, Receipt, Recovered, Check, Model, LoadedModel),
     *(CopyProgress, CopyProblem, TableCount, Job, JobState, Priority, JobEvent),
     *(Made, Decision, Comparison, Change, Plan, Reembedded),
+    *(Verification, Finding, Severity),
 )
 # What the facade hands out that does things.
 PARTS = (Jobs, Worker)

@@ -76,6 +76,7 @@ METHODS = {
     "store_audio_file",
     "transcripts",
     "use_embedder",
+    "verify",
     "worker",
 }
 

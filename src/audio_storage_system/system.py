@@ -28,6 +28,7 @@ from audio_storage_system.catalogue import locks, metadata, recordings, transcri
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import NotFound
 from audio_storage_system.facade import Embedding, Place, Reading
+from audio_storage_system.integrity import Verification, verify
 from audio_storage_system.jobs import JobEvent, Jobs, Worker, concurrency_of
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.pipeline import Made, OnDuplicate, Rule
@@ -336,6 +337,22 @@ class AudioStorageSystem(Reading, Embedding):
     def reindex(self) -> dict[str, IndexState]:
         """Make everything derived anew: full text, and the vector index of each space."""
         return reports.reindex(self._archive)
+
+    def verify(
+        self,
+        *,
+        deep: bool = False,
+        repair: bool = False,
+        after: int = 0,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Verification:
+        """Whether everything is there and fits together; it may be asked while the archive is in use.
+
+        deep: read every file, text and vector too, not only count and compare. repair: make anew what is derived; what
+        was recorded and said is never touched. after: of files, only those of recordings with a higher id, to go on
+        where an earlier call stopped. progress: called with a stage, and how much of how much of it is done.
+        """
+        return verify(self._archive, deep=deep, repair=repair, after=after, progress=progress)
 
     @property
     def home(self) -> Path:

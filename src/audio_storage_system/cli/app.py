@@ -27,6 +27,7 @@ from audio_storage_system.cli import (
     retranscribe,
     search,
     transcripts,
+    verify,
     watch,
     worker,
 )
@@ -76,6 +77,7 @@ app.add_typer(metadata.app, name="metadata")
 app.command("rm")(remove.remove)
 app.command("stats")(archive.stats)
 app.command("reindex")(archive.reindex)
+app.command("verify")(verify.verify)
 app.command("copy")(copy.copy)
 app.command("worker")(worker.worker)
 app.add_typer(jobs.app, name="jobs")

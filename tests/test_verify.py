@@ -1,0 +1,373 @@
+"""Verification: each kind of damage is found, named, and repaired where that loses nothing."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audio_storage_system import AudioStorageSystem
+from audio_storage_system.integrity import Finding, Severity, Verification, looking
+from catalogues import database_url, plain_sql
+
+pytestmark = pytest.mark.usefixtures("scripted_engine", "quickly")
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Second looks follow at once."""
+    monkeypatch.setattr(looking, "SETTLE_SECONDS", 0.05)
+
+
+@pytest.fixture
+def filled(home: Path, demo: Path) -> Iterator[AudioStorageSystem]:
+    """An archive with two recordings, said, embedded and with metadata."""
+    with AudioStorageSystem(home, transcriber="scripted") as storage:
+        storage.add(demo / "call.flac", metadata={"user": "john", "rank": 3, "when": 1.5, "tags": ["a"]})
+        storage.add(demo / "voice_note.flac", metadata={"user": "mary", "seen": True, "none": None})
+        yield storage
+
+
+def harm(storage: AudioStorageSystem, *statements: str) -> None:
+    """Change the catalogue behind everybody's back, with no rule of the database enforced."""
+    if url := database_url(storage.home):
+        import psycopg
+
+        with psycopg.connect(url) as connection:
+            connection.execute("SET session_replication_role = replica")
+            for statement in statements:
+                connection.execute(statement.encode())
+        return
+    with closing(sqlite3.connect(storage.home / "audio_storage.db")) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+def one(storage: AudioStorageSystem, query: str) -> Any:
+    return plain_sql(storage.home, query)[0][0]
+
+
+def found(done: Verification, check: str) -> list[Finding]:
+    return [finding for finding in done.findings if finding.check == check]
+
+
+def blob_of(storage: AudioStorageSystem, audio_id: int) -> Path:
+    return storage.home / str(storage.get_recording(audio_id).file_path)
+
+
+def test_an_undamaged_archive_is_clean_and_says_what_was_looked_at(filled: AudioStorageSystem) -> None:
+    quick, deep = filled.verify(), filled.verify(deep=True)
+    assert quick.findings == deep.findings == ()
+    assert quick.clean and deep.clean
+    assert quick.recordings == deep.recordings == 2 and deep.last_id == 2
+    assert quick.bytes == 0 and deep.bytes == sum(filled.get_recording(id_).file_size for id_ in (1, 2))
+    assert set(quick.checks) < set(deep.checks)
+
+
+# What is done to the catalogue, which check says so, and a word of what it says.
+ROWS = [
+    ("DELETE FROM transcripts WHERE id = 1", "references", "segments.transcript_id names rows of transcripts"),
+    ("DELETE FROM audio_files WHERE id = 2", "references", "metadata.audio_file_id"),
+    ("UPDATE transcripts SET outcome = 'failed' WHERE id = 1", "transcripts", "have failed"),
+    ("UPDATE transcription_windows SET sequence = sequence + 5 WHERE transcript_id = 1", "windows", "gaps"),
+    ("UPDATE segments SET sequence = sequence + 5 WHERE transcript_id = 1", "segments", "gaps"),
+    ("UPDATE segments SET transcript_id = 2 WHERE transcript_id = 1", "segments", "another version"),
+    ("UPDATE passages SET sequence = sequence + 1 WHERE transcript_id = 1", "passages", "gaps"),
+    ("UPDATE passages SET first_segment_id = (SELECT max(id) FROM segments) WHERE id = 1", "passages", "first or last"),
+    ("UPDATE passages SET audio_file_id = 2 WHERE id = 1", "passages", "another recording"),
+    ("UPDATE passages SET text = '' WHERE id = 1", "passages", "nothing in them"),
+    ("UPDATE embeddings SET model_name = 'other' WHERE id = 1", "embeddings", "another kind, model"),
+    ("UPDATE embeddings SET audio_file_id = 2 WHERE passage_id = 1", "embeddings", "another recording"),
+    ("UPDATE embedding_spaces SET active = (1 = 0) WHERE kind = 'audio'", "spaces", "none in use"),
+    (
+        "INSERT INTO tombstones (audio_id, file_hash, file_path, deleted_at, completed, receipt)"
+        " VALUES (1, 'x', 'y', '2026-01-01 00:00:00.000000', (1 = 1), '{}')",
+        "deletions",
+        "there all the same",
+    ),
+]
+
+
+@pytest.mark.parametrize(("damage", "check", "said"), ROWS)
+def test_rows_that_do_not_fit_are_named_and_left_alone(
+    filled: AudioStorageSystem, damage: str, check: str, said: str
+) -> None:
+    harm(filled, damage)
+    done = filled.verify()
+    assert not done.clean
+    finding = next(finding for finding in done.findings if said in finding.what)
+    assert finding.severity is Severity.ERROR and not finding.repairable and finding.count >= 1 and finding.ids
+    before = plain_sql(filled.home, "SELECT * FROM segments ORDER BY id")
+    assert not filled.verify(repair=True).clean
+    assert plain_sql(filled.home, "SELECT * FROM segments ORDER BY id") == before
+
+
+# What is derived, how it is damaged on either catalogue, and which check says so.
+DERIVED = [
+    ("the full text is gone", ("DROP TABLE passages_fts",), ("DROP TABLE passage_search",), "full text", False),
+    (
+        "a passage is not in the full text",
+        ("DELETE FROM passages_fts WHERE rowid = 1",),
+        ("DELETE FROM passage_search WHERE space_id = 0 AND passage_id = 1",),
+        "full text",
+        False,
+    ),
+    (
+        "something is in the full text that is no passage",
+        ("INSERT INTO passages_fts (rowid, words, stems) VALUES (99, 'ghost', '')",),
+        ("INSERT INTO passage_search SELECT 0, 1, now(), 99, NULL, 1, 'ghost' FROM passages LIMIT 1",),
+        "full text",
+        False,
+    ),
+    (
+        "the full text has other words",
+        ("UPDATE passages_fts SET words = 'nonsense' WHERE rowid = 1",),
+        ("UPDATE passage_search SET text_vector = '''nonsense'':1A' WHERE space_id = 0 AND passage_id = 1",),
+        "full text",
+        True,
+    ),
+    (
+        "an index of a table is gone",
+        ("DROP INDEX idx_passages_audio_id",),
+        ("DROP INDEX idx_passages_audio_id",),
+        "schema",
+        False,
+    ),
+    (
+        "a number is not that of its value",
+        ("UPDATE metadata SET value_number = 4 WHERE key = 'rank'",) * 2,
+        ("UPDATE metadata SET value_number = 4 WHERE key = 'rank'",),
+        "values",
+        True,
+    ),
+    (
+        "a number is missing",
+        ("UPDATE metadata SET value_number = NULL WHERE key = 'when'",),
+        ("UPDATE metadata SET value_number = NULL WHERE key = 'when'",),
+        "metadata",
+        False,
+    ),
+]
+
+
+@pytest.mark.parametrize(("lite", "post", "check", "deep"), [row[1:] for row in DERIVED], ids=[row[0] for row in DERIVED])
+def test_what_is_derived_is_made_anew(
+    filled: AudioStorageSystem, lite: tuple[str, ...], post: tuple[str, ...], check: str, deep: bool
+) -> None:
+    said = filled.segments(1)
+    harm(filled, *(post if database_url(filled.home) else lite))
+    done = filled.verify(deep=deep)
+    assert not done.clean and {finding.check for finding in done.findings} == {check}
+    assert all(finding.repairable and not finding.repaired for finding in done.findings)
+    repaired = filled.verify(deep=deep, repair=True)
+    assert repaired.clean and all(finding.repaired for finding in found(repaired, check))
+    assert filled.verify(deep=True).findings == ()
+    assert filled.segments(1) == said and filled.search_similar_audio("spoken", mode="keyword").total >= 1
+
+
+def test_a_number_that_cannot_be_read_is_not_guessed(filled: AudioStorageSystem) -> None:
+    harm(filled, "UPDATE metadata SET value = 'three' WHERE key = 'rank'")
+    done = filled.verify(deep=True, repair=True)
+    assert not done.clean and found(done, "values")[0].count == 1 and not found(done, "values")[0].repaired
+    assert one(filled, "SELECT value FROM metadata WHERE key = 'rank'") == "three"
+    filled.set_metadata(1, {"rank": 3})
+    assert filled.verify(deep=True).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("blob", "deep"),
+    [("substr(embedding_data, 1, 8)", False), ("zeros", True), ("infinite", True)],
+)
+def test_a_vector_that_is_none_is_made_again(filled: AudioStorageSystem, blob: str, deep: bool) -> None:
+    import numpy as np
+
+    length = one(filled, "SELECT length(embedding_data) FROM embeddings WHERE id = 1")
+    raw = {"zeros": bytes(length), "infinite": np.full(length // 4, np.inf, "<f4").tobytes()}.get(blob)
+    if raw is None:
+        harm(filled, f"UPDATE embeddings SET embedding_data = {blob} WHERE id = 1")  # noqa: S608
+    else:
+        plain_sql(filled.home, "UPDATE embeddings SET embedding_data = ? WHERE id = 1", raw)
+    done = filled.verify(deep=deep)
+    assert [finding.ids for finding in found(done, "vectors")] == [(1,)]
+    before = one(filled, "SELECT count(*) FROM embeddings")
+    filled.verify(deep=deep, repair=True)
+    assert one(filled, "SELECT count(*) FROM embeddings") == before - 1
+    assert filled.jobs.find("waiting")  # the workers make it again
+    filled.generate_embeddings(1)
+    assert one(filled, "SELECT count(*) FROM embeddings") == before
+    assert filled.verify(deep=True).clean
+
+
+def test_texts_are_compared_with_their_segments(filled: AudioStorageSystem) -> None:
+    harm(filled, "UPDATE transcripts SET transcription = 'something else' WHERE id = 1")
+    harm(filled, "UPDATE passages SET text = 'something else' WHERE transcript_id = 2")
+    assert found(filled.verify(), "texts") == []
+    done = filled.verify(deep=True)
+    assert {(finding.what, finding.ids) for finding in found(done, "texts")} == {
+        ("their text is not that of their segments", (1,)),
+        ("their passages do not say what their segments say", (2,)),
+    }
+
+
+def test_two_active_versions_are_named(filled: AudioStorageSystem) -> None:
+    filled.generate_transcript(1, whisper_model="scripted", activate=False)
+    harm(filled, "DROP INDEX uq_transcripts_one_active", "UPDATE transcripts SET active = (1 = 1)")
+    done = filled.verify()
+    assert [f.what for f in found(done, "uniqueness")] == ["transcripts has several rows with the same audio_file_id"]
+    assert "uq_transcripts_one_active" in found(done, "schema")[0].ids
+
+
+def test_half_embedded_versions_are_left_to_the_workers_and_the_unembedded_only_noted(
+    filled: AudioStorageSystem, demo: Path
+) -> None:
+    filled.add(demo / "meeting.flac", generate_embeddings=False)
+    done = filled.verify()
+    assert done.clean and {(f.check, f.severity, f.ids) for f in done.findings} == {("embedded", Severity.NOTE, (3,))}
+    old = "'2026-01-01 00:00:00.000000'"
+    count = one(filled, "SELECT count(*) FROM passages WHERE audio_file_id = 1")
+    assert count > 1, "the test needs a recording of several passages"
+    harm(
+        filled,
+        "DELETE FROM embeddings WHERE passage_id = 1 AND embedding_type = 'transcript'",
+        f"UPDATE embeddings SET created_at = {old}",  # noqa: S608
+    )
+    [finding] = [f for f in filled.verify().findings if f.severity is Severity.WARNING and f.check == "embedded"]
+    assert finding.ids == (1,) and finding.repairable
+    assert filled.verify(repair=True).findings
+    assert [job.audio_id for job in filled.jobs.find("waiting")] == [1]
+
+
+# Files
+
+
+def test_files_that_are_gone_cut_or_changed_are_named(filled: AudioStorageSystem) -> None:
+    first, second = blob_of(filled, 1), blob_of(filled, 2)
+    content = bytearray(first.read_bytes())
+    content[len(content) // 2] ^= 1
+    first.write_bytes(content)
+    second.write_bytes(second.read_bytes()[:-1])
+    assert [(f.what, f.ids) for f in found(filled.verify(), "files")] == [
+        ("their files have another size than they were stored with", (2,))
+    ]
+    second.unlink()
+    done = filled.verify(deep=True, repair=True)
+    assert {(f.what, f.ids) for f in found(done, "files")} == {
+        ("their files have other bytes than they were stored with", (1,)),
+        ("their files are missing", (2,)),
+    }
+    assert not done.clean and not any(f.repaired for f in found(done, "files"))
+    assert found(filled.verify(deep=True, after=1), "files")[0].ids == (2,)
+
+
+def test_a_file_behind_a_planted_link_is_not_followed(filled: AudioStorageSystem, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(blob_of(filled, 1).read_bytes())
+    blob_of(filled, 1).unlink()
+    blob_of(filled, 1).symlink_to(secret)
+    [finding] = found(filled.verify(deep=True), "files")
+    assert "behind a link" in finding.what and finding.ids == (1,)
+
+
+def test_files_without_a_recording_are_named(filled: AudioStorageSystem, demo: Path) -> None:
+    stray = filled.home / "audio_files" / "2026" / "stray.wav"
+    stray.parent.mkdir(parents=True, exist_ok=True)
+    stray.write_bytes(b"not ours")
+    [finding] = found(filled.verify(), "orphans")
+    assert finding.ids == ("audio_files/2026/stray.wav",) and finding.severity is Severity.WARNING
+
+
+def test_a_deletion_cut_short_is_finished(filled: AudioStorageSystem) -> None:
+    path = blob_of(filled, 2)
+    content = path.read_bytes()
+    filled.delete(2)
+    path.write_bytes(content)
+    harm(filled, "UPDATE tombstones SET completed = (1 = 0)")
+    [finding] = filled.verify().findings
+    assert finding.check == "unfinished deletions" and finding.ids == (2,)
+    assert filled.verify(repair=True).clean and not path.exists()
+    assert filled.verify().findings == ()
+
+
+def test_a_lost_marker_is_written_again(filled: AudioStorageSystem) -> None:
+    marker = filled.home / "metadata.json"
+    before = json.loads(marker.read_text())
+    marker.unlink()
+    [finding] = filled.verify().findings
+    assert finding.check == "marker" and finding.repairable
+    assert filled.verify(repair=True).clean
+    assert json.loads(marker.read_text()) == before
+    marker.write_text("{")
+    assert filled.verify(repair=True).clean
+    assert json.loads(marker.read_text()) == before
+
+
+def test_the_marker_of_another_archive_is_never_overwritten(filled: AudioStorageSystem) -> None:
+    marker = filled.home / "metadata.json"
+    other = marker.read_text().replace(json.loads(marker.read_text())["archive_id"], "0" * 36)
+    marker.write_text(other)
+    [finding] = filled.verify(repair=True).findings
+    assert finding.check == "marker" and finding.severity is Severity.ERROR and not finding.repaired
+    assert marker.read_text() == other
+
+
+# The indexes
+
+
+def test_the_vector_index_is_compared_both_ways(filled: AudioStorageSystem) -> None:
+    archive = filled._archive
+    archive.follow()
+    space = one(filled, "SELECT id FROM embedding_spaces WHERE kind = 'transcript'")
+    if database_url(filled.home):
+        mine = f"SELECT id FROM vector_collections WHERE name LIKE '%\\_{space}\\_%'"  # noqa: S608
+        first = one(filled, f"SELECT min(embedding_id) FROM passage_search WHERE space_id IN ({mine})")  # noqa: S608
+        lost = f"DELETE FROM passage_search WHERE embedding_id = {first}"  # noqa: S608
+        ghost = (
+            "INSERT INTO passage_search (space_id, owner_id, recorded_at, embedding_id, audio_id, vector) SELECT"  # noqa: S608
+            f" space_id, owner_id, recorded_at, 999, audio_id, vector FROM passage_search WHERE space_id IN ({mine}) LIMIT 1"
+        )
+        harm(filled, ghost, lost)
+        done = filled.verify()
+        assert {(f.ids, "lacks" in f.what) for f in found(done, "vector index")} == {((first,), True), ((999,), False)}
+    assert filled.verify(repair=True).clean
+    assert filled.verify(deep=True).findings == ()
+
+
+# In use
+
+
+def test_writers_at_work_raise_no_false_alarm(filled: AudioStorageSystem, demo: Path, tmp_path: Path) -> None:
+    stop, failed = threading.Event(), list[BaseException]()
+
+    def work() -> None:
+        try:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                path = tmp_path / f"{number}.flac"
+                path.write_bytes((demo / "voice_note.flac").read_bytes() + bytes([number % 256]) * number)
+                audio_id = filled.add(path, metadata={"n": number})
+                filled.set_metadata(audio_id, {"n": number + 0.5})
+                filled.delete(audio_id)
+        except BaseException as error:
+            failed.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    try:
+        for number in range(4):
+            done = filled.verify(deep=number % 2 == 1)
+            assert [f for f in done.findings if f.severity is not Severity.NOTE] == []
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join()
+    assert failed == []
+    assert filled.verify(deep=True).findings == ()

@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from audio_storage_system import AudioStorageSystem
-from audio_storage_system.integrity import Finding, Severity, Verification, looking
+from audio_storage_system.integrity import Finding, Severity, Verification, looking, verify
+from audio_storage_system.testing.engines import MemoryEngine, Store
+from audio_storage_system.vectors import EngineIndex, log
+from audio_storage_system.vectors.following import Sizes
+from audio_storage_system.vectors.sqlite import SQLiteIndex
+from builders import Talk, fill, text_space, unit
 from catalogues import database_url, plain_sql
 
 pytestmark = pytest.mark.usefixtures("scripted_engine", "quickly")
@@ -34,20 +41,49 @@ def filled(home: Path, demo: Path) -> Iterator[AudioStorageSystem]:
         yield storage
 
 
-def harm(storage: AudioStorageSystem, *statements: str) -> None:
+@contextmanager
+def unruled(storage: AudioStorageSystem) -> Iterator[Callable[..., object]]:
     """Change the catalogue behind everybody's back, with no rule of the database enforced."""
     if url := database_url(storage.home):
         import psycopg
+        from psycopg.types.json import JsonDumper
 
-        with psycopg.connect(url) as connection:
-            connection.execute("SET session_replication_role = replica")
-            for statement in statements:
-                connection.execute(statement.encode())
+        with psycopg.connect(url) as server:
+            server.execute("SET session_replication_role = replica")
+            server.adapters.register_dumper(dict, JsonDumper)
+            server.adapters.register_dumper(list, JsonDumper)
+            yield lambda sql, *values: server.execute(sql.replace("?", "%s"), values or None)
         return
-    with closing(sqlite3.connect(storage.home / "audio_storage.db")) as connection:
+    with closing(sqlite3.connect(storage.home / "audio_storage.db")) as file:
+        yield lambda sql, *values: file.execute(sql, values)
+        file.commit()
+
+
+def harm(storage: AudioStorageSystem, *statements: str) -> None:
+    """Do this to the catalogue."""
+    with unruled(storage) as execute:
         for statement in statements:
-            connection.execute(statement)
-        connection.commit()
+            execute(statement)
+
+
+TRUTH = (
+    *("principals", "audio_files", "transcripts", "transcription_windows", "segments", "passages"),
+    *("embedding_spaces", "embeddings", "metadata", "tombstones"),
+)
+
+
+def everything(storage: AudioStorageSystem) -> dict[str, list[tuple[object, ...]]]:
+    """The rows that hold the truth."""
+    return {table: plain_sql(storage.home, f"SELECT * FROM {table} ORDER BY id") for table in TRUTH}  # noqa: S608
+
+
+def put_back(storage: AudioStorageSystem, rows: dict[str, list[tuple[object, ...]]]) -> None:
+    """Make these rows what they were."""
+    with unruled(storage) as execute:
+        for table in TRUTH:
+            execute(f"DELETE FROM {table}")  # noqa: S608
+            for row in rows[table]:
+                execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", *row)  # noqa: S608
 
 
 def one(storage: AudioStorageSystem, query: str) -> Any:
@@ -78,7 +114,11 @@ ROWS = [
     ("UPDATE transcripts SET outcome = 'failed' WHERE id = 1", "transcripts", "have failed"),
     ("UPDATE transcription_windows SET sequence = sequence + 5 WHERE transcript_id = 1", "windows", "gaps"),
     ("UPDATE segments SET sequence = sequence + 5 WHERE transcript_id = 1", "segments", "gaps"),
-    ("UPDATE segments SET transcript_id = 2 WHERE transcript_id = 1", "segments", "another version"),
+    (
+        "UPDATE segments SET transcript_id = 2, sequence = sequence + 50 WHERE transcript_id = 1",
+        "segments",
+        "another version",
+    ),
     ("UPDATE passages SET sequence = sequence + 1 WHERE transcript_id = 1", "passages", "gaps"),
     ("UPDATE passages SET first_segment_id = (SELECT max(id) FROM segments) WHERE id = 1", "passages", "first or last"),
     ("UPDATE passages SET audio_file_id = 2 WHERE id = 1", "passages", "another recording"),
@@ -87,7 +127,7 @@ ROWS = [
     ("UPDATE embeddings SET audio_file_id = 2 WHERE passage_id = 1", "embeddings", "another recording"),
     ("UPDATE embedding_spaces SET active = (1 = 0) WHERE kind = 'audio'", "spaces", "none in use"),
     (
-        "INSERT INTO tombstones (audio_id, file_hash, file_path, deleted_at, completed, receipt)"
+        "INSERT INTO tombstones (audio_id, file_hash, file_path, deleted_at, completed, receipt)"  # noqa: ISC004
         " VALUES (1, 'x', 'y', '2026-01-01 00:00:00.000000', (1 = 1), '{}')",
         "deletions",
         "there all the same",
@@ -95,18 +135,20 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("damage", "check", "said"), ROWS)
-def test_rows_that_do_not_fit_are_named_and_left_alone(
-    filled: AudioStorageSystem, damage: str, check: str, said: str
-) -> None:
-    harm(filled, damage)
-    done = filled.verify()
-    assert not done.clean
-    finding = next(finding for finding in done.findings if said in finding.what)
-    assert finding.severity is Severity.ERROR and not finding.repairable and finding.count >= 1 and finding.ids
-    before = plain_sql(filled.home, "SELECT * FROM segments ORDER BY id")
-    assert not filled.verify(repair=True).clean
-    assert plain_sql(filled.home, "SELECT * FROM segments ORDER BY id") == before
+def test_rows_that_do_not_fit_are_named_and_left_alone(filled: AudioStorageSystem) -> None:
+    for damage, check, said in ROWS:
+        before = everything(filled)
+        harm(filled, damage)
+        done = filled.verify()
+        finding = next((finding for finding in done.findings if said in finding.what), None)
+        assert finding is not None and finding.check == check, (damage, done.findings)
+        assert finding.severity is Severity.ERROR and not finding.repairable and finding.count >= 1 and finding.ids
+        assert not done.clean
+        damaged = everything(filled)
+        assert not filled.verify(repair=True).clean and everything(filled) == damaged
+        put_back(filled, before)
+        filled.reindex()
+        assert filled.verify().findings == (), damage
 
 
 # What is derived, how it is damaged on either catalogue, and which check says so.
@@ -157,19 +199,17 @@ DERIVED = [
 ]
 
 
-@pytest.mark.parametrize(("lite", "post", "check", "deep"), [row[1:] for row in DERIVED], ids=[row[0] for row in DERIVED])
-def test_what_is_derived_is_made_anew(
-    filled: AudioStorageSystem, lite: tuple[str, ...], post: tuple[str, ...], check: str, deep: bool
-) -> None:
-    said = filled.segments(1)
-    harm(filled, *(post if database_url(filled.home) else lite))
-    done = filled.verify(deep=deep)
-    assert not done.clean and {finding.check for finding in done.findings} == {check}
-    assert all(finding.repairable and not finding.repaired for finding in done.findings)
-    repaired = filled.verify(deep=deep, repair=True)
-    assert repaired.clean and all(finding.repaired for finding in found(repaired, check))
-    assert filled.verify(deep=True).findings == ()
-    assert filled.segments(1) == said and filled.search_similar_audio("spoken", mode="keyword").total >= 1
+def test_what_is_derived_is_made_anew(filled: AudioStorageSystem) -> None:
+    said = everything(filled)
+    for name, lite, post, check, deep in DERIVED:
+        harm(filled, *(post if database_url(filled.home) else lite))
+        done = filled.verify(deep=deep)
+        assert {finding.check for finding in done.findings} == {check}, name
+        assert not done.clean and all(finding.repairable and not finding.repaired for finding in done.findings)
+        repaired = filled.verify(deep=deep, repair=True)
+        assert repaired.clean and all(finding.repaired for finding in found(repaired, check)), name
+        assert filled.verify(deep=True).findings == (), name
+    assert everything(filled) == said and filled.search_similar_audio("spoken", mode="keyword").total >= 1
 
 
 def test_a_number_that_cannot_be_read_is_not_guessed(filled: AudioStorageSystem) -> None:
@@ -186,8 +226,6 @@ def test_a_number_that_cannot_be_read_is_not_guessed(filled: AudioStorageSystem)
     [("substr(embedding_data, 1, 8)", False), ("zeros", True), ("infinite", True)],
 )
 def test_a_vector_that_is_none_is_made_again(filled: AudioStorageSystem, blob: str, deep: bool) -> None:
-    import numpy as np
-
     length = one(filled, "SELECT length(embedding_data) FROM embeddings WHERE id = 1")
     raw = {"zeros": bytes(length), "infinite": np.full(length // 4, np.inf, "<f4").tobytes()}.get(blob)
     if raw is None:
@@ -225,22 +263,22 @@ def test_two_active_versions_are_named(filled: AudioStorageSystem) -> None:
 
 
 def test_half_embedded_versions_are_left_to_the_workers_and_the_unembedded_only_noted(
-    filled: AudioStorageSystem, demo: Path
+    filled: AudioStorageSystem, demo: Path, tmp_path: Path
 ) -> None:
     filled.add(demo / "meeting.flac", generate_embeddings=False)
     done = filled.verify()
     assert done.clean and {(f.check, f.severity, f.ids) for f in done.findings} == {("embedded", Severity.NOTE, (3,))}
-    old = "'2026-01-01 00:00:00.000000'"
-    count = one(filled, "SELECT count(*) FROM passages WHERE audio_file_id = 1")
-    assert count > 1, "the test needs a recording of several passages"
-    harm(
-        filled,
-        "DELETE FROM embeddings WHERE passage_id = 1 AND embedding_type = 'transcript'",
-        f"UPDATE embeddings SET created_at = {old}",  # noqa: S608
-    )
-    [finding] = [f for f in filled.verify().findings if f.severity is Severity.WARNING and f.check == "embedded"]
+    cues = "".join(f"{n + 1}\n00:00:{n:02},000 --> 00:00:{n + 1:02},000\n{'word ' * 60}\n\n" for n in range(5))
+    (tmp_path / "call.srt").write_text(cues)
+    imported = filled.import_transcript(1, tmp_path / "call.srt", activate=True)
+    assert one(filled, f"SELECT count(*) FROM passages WHERE transcript_id = {imported.transcript_id}") > 1  # noqa: S608
+    said = f"SELECT max(id) FROM embeddings WHERE transcript_id = {imported.transcript_id}"  # noqa: S608
+    harm(filled, f"DELETE FROM embeddings WHERE id = ({said})")  # noqa: S608
+    assert filled.verify().clean  # it may be being made
+    harm(filled, "UPDATE embeddings SET created_at = '2026-01-01 00:00:00.000000'")
+    [finding] = [f for f in filled.verify().findings if f.check == "embedded" and f.severity is Severity.WARNING]
     assert finding.ids == (1,) and finding.repairable
-    assert filled.verify(repair=True).findings
+    assert not [f for f in filled.verify(repair=True).findings if f.repairable and not f.repaired]
     assert [job.audio_id for job in filled.jobs.find("waiting")] == [1]
 
 
@@ -320,23 +358,74 @@ def test_the_marker_of_another_archive_is_never_overwritten(filled: AudioStorage
 # The indexes
 
 
-def test_the_vector_index_is_compared_both_ways(filled: AudioStorageSystem) -> None:
-    archive = filled._archive
-    archive.follow()
+def test_the_servers_vector_index_is_compared_both_ways(filled: AudioStorageSystem) -> None:
+    if not database_url(filled.home):
+        pytest.skip("so few vectors have no index on SQLite")
+    filled._archive.follow()
     space = one(filled, "SELECT id FROM embedding_spaces WHERE kind = 'transcript'")
-    if database_url(filled.home):
-        mine = f"SELECT id FROM vector_collections WHERE name LIKE '%\\_{space}\\_%'"  # noqa: S608
-        first = one(filled, f"SELECT min(embedding_id) FROM passage_search WHERE space_id IN ({mine})")  # noqa: S608
-        lost = f"DELETE FROM passage_search WHERE embedding_id = {first}"  # noqa: S608
-        ghost = (
-            "INSERT INTO passage_search (space_id, owner_id, recorded_at, embedding_id, audio_id, vector) SELECT"  # noqa: S608
-            f" space_id, owner_id, recorded_at, 999, audio_id, vector FROM passage_search WHERE space_id IN ({mine}) LIMIT 1"
-        )
-        harm(filled, ghost, lost)
-        done = filled.verify()
-        assert {(f.ids, "lacks" in f.what) for f in found(done, "vector index")} == {((first,), True), ((999,), False)}
+    mine = f"SELECT id FROM vector_collections WHERE strpos(name, '_{space}_') > 0"  # noqa: S608
+    first = one(filled, f"SELECT min(embedding_id) FROM passage_search WHERE space_id IN ({mine})")  # noqa: S608
+    ghost = (
+        "INSERT INTO passage_search (space_id, owner_id, recorded_at, embedding_id, audio_id, vector) SELECT"  # noqa: S608
+        " space_id, owner_id, recorded_at, 999, audio_id, vector FROM passage_search"
+        f" WHERE space_id IN ({mine}) LIMIT 1"
+    )
+    harm(filled, ghost, f"DELETE FROM passage_search WHERE embedding_id = {first}")  # noqa: S608
+    done = filled.verify()
+    assert {(f.ids, "lacks" in f.what) for f in found(done, "vector index")} == {((first,), True), ((999,), False)}
     assert filled.verify(repair=True).clean
     assert filled.verify(deep=True).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said", "deep"),
+    [
+        ("DELETE FROM vector_blocks WHERE id = (SELECT min(id) FROM vector_blocks)", "lacks embeddings", False),
+        ("UPDATE vector_blocks SET size = size + 1", "is not what its row says", False),
+        ("UPDATE vector_blocks SET codes = zeroblob(length(codes))", "codes that are not those", True),
+        ("DELETE FROM embeddings WHERE id = 7", "holds embeddings that are not there", False),
+        ("UPDATE index_cursors SET position = 1000000", "missed changes", False),
+    ],
+)
+def test_the_codes_of_sqlite_are_compared_with_the_vectors(tmp_path: Path, damage: str, said: str, deep: bool) -> None:
+    with AudioStorageSystem(tmp_path / "archive") as storage:
+        archive, rng = storage._archive, np.random.default_rng(0)
+        space = text_space(archive, 70)
+        texts = [f"passage {number}" for number in range(60)]
+        fill(archive, [Talk(texts, vectors=[unit(rng, 70) for _ in texts])], space)
+        index = SQLiteIndex(archive.database, Sizes(tail=4, block=16))
+        small = replace(archive, index=index)
+        index.follow(space)
+        with archive.database.write() as connection:
+            log.prune(connection)
+        assert found(verify(small, deep=True), "vector index") == []
+        harm(storage, damage)
+        wrong = found(verify(small, deep=deep), "vector index")
+        assert [said in finding.what for finding in wrong] == [True]
+        assert all(f.repaired for f in found(verify(small, deep=deep, repair=True), "vector index"))
+        assert found(verify(small, deep=True), "vector index") == []
+        storage._archive.index.close()
+
+
+def test_a_vector_database_is_compared_both_ways(tmp_path: Path) -> None:
+    store = Store()
+    with AudioStorageSystem(tmp_path / "archive") as storage:
+        archive, rng = storage._archive, np.random.default_rng(0)
+        space = text_space(archive, 8)
+        texts = [f"passage {number}" for number in range(20)]
+        fill(archive, [Talk(texts, vectors=[unit(rng, 8) for _ in texts])], space)
+        index = EngineIndex(archive.database, MemoryEngine(store), archive.marker.archive_id)
+        far = replace(archive, index=index)
+        index.follow(space)
+        assert found(verify(far), "vector index") == []
+        [held] = store.points.values()
+        held[999] = held.pop(5)
+        wrong = found(verify(far), "vector index")
+        assert {(f.ids, "lacks" in f.what) for f in wrong} == {((5,), True), ((999,), False)}
+        assert all(f.repaired for f in found(verify(far, repair=True), "vector index"))
+        store.down = "it is being moved"
+        done = verify(far)
+        assert found(done, "vector index") == [] and "it is being moved" in done.skipped["vector index"]
 
 
 # In use
@@ -345,20 +434,20 @@ def test_the_vector_index_is_compared_both_ways(filled: AudioStorageSystem) -> N
 def test_writers_at_work_raise_no_false_alarm(filled: AudioStorageSystem, demo: Path, tmp_path: Path) -> None:
     stop, failed = threading.Event(), list[BaseException]()
 
-    def work() -> None:
+    def work(name: str) -> None:
         try:
             number = 0
             while not stop.is_set():
                 number += 1
-                path = tmp_path / f"{number}.flac"
-                path.write_bytes((demo / "voice_note.flac").read_bytes() + bytes([number % 256]) * number)
+                path = tmp_path / f"{name}-{number}.flac"
+                path.write_bytes((demo / "voice_note.flac").read_bytes() + f"{name}{number}".encode())
                 audio_id = filled.add(path, metadata={"n": number})
                 filled.set_metadata(audio_id, {"n": number + 0.5})
                 filled.delete(audio_id)
         except BaseException as error:
             failed.append(error)
 
-    workers = [threading.Thread(target=work) for _ in range(2)]
+    workers = [threading.Thread(target=work, args=(name,)) for name in "ab"]
     for worker in workers:
         worker.start()
     try:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import groupby
+from typing import Any
 
-from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy import Connection, Index, select, text
 
 from audio_storage_system import deletion, marker
 from audio_storage_system.archive import Archive
@@ -39,6 +41,19 @@ _UNENFORCED = text(
     " SELECT tgrelid::regclass || '.' || tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
     " WHERE tgenabled = 'D' AND c.relnamespace = to_regnamespace(current_schema())"
 )
+
+_COLUMNS = {
+    "sqlite": text(
+        "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table'"
+    ),
+    "postgresql": text(
+        "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = current_schema()"
+    ),
+}
+_INDEX_NAMES = {
+    "sqlite": text("SELECT name FROM sqlite_master WHERE type = 'index'"),
+    "postgresql": text("SELECT indexname FROM pg_indexes WHERE schemaname = current_schema()"),
+}
 
 
 def _rules(chosen: tuple[Rule, ...], look: Look) -> Iterator[Finding]:
@@ -110,36 +125,26 @@ def _damaged_indexes(look: Look) -> Iterator[str]:
 def _schema(look: Look) -> Iterator[Finding]:
     """Every table, column and index is there."""
     with look.archive.database.read() as connection:
-        looked = inspect(connection)
-        there = set(looked.get_table_names())
-        lost = [table.name for table in metadata_of_schema.sorted_tables if table.name not in there]
-        for table in metadata_of_schema.sorted_tables:
-            if table.name in there:
-                columns = {column["name"] for column in looked.get_columns(table.name)}
-                lost += [f"{table.name}.{column.name}" for column in table.columns if column.name not in columns]
-        indexes = _missing_indexes(connection, there)
-    if lost:
-        yield Finding(
-            "schema", Severity.ERROR, "tables or columns are missing", RESTORE, "", tuple(lost), len(lost)
-        )
-    if indexes:
-        what, remedy = "indexes are missing: the archive is slow, or takes doubles", "They are made anew."
-        ids = tuple(indexes[:MOST_IDS])
-        yield Finding("schema", Severity.WARNING, what, remedy, "", ids, len(indexes), repairable=True)
+        there = {tuple(row) for row in connection.execute(_COLUMNS[connection.dialect.name])}
+        indexes = _missing_indexes(connection)
+    every = [(table.name, column.name) for table in metadata_of_schema.sorted_tables for column in table.columns]
+    lost = [f"{table}.{column}" for table, column in every if (table, column) not in there]
+    what = "tables or columns are missing"
+    if finding := Finding.of(lost, check="schema", severity=Severity.ERROR, what=what, remedy=RESTORE):
+        yield finding
+    what, remedy = "indexes are missing: the archive is slow, or takes doubles", "They are made anew."
+    given: dict[str, Any] = {"severity": Severity.WARNING, "what": what, "remedy": remedy, "repairable": True}
+    if finding := Finding.of([str(index.name) for index in indexes], check="schema", **given):
+        yield finding
 
 
-def _missing_indexes(connection: Connection, there: set[str]) -> list[str]:
-    looked, lost = inspect(connection), []
-    for table in metadata_of_schema.sorted_tables:
-        if table.name in there:
-            known = {index["name"] for index in looked.get_indexes(table.name)}
-            lost += [
-                str(index.name) for index in table.indexes if index.name not in known and _belongs(connection, index)
-            ]
-    return lost
+def _missing_indexes(connection: Connection) -> list[Index]:
+    known = {*connection.execute(_INDEX_NAMES[connection.dialect.name]).scalars()}
+    every = [index for table in metadata_of_schema.sorted_tables for index in table.indexes]
+    return [index for index in every if index.name not in known and _belongs(connection, index)]
 
 
-def _belongs(connection: Connection, index: object) -> bool:
+def _belongs(connection: Connection, index: Index) -> bool:
     """Whether this kind of database has the index at all."""
     only = getattr(index, "_ddl_if", None)
     return only is None or only.dialect in (None, connection.dialect.name)
@@ -147,12 +152,8 @@ def _belongs(connection: Connection, index: object) -> bool:
 
 def _make_indexes(archive: Archive, findings: Sequence[Finding]) -> None:
     with archive.database.write() as connection:
-        there = set(inspect(connection).get_table_names())
-        lost = set(_missing_indexes(connection, there))
-        for table in metadata_of_schema.sorted_tables:
-            for index in table.indexes:
-                if index.name in lost:
-                    index.create(connection)
+        for index in _missing_indexes(connection):
+            index.create(connection)
 
 
 def _ids(look: Look) -> Iterator[Finding]:
@@ -182,7 +183,7 @@ def _values(look: Look) -> Iterator[Finding]:
     with look.archive.database.read() as connection:
         wrong = Finding.of(
             _unreadable(connection),
-            check="metadata",
+            check="values",
             severity=Severity.ERROR,
             what="their values cannot be read as what they are said to be",
             remedy="The number is made anew where the value can be read; else set the key again.",
@@ -250,7 +251,10 @@ CHECKS = (
     Check("references", partial(_rules, rules.REFERENCES)),
     Check("uniqueness", partial(_rules, rules.UNIQUENESS)),
     Check("ids", _ids, _advance),
-    Check("transcripts", partial(_rules, rules.TRANSCRIPTS)),
+    *(
+        Check(name, partial(_rules, tuple(of_name)))
+        for name, of_name in groupby(rules.TRANSCRIPTS, key=lambda rule: rule.check)
+    ),
     Check("embeddings", partial(_rules, rules.EMBEDDINGS[:2])),
     Check("spaces", partial(_rules, rules.SPACES)),
     Check("metadata", partial(_rules, rules.METADATA), _number_anew),

@@ -281,7 +281,7 @@ DELETED = (
 )
 UNFINISHED_DELETIONS = (
     Rule(
-        "deletions",
+        "unfinished deletions",
         "their rows are deleted, their files not yet",
         "recording",
         select(tombstones.c.audio_id).where(tombstones.c.completed.is_(False)),

@@ -36,6 +36,7 @@ from audio_storage_system.pipeline import Change, Comparison, Decision, Made
 from audio_storage_system.records import Job, JobState, Outcome, Priority, Recording, Segment, Transcript, Word
 from audio_storage_system.search import Filter
 from audio_storage_system.search.context import Citation
+from audio_storage_system.security import Gravity, SecurityReport, Weakness
 from audio_storage_system.settings import DEFAULT_HOME, FILE_NAME, PREFIX, Settings
 from audio_storage_system.transfer import CopyProblem, CopyProgress, TableCount
 
@@ -45,7 +46,7 @@ VALUES = (
     *(Filter, Recording, Transcript, Outcome, Segment, Word, Citation, Receipt, Recovered, Check, Model, LoadedModel),
     *(CopyProgress, CopyProblem, TableCount, Job, JobState, Priority, JobEvent),
     *(Made, Decision, Comparison, Change, Plan, Reembedded),
-    *(Verification, Finding, Severity),
+    *(Verification, Finding, Severity, SecurityReport, Weakness, Gravity),
 )
 # What the facade hands out that does things.
 PARTS = (Jobs, Worker)

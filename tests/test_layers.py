@@ -21,7 +21,7 @@ LAYERS = [
     {"access", "audit", "passages", "marker", "settings", "spaces"},
     {"pipeline", "search", "deletion"},
     {"archive"},
-    {"diagnosis", "jobs", "live", "retention", "backup", "integrity", "transfer", "monitoring"},
+    {"diagnosis", "jobs", "live", "retention", "backup", "integrity", "security", "transfer", "monitoring"},
     {"facade"},
     {"system"},
     {"__init__"},  # the facade under its public name, for the skins above it

@@ -38,6 +38,7 @@ METHODS = {
     "activate_transcript",
     "add",
     "audio_url",
+    "check_security",
     "cleanup_old_files",
     "close",
     "context_pack",

@@ -146,7 +146,7 @@ def debugging() -> bool:
 def load_settings(home: Path, **given: Any) -> Settings:
     """The settings in force for the archive in `home`. Raises `InvalidSetting`."""
     settings = Settings()
-    for values in (_read_file(_user_config()), _read_file(home / FILE_NAME), _read_environment(), given):
+    for values in (_read_file(user_config()), _read_file(home / FILE_NAME), _read_environment(), given):
         settings = replace(settings, **_checked(values))
     if settings.compress not in ("", "flac", "pcm16"):
         raise InvalidSetting(name="compress", reason='it is "flac", "pcm16" or empty')
@@ -159,7 +159,13 @@ def load_settings(home: Path, **given: Any) -> Settings:
     return settings
 
 
-def _user_config() -> Path:
+def environment(name: str) -> str:
+    """What the environment says of `AUDIO_STORAGE_<name>`; empty where it says nothing."""
+    return os.environ.get(f"{PREFIX}{name}", "")
+
+
+def user_config() -> Path:
+    """The settings file in the user's own configuration folder, which may not exist."""
     from platformdirs import user_config_path  # only wanted here
 
     return user_config_path("audio-storage") / FILE_NAME

@@ -33,6 +33,7 @@ from audio_storage_system.jobs import JobEvent, Jobs, Worker, concurrency_of
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.pipeline import Made, OnDuplicate, Rule
 from audio_storage_system.records import Added, Job, Metadata, Priority
+from audio_storage_system.security import SecurityReport, check_security
 from audio_storage_system.settings import locate
 from audio_storage_system.vectors import IndexState
 
@@ -353,6 +354,16 @@ class AudioStorageSystem(Reading, Embedding):
         where an earlier call stopped. progress: called with a stage, and how much of how much of it is done.
         """
         return verify(self._archive, deep=deep, repair=repair, after=after, progress=progress)
+
+    def check_security(self, *, advisory_database: Place | None = None, stale_days: float = 90.0) -> SecurityReport:
+        """What an auditor would name: open files, keys beside data, old tokens, no backups … each with the fix. Changes
+        nothing and asks no network.
+
+        advisory_database: a folder of known vulnerabilities (OSV), default `advisories` in the user's data folder.
+        stale_days: what nobody has used for so long is stale.
+        """
+        place = None if advisory_database is None else Path(advisory_database)
+        return check_security(self._archive, advisory_database=place, stale_days=stale_days)
 
     @property
     def home(self) -> Path:

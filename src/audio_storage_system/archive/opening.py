@@ -24,7 +24,7 @@ from audio_storage_system.blobs.cache import CachedBlobStore
 from audio_storage_system.catalogue import embeddings, fulltext, locks
 from audio_storage_system.database import Database, Pool, passage_search
 from audio_storage_system.database.migrations import is_empty, migrate
-from audio_storage_system.durable import disk_errors
+from audio_storage_system.durable import disk_errors, make_folders
 from audio_storage_system.errors import ArchiveDamaged, ArchiveNotFound, InvalidSetting
 from audio_storage_system.keys import ArchiveKeys
 from audio_storage_system.marker import Marker
@@ -166,7 +166,7 @@ def make_ready(home: Path, settings: Settings, database: Database) -> None:
     """Make the folder of a local archive where it is missing, and bring the database to the schema of this version."""
     if not settings.database_url:
         with disk_errors(home):
-            home.mkdir(parents=True, exist_ok=True)
+            make_folders(home, private=True)
     migrate(database)
 
 

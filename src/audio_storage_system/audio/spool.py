@@ -100,7 +100,7 @@ class SpoolWriter:
         self._number = 0
         self._piece: _OpenPiece | None = None
         with disk_errors(folder):
-            make_folders(folder.parent)
+            make_folders(folder.parent, private=True)
             folder.mkdir()
             sync_folder(folder.parent)
             self._lock = FileLock.acquire(folder / LOCK)

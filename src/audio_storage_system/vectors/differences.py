@@ -32,15 +32,16 @@ def of_codes(connection: Connection, space: Space, *, deep: bool) -> Difference:
         if deep and not _codes_fit(connection, space, generation, part):
             faults.add(f"block {number} has codes that are not those of its vectors")
         coded = np.concatenate([coded, part.ids])
-    return _compared(connection, space, generation, coded, ", ".join(sorted(faults)))
+    if faults:
+        return Difference(reason=", ".join(sorted(faults)))
+    return _compared(connection, space, generation, coded)
 
 
-def _compared(connection: Connection, space: Space, generation: Generation, coded: Ids, reason: str) -> Difference:
+def _compared(connection: Connection, space: Space, generation: Generation, coded: Ids) -> Difference:
     there = stored.ids_of(connection, space)
     wanted = there[there <= generation.watermark]
     gone = generations.deleted(connection, generation.position, generations.log_end(connection))
-    if not reason and len(coded) > 1 and np.any(np.diff(coded) <= 0):
-        reason = "its blocks are out of order"
+    reason = "its blocks are out of order" if np.any(np.diff(coded) <= 0) else ""
     return Difference(np.setdiff1d(wanted, coded), np.setdiff1d(np.setdiff1d(coded, there), gone), reason)
 
 

@@ -92,13 +92,17 @@ def test_a_password_in_the_settings_file_is_named_and_not_shown(tmp_path: Path) 
     with AudioStorageSystem(tmp_path / "archive") as storage:
         file = storage.home / "audio-storage.toml"
         file.write_text('database_url = "postgresql://john:opensesame@db.example/x"\n')
+        storage.home.chmod(0o755)
         file.chmod(0o644)
         report = storage.check_security()
         assert names(report)["secret in settings"] is Gravity.SERIOUS
         file.chmod(0o600)
         assert names(storage.check_security())["secret in settings"] is Gravity.MODERATE
         assert "opensesame" not in json.dumps(report.as_dict())
+        storage.home.chmod(0o700)
         file.chmod(0o666)
+        assert "settings others write" not in names(storage.check_security())
+        storage.home.chmod(0o755)
         assert names(storage.check_security())["settings others write"] is Gravity.SERIOUS
         file.unlink()
 

@@ -60,9 +60,10 @@ def _open_to_others(name: str, place: Path, mode: str) -> Iterator[Weakness]:
 def _secrets(audited: Audited) -> Iterator[Weakness]:
     """Settings files that hold a secret, or that others can write."""
     for file in (audited.archive.home / FILE_NAME, user_config()):
-        found, values = _mode(file), _values(file)
-        if found is None:
+        found, folder, values = _mode(file), _mode(file.parent), _values(file)
+        if found is None or folder is None:
             continue
+        found &= ~(0 if folder & 0o001 else OTHERS) & ~(0 if folder & 0o010 else GROUP)  # who cannot enter, cannot read
         held = [name for name in values if name in SECRETS]
         held += [name for name, value in values.items() if is_url(value) and redacted(str(value)) != str(value)]
         if held:

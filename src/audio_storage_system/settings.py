@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,8 @@ class Settings:
     sidecars: bool = False
     compress: str = ""
     max_file_bytes: int = 64 * 1024**3
-    database_url: str = ""
-    replica_url: str = ""
+    database_url: str = field(default="", repr=False)  # they may hold a password
+    replica_url: str = field(default="", repr=False)
     pool_size: int = 8
     pool_overflow: int = 24
     pool_timeout: float = 30.0
@@ -80,7 +80,7 @@ class Settings:
     blobs_url: str = ""
     blob_cache_bytes: int = 2 * 1024**3
     blob_cache_dir: str = ""
-    cdn_url: str = ""
+    cdn_url: str = field(default="", repr=False)
     remote_per_minute: int = 0
 
 

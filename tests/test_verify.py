@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import create_engine
 
+import audio_storage_system
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.integrity import Finding, Severity, Verification, looking, verify
+from audio_storage_system.testing import scripted
 from audio_storage_system.testing.engines import MemoryEngine, Store
+from audio_storage_system.transcribers import TRANSCRIBERS
 from audio_storage_system.vectors import EngineIndex, log
 from audio_storage_system.vectors.following import Sizes
 from audio_storage_system.vectors.sqlite import SQLiteIndex
+from batch import Command
 from builders import Talk, fill, text_space, unit
 from catalogues import database_url, plain_sql
 
@@ -460,3 +470,124 @@ def test_writers_at_work_raise_no_false_alarm(filled: AudioStorageSystem, demo: 
             worker.join()
     assert failed == []
     assert filled.verify(deep=True).findings == ()
+
+
+def test_an_archive_that_cannot_be_written_is_verified_all_the_same(tmp_path: Path, demo: Path) -> None:
+    with AudioStorageSystem(tmp_path / "archive", transcriber="scripted") as storage:
+        storage.add(demo / "call.flac")
+        file = storage.home / "audio_storage.db"
+        readers = create_engine(
+            "sqlite://", creator=lambda: sqlite3.connect(f"file:{file}?mode=ro", uri=True, check_same_thread=False)
+        )
+        archive = storage._archive
+        engine, archive.database.engine = archive.database.engine, readers
+        try:
+            done = verify(archive, deep=True)
+            assert done.findings == () and "lock" in done.skipped["full text"]
+            (storage.home / "metadata.json").unlink()
+            assert [finding.check for finding in verify(archive).findings] == ["marker"]
+        finally:
+            archive.database.engine = engine
+            readers.dispose()
+
+
+def test_pages_of_the_database_that_were_overwritten_are_named(tmp_path: Path, demo: Path, run: Command) -> None:
+    home = tmp_path / "mine"
+    with AudioStorageSystem(home, transcriber="scripted") as storage:
+        storage.add(demo / "call.flac")
+        leaf = plain_sql(home, "SELECT rootpage FROM sqlite_master WHERE name = 'idx_segments_window_id'")[0][0]
+    with (home / "audio_storage.db").open("r+b") as file:
+        file.seek((int(str(leaf)) - 1) * 4096)
+        file.write(os.urandom(2000))
+    answer = run("verify", "--archive", home, "--json")
+    assert answer.code == 1 and "database" in {finding["check"] for finding in answer.data["findings"]}
+    (home / "audio_storage.db").write_bytes(b"nothing of a database" * 1000)
+    answer = run("verify", "--archive", home, "--json")
+    assert answer.code == 1 and [finding["check"] for finding in answer.data["findings"]] == ["opening"]
+
+
+def test_the_command_tells_people_and_programs(home: Path, demo: Path, run: Command) -> None:
+    with AudioStorageSystem(home, transcriber="scripted") as storage:
+        storage.add(demo / "call.flac")
+    answer = run("verify", "--deep", "--archive", home)
+    assert answer.code == 0 and "nothing is wrong" in answer.out
+    with AudioStorageSystem(home) as storage:
+        harm(storage, "UPDATE metadata SET value_number = 1", "DELETE FROM tombstones")
+        blob_of(storage, 1).unlink()
+        (storage.home / "metadata.json").unlink() if not database_url(home) else None
+    answer = run("verify", "--archive", home)
+    assert answer.code == 1 and "their files are missing" in answer.out and "backup" in answer.out
+    answer = run("verify", "--repair", "--archive", home, "--json")
+    assert answer.code == 1 and answer.data["clean"] is False
+    assert {f["check"]: f["repaired"] for f in answer.data["findings"]}["files"] is False
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed archive on SQLite, to be copied and damaged."""
+    home, demo = tmp_path_factory.mktemp("verify") / "archive", Path(audio_storage_system.__file__).parent / "demo"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(cast(dict[str, str], TRANSCRIBERS.builtin), scripted.SPEC, scripted.FACTORY)
+        with AudioStorageSystem(home, transcriber="scripted", sidecars=True) as storage:
+            storage.add(demo / "call.flac", metadata={"rank": 3, "when": 1.5, "none": None})
+            storage.add(demo / "voice_note.flac", metadata={"seen": True})
+    return home
+
+
+COLUMNS = [
+    *(("transcripts", "outcome"), ("transcripts", "transcription"), ("segments", "text"), ("segments", "sequence")),
+    *(("passages", "text"), ("passages", "sequence"), ("passages", "owner_id"), ("embeddings", "embedding_dimension")),
+    *(("embeddings", "model_name"), ("metadata", "value"), ("metadata", "value_type"), ("metadata", "value_number")),
+    *(("audio_files", "file_hash"), ("audio_files", "file_size"), ("audio_files", "file_path")),
+    *(("passages_fts", "words"), ("index_cursors", "position"), ("embedding_spaces", "active")),
+]
+VALUES = st.sampled_from(["0", "1", "7", "-1", "NULL", "'x'", "''", "'ok'", "x'00'", "1e400", "'['"])
+DAMAGE = st.lists(st.tuples(st.sampled_from(COLUMNS), VALUES, st.booleans()), min_size=1, max_size=4)
+GONE = st.lists(st.sampled_from(["segments", "passages", "embeddings", "metadata", "passages_fts"]), max_size=2)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=DAMAGE, gone=GONE, files=st.sampled_from(["", "marker", "cut", "stray"]))
+def test_random_damage_is_never_repaired_into_loss(
+    template: Path, tmp_path_factory: pytest.TempPathFactory, changes: list[Any], gone: list[str], files: str
+) -> None:
+    home = tmp_path_factory.mktemp("damaged") / "archive"
+    shutil.copytree(template, home)
+    damage(home, changes, gone, files)
+    with AudioStorageSystem(home, transcriber="scripted") as storage:
+        before, audio = everything(storage), sounds(home)
+        done = storage.verify(deep=True, repair=True)
+        after = everything(storage)
+        for table in TRUTH:
+            if table == "embeddings":  # what is no vector may go: it is made again
+                assert set(after[table]) <= set(before[table])
+                assert len(after[table]) == len(before[table]) or found(done, "vectors")
+            elif table == "metadata":  # the number follows from the value
+                assert [row[:4] for row in after[table]] == [row[:4] for row in before[table]]
+            else:
+                assert after[table] == before[table]
+        assert sounds(home) == audio
+    shutil.rmtree(home.parent)
+
+
+def damage(home: Path, changes: list[Any], gone: list[str], files: str) -> None:
+    with closing(sqlite3.connect(home / "audio_storage.db")) as file:
+        for (table, column), value, every in changes:
+            with contextlib.suppress(sqlite3.IntegrityError):
+                where = "" if every else " WHERE rowid = 1"
+                file.execute(f"UPDATE {table} SET {column} = {value}{where}")  # noqa: S608
+        for table in gone:
+            file.execute(f"DELETE FROM {table} WHERE rowid = 1")  # noqa: S608
+        file.commit()
+    sound = next((home / "audio_files").rglob("*.flac"))
+    if files == "marker":
+        (home / "metadata.json").unlink()
+    elif files == "cut":
+        sound.write_bytes(sound.read_bytes()[:-10])
+    elif files == "stray":
+        (sound.parent / "stray.wav").write_bytes(b"stray")
+
+
+def sounds(home: Path) -> dict[str, bytes]:
+    """Every file of audio, wherever it was put."""
+    return {path.name: path.read_bytes() for path in home.rglob("*") if path.suffix in (".flac", ".wav")}

@@ -161,6 +161,11 @@ def _ids(look: Look) -> Iterator[Finding]:
         yield from rules.reused_ids(connection)
 
 
+def _types(look: Look) -> Iterator[Finding]:
+    with look.archive.database.read() as connection:
+        yield from rules.mistyped(connection)
+
+
 def _advance(archive: Archive, findings: Sequence[Finding]) -> None:
     with archive.database.write() as connection:
         for table in metadata_of_schema.sorted_tables:
@@ -248,6 +253,7 @@ CHECKS = (
     Check("marker", _marker, _mark),
     Check("database", _database),
     Check("schema", _schema, _make_indexes),
+    Check("types", _types),
     Check("references", partial(_rules, rules.REFERENCES)),
     Check("uniqueness", partial(_rules, rules.UNIQUENESS)),
     Check("ids", _ids, _advance),

@@ -8,8 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
     Connection,
+    Float,
     Index,
+    Integer,
+    LargeBinary,
     Select,
     Table,
     UniqueConstraint,
@@ -299,6 +305,26 @@ KEYS = (
         "Restore the catalogue from a backup that still has the keys.",
     ),
 )
+
+
+def mistyped(connection: Connection) -> Iterator[Finding]:
+    """SQLite keeps a text where a number belongs, if it is told to: nothing that reads it expects that."""
+    if connection.dialect.name != "sqlite":
+        return
+    for table in metadata_of_schema.sorted_tables:
+        wrong = [func.typeof(column).not_in(["null", *_kept_as(column)]) for column in table.columns]
+        what = f"{table.name} has values of another type than their columns"
+        rule = Rule("types", what, table.name, select(table.c.id).where(or_(*wrong)), RESTORE)
+        yield from filter(None, [rule.broken(connection)])
+
+
+def _kept_as(column: Column[Any]) -> list[str]:
+    """The kinds of value that SQLite keeps in such a column."""
+    if isinstance(column.type, Float):
+        return ["real", "integer"]
+    if isinstance(column.type, Integer | BigInteger | Boolean) or column.name == "xid":
+        return ["integer"]
+    return ["blob"] if isinstance(column.type, LargeBinary) else ["text"]
 
 
 def reused_ids(connection: Connection) -> Iterator[Finding]:

@@ -14,6 +14,10 @@ from audio_storage_system.integrity.looking import Check, Look, Progress
 
 CHECKS: tuple[Check, ...] = (*catalogue.CHECKS, *content.CHECKS, *search.CHECKS, *files.CHECKS)
 
+# What a check may stumble over: a database or store that refuses, and damaged values where others are expected. Neither
+# keeps the rest from being checked.
+STUMBLES = (StorageFailed, TypeError, ValueError, ArithmeticError, LookupError)
+
 
 def verify(
     archive: Archive,
@@ -62,8 +66,8 @@ def _found(look: Look, check: Check) -> list[Finding]:
 def _look(look: Look, check: Check) -> list[Finding]:
     try:
         return list(check.look(look))
-    except StorageFailed as error:
-        what = f"this could not be looked at: {error}"
+    except STUMBLES as error:
+        what = f"this could not be looked at to its end: {error}"
         return [Finding(check.name, Severity.ERROR, what, "See what it says, then verify again.")]
 
 
@@ -77,7 +81,15 @@ def _repaired(look: Look, check: Check, found: list[Finding]) -> list[Finding]:
     wrong = [finding for finding in found if finding.repairable]
     if check.repair is None or not wrong:
         return found
-    check.repair(look.archive, wrong)
+    try:
+        check.repair(look.archive, wrong)
+    except STUMBLES as error:
+        return [
+            replace(finding, repairable=False, remedy=f"It could not be repaired: {error}")
+            if finding in wrong
+            else finding
+            for finding in found
+        ]
     with look.archive.database.write() as connection:
         look.archive.audit.note(connection, "archive.repaired", check=check.name)
     left = {(finding.check, finding.what): finding for finding in _look(replace(look), check)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -332,3 +333,14 @@ def test_no_secret_is_compared_character_by_character() -> None:
         for line in compared_secrets(path.read_text(encoding="utf-8"))
     }
     assert found == set()
+
+
+def test_the_attack_model_names_tests_that_exist() -> None:
+    tests, page = Path(__file__).parent, Path(__file__).parents[1] / "docs" / "internals" / "security.md"
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", page.read_text(encoding="utf-8"))
+    assert len(named) > 15
+    assert [
+        f"{file}::{name}"
+        for file, name in named
+        if f"def {name}(" not in ((tests / file).read_text(encoding="utf-8") if (tests / file).exists() else "")
+    ] == []

@@ -37,6 +37,7 @@ NAMES = {
 METHODS = {
     "activate_transcript",
     "add",
+    "as_user",
     "audio_url",
     "check_security",
     "cleanup_old_files",
@@ -55,6 +56,7 @@ METHODS = {
     "get_recording",
     "get_transcript",
     "get_user_audio",
+    "grants",
     "home",
     "import_transcript",
     "known_hashes",
@@ -75,9 +77,11 @@ METHODS = {
     "submit",
     "submit_reembedding",
     "store_audio_file",
+    "tokens",
     "transcripts",
     "use_embedder",
     "verify",
+    "users",
     "worker",
 }
 

@@ -11,7 +11,7 @@ from threading import Event
 from typing import Any
 from uuid import uuid4
 
-from audio_storage_system.archive import sidecars
+from audio_storage_system.archive import processing, sidecars
 from audio_storage_system.archive.opening import Archive
 from audio_storage_system.audio import microphone
 from audio_storage_system.audio.spool import Spool, SpoolReport, find_abandoned
@@ -21,6 +21,9 @@ from audio_storage_system.pipeline import Stored, store
 from audio_storage_system.records import Metadata, jsonable
 
 logger = logging.getLogger(__name__)
+
+# Among the metadata of a spool: whose it is. No key that a user gives is empty.
+OWNER = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,10 @@ def record(
     """Record from the microphone and store it. Raises `MicrophoneUnavailable`; what was captured until then is stored
     by the next command."""
     metadata.validate(values)
+    owner_id = processing.owner_of(archive, values)
     folder = archive.spool / uuid4().hex
     typed = {key: list(metadata.encode(key, value)[:2]) for key, value in values.items()}
+    typed[OWNER] = [str(owner_id), "integer"]
     spool = microphone.record(folder, duration=duration, device=device, on_level=on_level, stop=stop, metadata=typed)
     if spool.seconds == 0:
         spool.discard()
@@ -96,13 +101,15 @@ def _keep(archive: Archive, spool: Spool) -> tuple[Stored, SpoolReport]:
     joined = spool.folder / "joined.wav"
     joined.unlink(missing_ok=True)  # of a recovery that was cut short itself
     report = spool.join(joined)
+    values = {key: metadata.decode(*typed) for key, typed in spool.metadata.items()}
+    owner_id = values.pop(OWNER, archive.owner_id)  # a spool of an earlier version does not say
     begun = spool.started_at.astimezone(timezone(timedelta(minutes=spool.utc_offset_minutes)))
     stored = store(
         archive.database,
         archive.blobs,
         joined,
-        owner_id=archive.owner_id,
-        values={key: metadata.decode(*typed) for key, typed in spool.metadata.items()},
+        owner_id=owner_id,
+        values=values,
         name=f"recording_{begun:%Y%m%d_%H%M%S}.wav",
         recorded_at=begun,
         max_bytes=sys.maxsize,  # what was said is said

@@ -14,7 +14,7 @@ from platformdirs import user_cache_path
 from sqlalchemy import Connection
 
 from audio_storage_system import deletion, marker, pipeline
-from audio_storage_system.access import Access
+from audio_storage_system.access import Access, Role
 from audio_storage_system.archive.indexing import Indexing
 from audio_storage_system.archive.query_vectors import QueryVectors
 from audio_storage_system.archive.replica import Replica
@@ -105,6 +105,16 @@ class Archive:
     def loaded_models(self) -> list[LoadedModel]:
         """The models in memory now."""
         return self.engines.loaded()
+
+    def seen_by(self, access: Access) -> Archive:
+        """The same archive, open for somebody else; it is closed with this one."""
+        return replace(self, access=replace(access, database=self.database), streak=Streak())
+
+    def require(self, audio_id: int, role: Role = Role.READER, action: str = "read") -> None:
+        """Raise `NotFound` or `Forbidden` unless who asks has this role on the recording, see `Access.require`."""
+        if self.access.restricted:
+            with self.database.read() as connection:
+                self.access.require(connection, audio_id, role, action)
 
     def close(self) -> None:
         """Bring the index up to date, then free models and connections."""

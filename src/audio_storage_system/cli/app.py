@@ -17,6 +17,7 @@ from audio_storage_system.cli import (
     demo,
     doctor,
     export,
+    grants,
     import_transcripts,
     jobs,
     listing,
@@ -26,7 +27,9 @@ from audio_storage_system.cli import (
     remove,
     retranscribe,
     search,
+    tokens,
     transcripts,
+    users,
     verify,
     watch,
     worker,
@@ -81,6 +84,9 @@ app.command("verify")(verify.verify)
 app.command("copy")(copy.copy)
 app.command("worker")(worker.worker)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(users.app, name="users")
+app.add_typer(grants.app, name="grants")
+app.add_typer(tokens.app, name="tokens")
 app.command("doctor")(doctor.doctor)
 app.command("models")(doctor.models)
 app.command("demo")(demo.demo)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,9 +12,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from audio_storage_system import pipeline
+from audio_storage_system.access import Access
 from audio_storage_system.archive import Archive, exports, processing, reports, retrieval
 from audio_storage_system.audio import Waveform
-from audio_storage_system.catalogue import recordings, transcripts
+from audio_storage_system.catalogue import principals, recordings, transcripts
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database.tables import transcripts as transcript_table
 from audio_storage_system.errors import InvalidInput, NotFound
@@ -30,6 +32,10 @@ class Reading:
     """What can be read of an archive."""
 
     _archive: Archive
+
+    def _seen(self, where: Mapping[str, Any] | None, *limits: Any) -> Filter:
+        """The filter of a call, to what who asks may see."""
+        return replace(Filter(where or {}, *limits), access=self._archive.access.limit)
 
     # Finding
 
@@ -64,7 +70,7 @@ class Reading:
         """
         if by not in retrieval.BYS:
             raise InvalidInput(reason=f'There is no search by "{by}"; there are: {", ".join(retrieval.BYS)}')
-        wanted = Filter(where or {}, since, until, language, speaker)
+        wanted = self._seen(where, since, until, language, speaker)
         query = Query(text or "", None, None, mode, wanted, limit, offset, context)
         until_then = Deadline.after(deadline)
         if audio is None:
@@ -90,7 +96,7 @@ class Reading:
     ) -> ContextPack:
         """The best passages for a question as text for a language model, each with a numbered citation, within a
         budget of tokens as `count_tokens` counts them."""
-        query = Query(text, filter=Filter(where or {}, since, until, language, speaker))
+        query = Query(text, filter=self._seen(where, since, until, language, speaker))
         return retrieval.context_pack(self._archive, query, Deadline.after(deadline), max_tokens, count_tokens)
 
     def list_recordings(
@@ -105,29 +111,32 @@ class Reading:
         offset: int = 0,
     ) -> list[Recording]:
         """Recordings that meet the filter, the latest recorded first."""
-        conditions = Filter(where or {}, since, until, language, speaker).on_listing()
+        conditions = self._seen(where, since, until, language, speaker).on_listing()
         with self._archive.database.read() as connection:
             return recordings.select_where(connection, *conditions, limit=limit, offset=offset)
 
     def get_recording(self, audio_id: int) -> Recording:
         """One recording. Raises `NotFound`."""
         with self._archive.database.read() as connection:
+            self._archive.access.require(connection, int(audio_id))
             return recordings.get(connection, int(audio_id))
 
     def known_hashes(self) -> set[str]:
-        """The SHA-256 of every file that is stored here, or was and has been deleted."""
+        """The SHA-256 of every file that is stored here, or was and has been deleted. A view knows those of what its
+        principal has stored."""
         return reports.known_hashes(self._archive)
 
     def get_user_audio(self, user_id: str, audio_id: int) -> Recording:
-        """The recording, when its metadata `user_id` is this user. Raises `NotFound` otherwise."""
-        if not isinstance(user_id, str | int | float):  # a list or an operator would let others pass
+        """The recording, when this user may see it: as its owner, which the `user_id` given when it was stored is, or
+        by a grant. Raises `NotFound` otherwise, also where who asks may not see it."""
+        if isinstance(user_id, bool) or not isinstance(user_id, str | int | float):
             raise InvalidInput(reason="user_id is text or a number")
-        mine = Filter({"user_id": {"eq": user_id}, "audio_id": int(audio_id)}).on_recordings()
         with self._archive.database.read() as connection:
-            found = recordings.select_where(connection, *mine)
-        if not found:
-            raise NotFound(kind="recording", id=audio_id)
-        return found[0]
+            self._archive.access.require(connection, int(audio_id))
+            user = principals.find(connection, principals.name_of(user_id))
+            if user is None or not Access(user.id, user.name, restricted=True).may(connection, int(audio_id)):
+                raise NotFound(kind="recording", id=audio_id)
+            return recordings.get(connection, int(audio_id))
 
     def open_audio(self, audio_id: int) -> BinaryIO:
         """The recording's bytes, exactly as they were given, as a seekable stream."""
@@ -143,6 +152,7 @@ class Reading:
     def transcripts(self, audio_id: int) -> list[Transcript]:
         """Every version of what is said in a recording, the oldest first."""
         with self._archive.database.read() as connection:
+            self._archive.access.require(connection, int(audio_id))
             recordings.get(connection, int(audio_id))
             return transcripts.select_where(connection, transcript_table.c.audio_file_id == int(audio_id))
 
@@ -153,6 +163,7 @@ class Reading:
     def segments(self, transcript_id: int) -> list[Segment]:
         """The timed pieces of a version, with their words."""
         with self._archive.database.read() as connection:
+            self._archive.access.require_version(connection, transcript_id)
             transcripts.get(connection, transcript_id)
             return transcripts.segments_of(connection, transcript_id)
 

@@ -32,6 +32,7 @@ LAYERS = [
         "transfer",
         "monitoring",
         "permissions",
+        "auditing",
     },
     {"facade"},
     {"system"},

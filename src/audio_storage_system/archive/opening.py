@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from audio_storage_system.access import Access, Role
 from audio_storage_system.archive.indexing import Indexing
 from audio_storage_system.archive.query_vectors import QueryVectors
 from audio_storage_system.archive.replica import Replica
-from audio_storage_system.audit import Audit
+from audio_storage_system.audit import Audit, AuditLog
 from audio_storage_system.blobs import BlobStore, open_blob_store
 from audio_storage_system.blobs.cache import CachedBlobStore
 from audio_storage_system.catalogue import embeddings, fulltext, locks
@@ -69,8 +70,13 @@ class Archive:
     indexing: Indexing = field(default_factory=Indexing)
     streak: Streak = field(default_factory=Streak)
     access: Access = field(default_factory=Access)
-    audit: Audit = field(default_factory=Audit)
     keys: ArchiveKeys | None = None
+    audit_log: AuditLog | None = None
+
+    @cached_property
+    def audit(self) -> Audit:
+        """What enters in the audit log what is done through this archive; without keys there is none."""
+        return Audit(self.audit_log, self.access.principal_id, self.access.name)
 
     @property
     def owner_id(self) -> int:
@@ -124,6 +130,8 @@ class Archive:
         self.engines.close()
         self.index.close()
         self.blobs.close()
+        if self.audit_log:
+            self.audit_log.close()
         self.database.close()
 
 
@@ -180,7 +188,14 @@ def make_ready(home: Path, settings: Settings, database: Database) -> None:
     migrate(database)
 
 
-def compose(home: Path, settings: Settings, identity: Marker, database: Database, blobs: BlobStore) -> Archive:
+def compose(
+    home: Path,
+    settings: Settings,
+    identity: Marker,
+    database: Database,
+    blobs: BlobStore,
+    keys: ArchiveKeys | None = None,
+) -> Archive:
     """The archive of these parts."""
     return Archive(
         home=home,
@@ -192,6 +207,8 @@ def compose(home: Path, settings: Settings, identity: Marker, database: Database
         spaces=Spaces(database, settings.combined_weight),
         engines=pipeline.Engines(settings.model_idle_seconds, settings.transcribe_at_once),
         replica=_replica(home, settings, database, identity.archive_id),
+        keys=keys,
+        audit_log=AuditLog(database, keys) if keys else None,
     )
 
 
@@ -282,5 +299,7 @@ def bring_in_order(archive: Archive) -> None:
 
 
 def _adopt(archive: Archive) -> None:
-    for audio_id in pipeline.adopt_orphans(archive.database, archive.blobs, owner_id=archive.owner_id):
+    for audio_id in pipeline.adopt_orphans(
+        archive.database, archive.blobs, owner_id=archive.owner_id, audit=archive.audit
+    ):
         logger.warning("Recovered recording %d, whose storing had been interrupted", audio_id)

@@ -138,6 +138,8 @@ def _copy_batch(pair: Pair, pool: ThreadPoolExecutor, ids: Sequence[int]) -> Non
         kept = _still_wanted(connection, pair.destination.blobs, rows, keys)
         values = [value for value in values if value["audio_file_id"] in kept]
         pair.copied[audio_files.name] += _write(connection, kept, values)
+        for audio_id in kept:
+            pair.destination.audit.note(connection, "recording.copied", audio_id)
     pair.copied[metadata.name] += len(values)
 
 

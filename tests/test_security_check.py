@@ -19,10 +19,10 @@ from audio_storage_system.database.tables import (
     api_tokens,
     audit_log,
     backup_sets,
-    grants,
     principals,
     trash,
 )
+from audio_storage_system.errors import Forbidden
 from audio_storage_system.keys import ArchiveKeys
 from audio_storage_system.security import Gravity, SecurityReport, check_security
 from batch import Command
@@ -123,7 +123,7 @@ def test_tokens_and_people_that_nobody_uses_are_named(storage: AudioStorageSyste
             )
         ):
             connection.execute(insert(api_tokens), {**token, **given, "digest": f"{number:064}"})
-        connection.execute(insert(grants), {"principal_id": 4, "role": "reader", "created_by": 1})
+    storage.grants.give("mary", "reader", everything=True)
     report = storage.check_security()
     assert "for ever" in said(report, "tokens without expiry") and "in order" not in said(
         report, "tokens without expiry"
@@ -286,3 +286,13 @@ def test_the_command_says_it_and_exits_with_1_when_it_is_serious(run: Command, t
     done = run("doctor", "--security", "--archive", home, "--json")
     assert done.code == 1 and done.data["serious"] is True
     assert "chmod 700" in run("doctor", "--security", "--archive", home).out
+
+
+def test_only_who_may_everything_may_ask(storage: AudioStorageSystem) -> None:
+    storage.users.add("john")
+    john = storage.as_user("john")
+    for ask in (john.check_security, john.verify):
+        with pytest.raises(Forbidden):
+            ask()
+    storage.grants.give("john", "admin", everything=True)
+    assert storage.as_user("john").verify().clean

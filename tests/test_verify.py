@@ -22,6 +22,7 @@ from sqlalchemy import create_engine
 
 import audio_storage_system
 from audio_storage_system import AudioStorageSystem
+from audio_storage_system.audit import Audit
 from audio_storage_system.integrity import Finding, Severity, Verification, looking, verify
 from audio_storage_system.testing import scripted
 from audio_storage_system.testing.engines import MemoryEngine, Store
@@ -470,6 +471,16 @@ def test_writers_at_work_raise_no_false_alarm(filled: AudioStorageSystem, demo: 
             worker.join()
     assert failed == []
     assert filled.verify(deep=True).findings == ()
+
+
+def test_a_repair_is_told_to_the_audit_log(filled: AudioStorageSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted = []
+    monkeypatch.setattr(
+        Audit, "note", lambda self, connection, action, audio_id=None, **more: noted.append((action, more))
+    )
+    (filled.home / "metadata.json").unlink()
+    assert filled.verify().findings and noted == []
+    assert filled.verify(repair=True).clean and noted == [("archive.repaired", {"check": "marker"})]
 
 
 def test_an_archive_that_cannot_be_written_is_verified_all_the_same(tmp_path: Path, demo: Path) -> None:

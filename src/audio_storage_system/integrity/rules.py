@@ -301,7 +301,10 @@ KEYS = (
         "keys",
         "their data keys are gone: nobody can read their audio",
         "recording",
-        select(audio_files.c.id).where(~exists().where(data_keys.c.file_path == audio_files.c.file_path)),
+        select(audio_files.c.id).where(
+            ~exists().where(data_keys.c.file_path == audio_files.c.file_path),
+            ~exists().where(data_keys.c.file_path.is_(None)),  # it may be one of these, whose recording came late
+        ),
         "Restore the catalogue from a backup that still has the keys.",
     ),
 )

@@ -87,10 +87,9 @@ def _keys(audited: Audited) -> Iterator[Weakness]:
     if environment("KEY"):
         evidence = f"{PREFIX}KEY is set: programs that this one starts, and crash reports, may show it"
         yield Weakness("key in environment", Gravity.NOTE, evidence, f"Use a key file: {PREFIX}KEY_FILE.")
-    given = environment("KEY_FILE") or str(_values(audited.archive.home / FILE_NAME).get("key_file", ""))
-    if not given:
+    file = _key_file(audited)
+    if _mode(file) is None:
         return
-    file = Path(given).expanduser().absolute()
     yield from _open_to_others("key file", file, "600")
     for name, place in _kept(audited):
         if os.path.realpath(file).startswith(os.path.realpath(place) + os.sep):
@@ -99,6 +98,13 @@ def _keys(audited: Audited) -> Iterator[Weakness]:
                 "Move it to another disk or machine, and keep a copy apart.",
             )
             yield Weakness("key beside the data", Gravity.SERIOUS, evidence, fix)
+
+
+def _key_file(audited: Audited) -> Path:
+    """Where the key is: as the settings say, else where `init --encrypt` makes one."""
+    given = environment("KEY_FILE") or str(_values(audited.archive.home / FILE_NAME).get("key_file", ""))
+    own = user_config().parent / "keys" / f"{audited.archive.marker.archive_id}.key"
+    return Path(given).expanduser().absolute() if given else own
 
 
 def _kept(audited: Audited) -> Iterator[tuple[str, Path]]:

@@ -23,6 +23,7 @@ from sqlalchemy import create_engine
 import audio_storage_system
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.audit import Audit
+from audio_storage_system.database.tables import data_keys
 from audio_storage_system.integrity import Finding, Severity, Verification, looking, verify
 from audio_storage_system.testing import scripted
 from audio_storage_system.testing.engines import MemoryEngine, Store
@@ -437,6 +438,24 @@ def test_a_vector_database_is_compared_both_ways(tmp_path: Path) -> None:
         store.down = "it is being moved"
         done = verify(far)
         assert found(done, "vector index") == [] and "it is being moved" in done.skipped["vector index"]
+
+
+# Encrypted
+
+
+def test_a_sealed_archive_is_verified_through_its_seals(tmp_path: Path, demo: Path) -> None:
+    with AudioStorageSystem(tmp_path / "sealed", transcriber="scripted", encryption=b"k" * 32) as storage:
+        for name in ("call.flac", "voice_note.flac", "meeting.flac"):
+            storage.add(demo / name)
+        assert storage.verify(deep=True).findings == ()
+        first, second = blob_of(storage, 1), blob_of(storage, 2)
+        first.write_bytes(second.read_bytes())
+        assert found(storage.verify(deep=True), "files")[0].ids == (1,)
+        key = storage.get_recording(3).file_path
+        with storage._archive.database.write() as connection:
+            connection.execute(data_keys.delete().where(data_keys.c.file_path == key))
+        [gone] = found(storage.verify(), "keys")
+        assert gone.ids == (3,) and gone.severity is Severity.ERROR
 
 
 # In use

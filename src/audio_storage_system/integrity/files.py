@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sqlalchemy import func, select
 
 from audio_storage_system import marker
-from audio_storage_system.blobs import BlobStore
 from audio_storage_system.catalogue.recordings import STORED
 from audio_storage_system.database.queries import one_of
 from audio_storage_system.database.tables import audio_files, tombstones
@@ -86,7 +85,7 @@ def _fault(look: Look, row: Any) -> str:
         size = blobs.size(row.file_path)
         if row.file_size is not None and size != row.file_size:
             return "their files have another size than they were stored with"
-        if look.deep and not _has_hash(blobs, row):
+        if look.deep and blobs.fingerprint(blobs.describe(row.file_path).sha256) != row.file_hash:
             return "their files have other bytes than they were stored with"
     except NotFound:
         return "their files are missing"
@@ -99,13 +98,6 @@ def _fault(look: Look, row: Any) -> str:
     except (AudioStorageSystemError, OSError):
         return "their files cannot be read"
     return ""
-
-
-def _has_hash(blobs: BlobStore, row: Any) -> bool:
-    """Whether the bytes are those that the catalogue has the hash of: a store that seals tells what stands for it."""
-    sha256 = blobs.describe(row.file_path).sha256
-    fingerprint: Callable[[str], str] = getattr(blobs, "fingerprint", str)
-    return bool(row.file_hash in (sha256, fingerprint(sha256)))
 
 
 def _is_still_there(look: Look, row: Any) -> bool:

@@ -39,6 +39,7 @@ METHODS = {
     "add",
     "as_user",
     "audio_url",
+    "check_security",
     "audit",
     "check_metadata",
     "cleanup_old_files",
@@ -87,6 +88,7 @@ METHODS = {
     "tokens",
     "transcripts",
     "use_embedder",
+    "verify",
     "users",
     "worker",
 }

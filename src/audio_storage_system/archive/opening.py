@@ -30,7 +30,7 @@ from audio_storage_system.catalogue import data_keys, embeddings, fulltext, lock
 from audio_storage_system.catalogue.data_keys import StoredDataKeys
 from audio_storage_system.database import Database, Pool, passage_search, tables
 from audio_storage_system.database.migrations import is_empty, migrate
-from audio_storage_system.durable import disk_errors
+from audio_storage_system.durable import disk_errors, make_folders
 from audio_storage_system.errors import (
     ArchiveDamaged,
     ArchiveMismatch,
@@ -224,7 +224,7 @@ def make_ready(home: Path, settings: Settings, database: Database) -> None:
     """Make the folder of a local archive where it is missing, and bring the database to the schema of this version."""
     if not settings.database_url:
         with disk_errors(home):
-            home.mkdir(parents=True, exist_ok=True)
+            make_folders(home, private=True)
     migrate(database)
 
 

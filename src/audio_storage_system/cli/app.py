@@ -33,6 +33,7 @@ from audio_storage_system.cli import (
     tokens,
     transcripts,
     users,
+    verify,
     watch,
     worker,
 )
@@ -82,6 +83,7 @@ app.add_typer(metadata.app, name="metadata")
 app.command("rm")(remove.remove)
 app.command("stats")(archive.stats)
 app.command("reindex")(archive.reindex)
+app.command("verify")(verify.verify)
 app.command("copy")(copy.copy)
 app.command("worker")(worker.worker)
 app.add_typer(jobs.app, name="jobs")

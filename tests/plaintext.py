@@ -7,18 +7,28 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-RUN = 16  # bytes
-STEP = 64  # bytes between two runs that are looked for
+Words = npt.NDArray[np.uint64]
+
+BLOCK, STEP = 1 << 10, 1 << 13  # of each sound so many bytes are looked for, every so many
+TELLING = 6  # different bytes in 8: less is silence, a header or a table
+LOW = np.uint64((1 << 24) - 1)
 
 
 class Secrets:
-    """What is looked for, each under a name: words in any case, and 16-byte runs of some bytes."""
+    """What is looked for, each under a name: words in any case, and sound, of which any 16 bytes in a row are found
+    wherever they lie: 8 of these begin at a multiple of 8 in the file."""
 
     def __init__(self, words: Mapping[str, str], sounds: Mapping[str, bytes]) -> None:
         self._words = {name: word.lower().encode() for name, word in words.items()}
-        self._runs = {run: name for name, data in sounds.items() for run in _runs(data)}
-        self._beginnings = np.frombuffer(b"".join(run[:8] for run in self._runs), "<u8")
+        self._names = list(sounds)
+        runs = [_runs(data) for data in sounds.values()]
+        owners = np.repeat(np.arange(len(runs)), [len(one) for one in runs])
+        order = np.argsort(whole := np.concatenate([*runs, np.zeros(1, "<u8")]))
+        self._runs, self._owners = whole[order], np.append(owners, -1)[order]
+        self._possible = np.zeros(int(LOW) + 1, bool)
+        self._possible[whole & LOW] = True
 
     def found_in(self, folder: Path) -> dict[str, set[str]]:
         """The files below a folder in which, or in whose paths, each of it is found."""
@@ -34,14 +44,11 @@ class Secrets:
         return {name for name, word in self._words.items() if any(word in place for place in places)}
 
     def _sounds_in(self, data: bytes) -> set[str]:
-        """Those of which any run is anywhere in the data, wherever it begins."""
-        found: set[str | None] = set()
-        for shift in range(8):
-            here = np.frombuffer(data[shift : shift + (len(data) - shift) // 8 * 8], "<u8")
-            for at in np.flatnonzero(np.isin(here, self._beginnings)).tolist():
-                start = shift + 8 * at
-                found.add(self._runs.get(data[start : start + RUN]))
-        return {name for name in found if name}
+        here: Words = np.frombuffer(data[: len(data) // 8 * 8], "<u8")
+        here = here[self._possible[here & LOW]]
+        at = np.searchsorted(self._runs, here).clip(max=len(self._runs) - 1)
+        owners = self._owners[at[self._runs[at] == here]]
+        return {self._names[owner] for owner in set(owners.tolist()) if owner >= 0}
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -49,7 +56,9 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (path for name in names if (path := Path(place, name)).is_file())
 
 
-def _runs(data: bytes) -> list[bytes]:
-    """Runs from everywhere in the data, but none such as silence and headers consist of."""
-    runs = [data[at : at + RUN] for at in range(0, len(data) - RUN, STEP)]
-    return [run for run in runs if len(set(run)) > RUN // 2]
+def _runs(data: bytes) -> Words:
+    """Every 8 bytes in a row, from everywhere in the data, that are like nothing else."""
+    blocks = [data[at + shift : at + BLOCK + shift] for at in range(0, len(data), STEP) for shift in range(8)]
+    runs = np.concatenate([np.frombuffer(block[: len(block) // 8 * 8], "<u8") for block in blocks])
+    sorted_bytes = np.sort(runs.view(np.uint8).reshape(-1, 8), axis=1)
+    return runs[(np.diff(sorted_bytes, axis=1) != 0).sum(axis=1) >= TELLING - 1]

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ import pytest
 import working
 from audio_storage_system import AudioStorageSystem, load_audio
 from audio_storage_system.embedders import TEXT_EMBEDDERS
+from audio_storage_system.errors import InvalidSetting
 from audio_storage_system.testing import scripted
 from plaintext import Secrets
 from sounds import encoded, noise, wav
@@ -66,6 +68,10 @@ class Disk:
     encrypted: bool
     secrets: dict[str, bytes] = field(default_factory=dict)
 
+    @cached_property
+    def sought(self) -> Secrets:
+        return Secrets({**SPOKEN, **METADATA, **NAMES, "asked": ASKED}, self.secrets)
+
     @property
     def home(self) -> Path:
         return self.folder / "archive"
@@ -78,8 +84,7 @@ class Disk:
 
     def check(self, *sounds: str) -> None:
         """Nothing is found here; or everything that was put here so far, where it is not encrypted."""
-        words = {**SPOKEN, **METADATA, **NAMES, "asked": ASKED}
-        found = Secrets(words, self.secrets).found_in(self.folder)
+        found = self.sought.found_in(self.folder)
         if self.encrypted:
             assert found == {}
         else:
@@ -221,3 +226,14 @@ def test_nor_does_the_cache_of_a_bucket(disk: Disk, tmp_path: Path, scripted_eng
             assert file.read() == given.read_bytes()
     assert list((disk.folder / "caches" / "blobs").rglob("*")), "nothing was cached"
     disk.check("sound of file", "fetched", "file")
+
+
+def test_vectors_go_nowhere_else_unless_that_is_accepted(disk: Disk) -> None:
+    if not disk.encrypted:
+        pytest.skip("an archive that is not encrypted keeps its vectors where it likes")
+    disk.open().close()
+    with pytest.raises(InvalidSetting, match="accept_plaintext_vectors"):
+        disk.open(vectors_url="chroma:vectors")
+    assert not (disk.home / "vectors").exists()
+    pytest.importorskip("chromadb")
+    disk.open(vectors_url="chroma:vectors", accept_plaintext_vectors=True).close()

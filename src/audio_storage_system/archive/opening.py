@@ -264,6 +264,8 @@ def open_vault(
     if opened is not None:
         if wanted.content and not opened.keys.encrypted:
             raise Conflict(reason=IN_PLACE)
+        if opened.keys.encrypted:
+            _check_vectors(settings, wanted.accept_plaintext_catalogue)
         return opened
     if not (wanted.content or wanted.audit):
         return None
@@ -299,6 +301,13 @@ def _check_accepted(settings: Settings, wanted: Encryption) -> None:
     if readable and not wanted.accept_plaintext_catalogue:
         reason = f"Only audio and files would be encrypted. Readable stay: {'; '.join(readable)}. If that is accepted, "
         raise InvalidInput(reason=reason + "say so: --accept-plaintext-catalogue (accept_plaintext_catalogue=True)")
+
+
+def _check_vectors(settings: Settings, accepted: bool) -> None:
+    """From vectors much of a text can be guessed. A catalogue on a server has them in clear itself."""
+    if settings.vectors_url and not (settings.database_url or settings.accept_plaintext_vectors or accepted):
+        reason = "the archive is encrypted, and its vectors would be readable there, as they are not in its own index. "
+        raise InvalidSetting(name="vectors_url", reason=f"{reason}To accept it, set accept_plaintext_vectors to true")
 
 
 def _is_unfounded(home: Path, settings: Settings) -> bool:
@@ -346,9 +355,7 @@ def reach(
     keys: ArchiveKeys | None = None,
 ) -> Database:
     """The catalogue's database, which may be new. Raises `ArchiveNotFound`, and `ArchiveDamaged` where it ought to hold
-    an archive and does not, unless it is to be filled again; `InvalidSetting` where vectors of an encrypted one would
-    lie elsewhere in clear."""
-    _check_vectors(settings, keys)
+    an archive and does not, unless it is to be filled again."""
     key = content_key(keys, "catalogue")
     database = _connect(settings) if settings.database_url else Database.open(home / CATALOGUE, key)
     try:
@@ -371,14 +378,6 @@ def _check_place(
         raise ArchiveDamaged(place=str(home), reason=f"{lost}; restore it from a backup")
     if not create:
         raise ArchiveNotFound(place=database.place if settings.database_url else str(home))
-
-
-def _check_vectors(settings: Settings, keys: ArchiveKeys | None) -> None:
-    """From vectors much of a text can be guessed. A catalogue on a server has them in clear itself."""
-    if keys and keys.encrypted and settings.vectors_url and not settings.database_url:
-        if not settings.accept_plaintext_vectors:
-            reason = "the archive is encrypted, and vectors would lie there in clear; its own index is encrypted too. "
-            raise InvalidSetting(name="vectors_url", reason=f"{reason}Or set accept_plaintext_vectors to true")
 
 
 def content_key(keys: ArchiveKeys | None, purpose: str) -> bytes | None:

@@ -109,7 +109,7 @@ class _Recogniser:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=_environment(),
         )
         self._owner = os.getpid()
         self._input: Any = self._process.stdin
@@ -143,6 +143,12 @@ class _Recogniser:
         if not line:
             raise EOFError("The recogniser's process ended.")
         return json.loads(line)
+
+
+def _environment() -> dict[str, str]:
+    """What the process gets: how to import itself, and none of the archive's settings, of which one may be its key."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("AUDIO_STORAGE_")}
+    return {**others, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def _end_all(recognisers: list[_Recogniser]) -> None:

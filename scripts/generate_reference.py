@@ -30,6 +30,7 @@ from audio_storage_system.cli import app
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.diagnosis import Check, Model
 from audio_storage_system.errors import AudioStorageSystemError
+from audio_storage_system.integrity import Finding, Severity, Verification
 from audio_storage_system.jobs import JobEvent, Jobs, Worker
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.permissions import Grant, Grants, NewToken, Token, Tokens, Users
@@ -37,6 +38,7 @@ from audio_storage_system.pipeline import Change, Comparison, Decision, Made
 from audio_storage_system.records import Job, JobState, Outcome, Priority, Recording, Segment, Transcript, Word
 from audio_storage_system.search import Filter
 from audio_storage_system.search.context import Citation
+from audio_storage_system.security import Gravity, SecurityReport, Weakness
 from audio_storage_system.settings import DEFAULT_HOME, FILE_NAME, PREFIX, Settings
 from audio_storage_system.transfer import CopyProblem, CopyProgress, TableCount
 
@@ -47,6 +49,7 @@ VALUES = (
     *(CopyProgress, CopyProblem, TableCount, Job, JobState, Priority, JobEvent),
     *(Principal, Grant, Token, NewToken),
     *(Made, Decision, Comparison, Change, Plan, Reembedded),
+    *(Verification, Finding, Severity, SecurityReport, Weakness, Gravity),
 )
 # What the facade hands out that does things.
 PARTS = (Jobs, Worker, Users, Grants, Tokens)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
 import shutil
 import signal
 import subprocess
@@ -95,8 +93,8 @@ def test_a_recording_is_unreadable_on_the_disk_and_whole_when_asked_for(home: Pa
         audio_id = int(storage.add(path))
         data = path.read_bytes()
         assert heard(storage, audio_id) == data
-        files = [file for file in home.rglob("*") if file.is_file() and file.suffix in (".wav", ".flac", ".json", ".npy")]
-        assert {file.suffix for file in files} == {".wav", ".flac", ".json", ".npy"}
+        files = [file for file in home.rglob("*") if file.is_file() and file.suffix in (".wav", ".flac", ".json")]
+        assert {file.suffix for file in files} == {".wav", ".flac", ".json"}
         for file in files:
             if file.name not in ("metadata.json", "keys.json"):
                 assert not any(data[at : at + 16] in file.read_bytes() for at in range(44, 4000, 160))
@@ -145,7 +143,7 @@ def test_deleting_destroys_the_key_so_that_a_copy_of_the_blob_stays_shut(home: P
         audio_id = int(storage.add(sound(tmp_path)))
         path = blob(storage, audio_id)
         kept = path.read_bytes()
-        assert storage.delete(audio_id).rows["data_keys"] == 3  # its own, and those of the sidecars
+        assert storage.delete(audio_id).rows["data_keys"] == 2  # its own, and that of the transcript as a file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(kept)
         with pytest.raises(SealBroken, match="destroyed"):
@@ -215,28 +213,3 @@ def test_keys_that_lead_out_are_refused(tmp_path: Path) -> None:
         shutil.copy(tmp_path / "archive" / KEY, tmp_path / "archive" / "audio_files" / "other.wav")
         store._data_keys.rows = {id_: (key, KEY) for id_, (key, _) in store._data_keys.rows.items()}  # type: ignore[attr-defined]
         get(store, "audio_files/other.wav")
-
-
-def test_staging_leaves_only_ciphertext_in_temporary_files(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tempfile
-
-    made: list[bytes] = []
-    real = tempfile.TemporaryFile
-
-    def spied(*args: object, **named: object) -> io.RawIOBase:
-        file = real(*args, **named)  # type: ignore[call-overload]
-        write = file.write
-
-        class Spy(io.FileIO):
-            def write(self, data: object, /) -> int:
-                made.append(bytes(data))  # type: ignore[call-overload]
-                return int(write(data))
-
-        return Spy(os.dup(file.fileno()), "r+")
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", spied)
-    data = b"what was said " * 800_000
-    store = sealed(open_blob_store(s3_url))
-    put(store, data)
-    assert made and not any(b"what was said" in block for block in made)
-    assert get(store, KEY) == data

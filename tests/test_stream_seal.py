@@ -167,7 +167,9 @@ class _Kept(io.BytesIO):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_tink_reads_what_we_seal_and_we_read_what_tink_seals(primitive: streaming_aead.StreamingAead, size: int) -> None:
+def test_tink_reads_what_we_seal_and_we_read_what_tink_seals(
+    primitive: streaming_aead.StreamingAead, size: int
+) -> None:
     with primitive.new_decrypting_stream(cast(BinaryIO, io.BytesIO(seal(NOISE[:size]))), ABOUT) as plain:
         assert plain.read() == NOISE[:size]
     target = _Kept()

@@ -74,7 +74,7 @@ def read(blobs: BlobStore) -> Marker | None:
         return Marker(data["archive_id"], data["format_version"], datetime.fromisoformat(data["created_at"]))
     except NotFound:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArchiveDamaged(place=redacted(blobs.url), reason=f"{FILE_NAME} cannot be read ({error})") from error
 
 

@@ -21,14 +21,15 @@ from audio_storage_system.archive import (
     processing,
     removal,
     reports,
-    sidecars,
 )
 from audio_storage_system.archive.notes import Notes
 from audio_storage_system.audio import Waveform, load_audio
-from audio_storage_system.catalogue import locks, metadata, principals, recordings, transcripts
+from audio_storage_system.auditing import AuditBoard
+from audio_storage_system.catalogue import locks, principals, transcripts
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import NotFound
-from audio_storage_system.facade import Embedding, Place, Reading
+from audio_storage_system.facade import Describing, Embedding, Place, Reading
+from audio_storage_system.integrity import Verification, verify
 from audio_storage_system.jobs import JobEvent, Jobs, Worker, concurrency_of
 from audio_storage_system.keys import KeySource
 from audio_storage_system.model_pool import LoadedModel
@@ -36,6 +37,7 @@ from audio_storage_system.permissions import Grants, Tokens, Users
 from audio_storage_system.pipeline import Made, OnDuplicate, Rule
 from audio_storage_system.records import Added, Job, Metadata, Priority
 from audio_storage_system.rotation import KeyBoard
+from audio_storage_system.security import SecurityReport, check_security
 from audio_storage_system.settings import Encryption, locate
 from audio_storage_system.vectors import IndexState
 
@@ -44,7 +46,7 @@ __all__ = ["Added", "AudioStorageSystem", "load_audio"]
 Progress = Callable[[float, float], None]
 
 
-class AudioStorageSystem(Reading, Embedding):
+class AudioStorageSystem(Reading, Describing, Embedding):
     """An archive of audio with its transcripts, embeddings and metadata.
 
     archive: its folder, the address of its PostgreSQL database, or its `audio-storage.toml`; default
@@ -231,7 +233,7 @@ class AudioStorageSystem(Reading, Embedding):
         self._archive.require(int(audio_id), Role.EDITOR, "embed")
         if transcript_id is None:
             transcript_id = processing.said_or_raise(self._archive, int(audio_id)).id
-        elif self.get_transcript(transcript_id).audio_id != int(audio_id):
+        elif processing.version_of(self._archive, transcript_id).audio_id != int(audio_id):
             raise NotFound(kind=f"transcript of recording {int(audio_id)}", id=transcript_id)
         source = processing.source_of(self._archive, int(audio_id), audio_data)
         return processing.embed(self._archive, int(audio_id), transcript_id, source)
@@ -286,7 +288,7 @@ class AudioStorageSystem(Reading, Embedding):
         task = processing.task_of(self._archive, whisper_model, language, activate=activate)
         for audio_id in audio_ids:
             self._archive.require(int(audio_id), Role.EDITOR, "transcribe")
-            self.get_recording(audio_id)
+            self._recording(audio_id)
         given = {"whisper_model": task.asked, "language": task.language, "prompt": prompt, "activate": task.activate}
         options = {name: value for name, value in given.items() if value is not None}
         return self._jobs.submit_again([int(audio_id) for audio_id in audio_ids], options, priority=priority)
@@ -317,6 +319,11 @@ class AudioStorageSystem(Reading, Embedding):
     def tokens(self) -> Tokens[Self]:
         """The board of API tokens: create, list, revoke, authenticate."""
         return Tokens(self._archive, self._view)
+
+    @property
+    def audit(self) -> AuditBoard:
+        """The board of the audit log: list, verify, anchor, export."""
+        return AuditBoard(self._archive)
 
     @property
     def jobs(self) -> Jobs:
@@ -353,25 +360,8 @@ class AudioStorageSystem(Reading, Embedding):
         audio_id = processing.version_of(self._archive, transcript_id, Role.EDITOR, "choose the transcript of").audio_id
         with self._archive.database.write(locks.of_recording(audio_id)) as connection:
             transcripts.activate(connection, transcript_id)
+            self._archive.audit.note(connection, "transcript.activated", audio_id, transcript_id=transcript_id)
         self.generate_embeddings(audio_id, transcript_id)
-
-    def set_metadata(self, audio_id: int, values: Metadata) -> None:
-        """Set these keys, leaving the others."""
-        with self._archive.database.write(locks.of_recording(int(audio_id))) as connection:
-            self._archive.access.require(connection, int(audio_id), Role.EDITOR, "change")
-            recordings.get(connection, int(audio_id))
-            metadata.put(connection, int(audio_id), values)
-            recordings.touch(connection, int(audio_id))
-        self._refresh(audio_id)
-
-    def remove_metadata(self, audio_id: int, *keys: str) -> None:
-        """Take these keys away."""
-        with self._archive.database.write(locks.of_recording(int(audio_id))) as connection:
-            self._archive.access.require(connection, int(audio_id), Role.EDITOR, "change")
-            recordings.get(connection, int(audio_id))
-            metadata.remove(connection, int(audio_id), keys)
-            recordings.touch(connection, int(audio_id))
-        self._refresh(audio_id)
 
     def delete(self, audio_id: int) -> Receipt:
         """Remove a recording and everything made from it, for good; what was removed."""
@@ -399,6 +389,32 @@ class AudioStorageSystem(Reading, Embedding):
         """Make everything derived anew: full text, and the vector index of each space."""
         return reports.reindex(self._archive)
 
+    def verify(
+        self,
+        *,
+        deep: bool = False,
+        repair: bool = False,
+        after: int = 0,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Verification:
+        """Whether everything is there and fits together; it may be asked while the archive is in use.
+
+        deep: read every file, text and vector too, not only count and compare. repair: make anew what is derived; what
+        was recorded and said is never touched. after: of files, only those of recordings with a higher id, to go on
+        where an earlier call stopped. progress: called with a stage, and how much of how much of it is done.
+        """
+        return verify(self._archive, deep=deep, repair=repair, after=after, progress=progress)
+
+    def check_security(self, *, advisory_database: Place | None = None, stale_days: float = 90.0) -> SecurityReport:
+        """What an auditor would name: open files, keys beside data, old tokens, no backups … each with the fix. Changes
+        nothing and asks no network.
+
+        advisory_database: a folder of known vulnerabilities (OSV), default `advisories` in the user's data folder.
+        stale_days: what nobody has used for so long is stale.
+        """
+        place = None if advisory_database is None else Path(advisory_database)
+        return check_security(self._archive, advisory_database=place, stale_days=stale_days)
+
     @property
     def home(self) -> Path:
         """The archive's folder."""
@@ -407,6 +423,7 @@ class AudioStorageSystem(Reading, Embedding):
     @property
     def notes(self) -> Notes:
         """Seals what a program notes for itself outside of the archive, such as which files it has brought."""
+        self._archive.access.require_admin("seal what is noted of the archive")
         return Notes(self._archive.key_for("notes"))
 
     def close(self) -> None:
@@ -422,6 +439,3 @@ class AudioStorageSystem(Reading, Embedding):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _refresh(self, audio_id: int) -> None:
-        sidecars.refresh(self._archive, int(audio_id))

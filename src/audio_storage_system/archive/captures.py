@@ -15,7 +15,7 @@ from audio_storage_system.archive import processing, sidecars
 from audio_storage_system.archive.opening import Archive
 from audio_storage_system.audio import microphone
 from audio_storage_system.audio.spool import Spool, SpoolReport, find_abandoned
-from audio_storage_system.catalogue import jobs, locks, metadata
+from audio_storage_system.catalogue import jobs, locks, metadata, schemas
 from audio_storage_system.durable import disk_errors
 from audio_storage_system.errors import AudioStorageSystemError, MicrophoneUnavailable
 from audio_storage_system.pipeline import Stored, store
@@ -61,6 +61,9 @@ def record(
     by the next command."""
     metadata.validate(values)
     owner_id = processing.owner_of(archive, values)
+    with archive.database.read() as connection:
+        if violation := schemas.first_violation(connection, owner_id, values):
+            raise violation.as_error()
     folder = archive.spool / uuid4().hex
     typed = {key: list(metadata.encode(key, value)[:2]) for key, value in values.items()}
     typed[OWNER] = [str(owner_id), "integer"]
@@ -94,6 +97,7 @@ def recover(archive: Archive) -> list[Recovered]:
             stored, report = _keep(archive, spool)
             with archive.database.write(locks.of_recording(stored.audio_id)) as connection:
                 jobs.leave_to_workers(connection, stored.audio_id, archive.owner_id)
+                archive.audit.note(connection, "recording.recovered", stored.audio_id)
         except AudioStorageSystemError as error:  # it must not keep the archive from being opened
             logger.warning("The capture in %s could not be recovered and stays there: %s", spool.folder, error)
             spool.release()
@@ -122,6 +126,8 @@ def _keep(archive: Archive, spool: Spool) -> tuple[Stored, SpoolReport]:
                 name=f"recording_{begun:%Y%m%d_%H%M%S}.wav",
                 recorded_at=begun,
                 max_bytes=sys.maxsize,  # what was said is said
+                audit=archive.audit,
+                insist=False,  # and cannot be said again for the sake of its metadata
             )
     sidecars.refresh(archive, stored.audio_id)
     return stored, report

@@ -40,6 +40,8 @@ def differences(archive: Archive, before: int, after: int) -> Comparison:
             of = " and ".join(f"{version.id} of recording {version.audio_id}" for version in versions)
             raise InvalidInput(reason=f"Only versions of one recording can be compared; these are transcript {of}")
         said = [transcripts.segments_of(connection, version.id) for version in versions]
+    for version in versions:
+        archive.audit.read("transcript.read", version.audio_id, transcript_id=version.id)
     return compare(*said)
 
 

@@ -50,7 +50,7 @@ def import_transcript(archive: Archive, audio: str | os.PathLike[str] | int, pat
     file = reading.read_file(path)
     stored = _stored(archive, audio, wanted.metadata)
     made = pipeline.import_version(
-        archive.database, stored.audio_id, file, language=wanted.language, activate=wanted.activate
+        archive.database, stored.audio_id, file, language=wanted.language, activate=wanted.activate, audit=archive.audit
     )
     if wanted.embedded:
         source = processing.source_of(archive, stored.audio_id)

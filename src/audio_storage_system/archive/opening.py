@@ -8,12 +8,12 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from platformdirs import user_cache_path
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from audio_storage_system import deletion, marker, pipeline
 from audio_storage_system.access import Access, Role
@@ -22,15 +22,15 @@ from audio_storage_system.archive.query_vectors import QueryVectors
 from audio_storage_system.archive.replica import Replica
 from audio_storage_system.archive.vault import Vault, unlock
 from audio_storage_system.archive.vault import found as found_vault
-from audio_storage_system.audit import Audit
+from audio_storage_system.audit import Audit, AuditLog
 from audio_storage_system.blobs import BlobStore, open_blob_store
 from audio_storage_system.blobs.cache import CachedBlobStore
 from audio_storage_system.blobs.sealed import SealedBlobStore
 from audio_storage_system.catalogue import data_keys, embeddings, fulltext, locks
 from audio_storage_system.catalogue.data_keys import StoredDataKeys
-from audio_storage_system.database import Database, Pool, passage_search
+from audio_storage_system.database import Database, Pool, passage_search, tables
 from audio_storage_system.database.migrations import is_empty, migrate
-from audio_storage_system.durable import disk_errors
+from audio_storage_system.durable import disk_errors, make_folders
 from audio_storage_system.errors import (
     ArchiveDamaged,
     ArchiveMismatch,
@@ -88,9 +88,14 @@ class Archive:
     indexing: Indexing = field(default_factory=Indexing)
     streak: Streak = field(default_factory=Streak)
     access: Access = field(default_factory=Access)
-    audit: Audit = field(default_factory=Audit)
     keys: ArchiveKeys | None = None
     vault: Vault | None = None
+    audit_log: AuditLog | None = None
+
+    @cached_property
+    def audit(self) -> Audit:
+        """What enters in the audit log what is done through this archive; without keys there is none."""
+        return Audit(self.audit_log, self.access.principal_id, self.access.name)
 
     @property
     def owner_id(self) -> int:
@@ -157,6 +162,8 @@ class Archive:
         self.engines.close()
         self.index.close()
         self.blobs.close()
+        if self.audit_log:
+            self.audit_log.close()
         self.database.close()
 
 
@@ -217,7 +224,7 @@ def make_ready(home: Path, settings: Settings, database: Database) -> None:
     """Make the folder of a local archive where it is missing, and bring the database to the schema of this version."""
     if not settings.database_url:
         with disk_errors(home):
-            home.mkdir(parents=True, exist_ok=True)
+            make_folders(home, private=True)
     migrate(database)
 
 
@@ -237,6 +244,7 @@ def compose(
         replica=_replica(home, settings, database, identity.archive_id),
         keys=vault.keys if vault else None,
         vault=vault,
+        audit_log=AuditLog(database, vault.keys) if vault else None,
     )
 
 
@@ -314,7 +322,9 @@ def _is_unfounded(home: Path, settings: Settings) -> bool:
     if not settings.database_url:
         return not (home / CATALOGUE).exists()
     with closing(_connect(settings)) as database, database.read() as connection:
-        return is_empty(connection, database.place)
+        if is_empty(connection, database.place):
+            return True
+        return connection.execute(select(tables.archive.c.archive_id)).first() is None
 
 
 def _known_id(home: Path, settings: Settings, found: Marker | None) -> str | None:
@@ -429,5 +439,7 @@ def bring_in_order(archive: Archive) -> None:
 
 
 def _adopt(archive: Archive) -> None:
-    for audio_id in pipeline.adopt_orphans(archive.database, archive.blobs, owner_id=archive.owner_id):
+    for audio_id in pipeline.adopt_orphans(
+        archive.database, archive.blobs, owner_id=archive.owner_id, audit=archive.audit
+    ):
         logger.warning("Recovered recording %d, whose storing had been interrupted", audio_id)

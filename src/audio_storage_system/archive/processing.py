@@ -41,6 +41,7 @@ def task_of(
         language=language or archive.settings.language or None,
         fallback=(archive.settings.transcriber_fallback or None) if allow_fallback else None,
         activate=pipeline.rule_of(activate),
+        audit=archive.audit,
         **further,
     )
     return replace(task, progress=progress) if progress else task
@@ -73,6 +74,7 @@ def store(
         max_bytes=most,
         look_first=archive.streak.duplicates,
         entered=entered,
+        audit=archive.audit,
     )
     archive.streak.duplicates = stored.duplicate
     sidecars.refresh(archive, stored.audio_id)

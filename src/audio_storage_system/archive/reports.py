@@ -40,6 +40,7 @@ def reindex(archive: Archive) -> dict[str, IndexState]:
     archive.access.require_admin("make the indexes anew")
     with archive.database.write(locks.FULL_TEXT) as connection:
         fulltext.rebuild(connection, archive.settings.partition)
+        archive.audit.note(connection, "archive.reindexed")
     with archive.database.read() as connection:
         spaces = embeddings.spaces(connection)
     return {f"{space.kind}:{space.model}": archive.index.rebuild(space) for space in spaces}

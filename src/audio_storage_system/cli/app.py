@@ -13,6 +13,7 @@ from audio_storage_system import __version__
 from audio_storage_system.cli import (
     add,
     archive,
+    audit,
     copy,
     demo,
     doctor,
@@ -28,9 +29,11 @@ from audio_storage_system.cli import (
     remove,
     retranscribe,
     search,
+    session,
     tokens,
     transcripts,
     users,
+    verify,
     watch,
     worker,
 )
@@ -80,12 +83,14 @@ app.add_typer(metadata.app, name="metadata")
 app.command("rm")(remove.remove)
 app.command("stats")(archive.stats)
 app.command("reindex")(archive.reindex)
+app.command("verify")(verify.verify)
 app.command("copy")(copy.copy)
 app.command("worker")(worker.worker)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(users.app, name="users")
 app.add_typer(grants.app, name="grants")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 app.command("doctor")(doctor.doctor)
 app.command("models")(doctor.models)
@@ -100,6 +105,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -108,6 +114,7 @@ def _root(
     ] = False,
 ) -> None:
     """Options of the program itself; `main` reads `--debug`, wherever it stands."""
+    session.COMMAND = ctx.invoked_subcommand or ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

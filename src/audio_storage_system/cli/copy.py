@@ -12,6 +12,7 @@ from audio_storage_system.cli import options
 from audio_storage_system.cli.human import clock, count, size
 from audio_storage_system.cli.output import Output, say
 from audio_storage_system.cli.progress import Shown
+from audio_storage_system.cli.session import named_origin
 
 if TYPE_CHECKING:
     from audio_storage_system import CopyReport
@@ -39,7 +40,7 @@ def copy(
     What is copied is verified; the exit code is 1 when anything differs. Run again after an interruption, it goes on.
     """
     out = Output(as_json)
-    with _Shown() as shown:
+    with named_origin(), _Shown() as shown:
         report = audio_storage_system.copy_archive(
             source,
             destination,

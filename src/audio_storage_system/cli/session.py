@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from audio_storage_system import AudioStorageSystem
 
 
+# The command that this process runs, which the audit log names.
+COMMAND = ""
+
+
+def named_origin() -> AbstractContextManager[None]:
+    """In this block, the audit log says which command does what is done."""
+    from audio_storage_system.audit import process_is
+
+    return process_is(f"cli:{COMMAND}")
+
+
 @contextmanager
 def opened(
     place: str | None, *, create: bool = False, as_user: str | None = None, **settings: Any
@@ -28,7 +39,7 @@ def opened(
     Settings that are `None` are left to environment and file.
     """
     given = {name: value for name, value in settings.items() if value is not None}
-    with _open(place, create, given) as storage:
+    with named_origin(), _open(place, create, given) as storage:
         yield storage if as_user is None else storage.as_user(as_user)
 
 

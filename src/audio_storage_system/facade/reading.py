@@ -76,10 +76,24 @@ class Reading:
         if audio is None:
             if text is None or by != "transcript":
                 raise InvalidInput(reason="Give a text to search for, or audio= to search by an example")
-            return retrieval.search_text(self._archive, query, until_then, space)
+            return self._searched(retrieval.search_text(self._archive, query, until_then, space), query)
         example = pipeline.as_waveform(audio) if isinstance(audio, np.ndarray) else Path(audio)
         task = processing.task_of(self._archive, whisper_model, language)
-        return retrieval.search_example(self._archive, example, by, query, until_then, task, space)
+        found = retrieval.search_example(self._archive, example, by, query, until_then, task, space)
+        return self._searched(found, query, by)
+
+    def _searched(self, found: SearchResults, query: Query, by: str = "text") -> SearchResults:
+        """The text of a query may be as private as what it finds: the audit log is told of everything but that."""
+        self._archive.audit.read(
+            "search",
+            by=by,
+            mode=query.mode,
+            characters=len(query.text),
+            keys=sorted(query.filter.where),
+            found=len(found),
+            recordings=sorted({hit.audio_id for hit in found}),
+        )
+        return found
 
     def context_pack(
         self,
@@ -97,7 +111,12 @@ class Reading:
         """The best passages for a question as text for a language model, each with a numbered citation, within a
         budget of tokens as `count_tokens` counts them."""
         query = Query(text, filter=self._seen(where, since, until, language, speaker))
-        return retrieval.context_pack(self._archive, query, Deadline.after(deadline), max_tokens, count_tokens)
+        pack = retrieval.context_pack(self._archive, query, Deadline.after(deadline), max_tokens, count_tokens)
+        shown = {citation.audio_id for citation in pack.citations}
+        self._archive.audit.read(
+            "context.packed", characters=len(text), keys=sorted(where or {}), recordings=sorted(shown)
+        )
+        return pack
 
     def list_recordings(
         self,
@@ -113,10 +132,17 @@ class Reading:
         """Recordings that meet the filter, the latest recorded first."""
         conditions = self._seen(where, since, until, language, speaker).on_listing()
         with self._archive.database.read() as connection:
-            return recordings.select_where(connection, *conditions, limit=limit, offset=offset)
+            found = recordings.select_where(connection, *conditions, limit=limit, offset=offset)
+        self._archive.audit.read("recordings.listed", found=len(found), keys=sorted(where or {}))
+        return found
 
     def get_recording(self, audio_id: int) -> Recording:
         """One recording. Raises `NotFound`."""
+        found = self._recording(audio_id)
+        self._archive.audit.read("recording.read", found.id)
+        return found
+
+    def _recording(self, audio_id: int) -> Recording:
         with self._archive.database.read() as connection:
             self._archive.access.require(connection, int(audio_id))
             return recordings.get(connection, int(audio_id))
@@ -136,16 +162,23 @@ class Reading:
             user = principals.find(connection, principals.name_of(user_id))
             if user is None or not Access(user.id, user.name, restricted=True).may(connection, int(audio_id)):
                 raise NotFound(kind="recording", id=audio_id)
-            return recordings.get(connection, int(audio_id))
+            found = recordings.get(connection, int(audio_id))
+        self._archive.audit.read("recording.read", found.id)
+        return found
 
     def open_audio(self, audio_id: int) -> BinaryIO:
         """The recording's bytes, exactly as they were given, as a seekable stream."""
-        return self._archive.blobs.open(self.get_recording(audio_id).file_path)
+        file = self._archive.blobs.open(self._recording(audio_id).file_path)
+        self._archive.audit.read("audio.opened", audio_id)
+        return file
 
     def audio_url(self, audio_id: int, expires: float = 3600) -> str:
         """A URL to read the recording from: below `cdn_url` where that is set, else signed, for anyone who has it and
         `expires` seconds (at most seven days). Raises `Unavailable` where the recordings are in a folder."""
-        return retrieval.audio_url(self._archive, self.get_recording(audio_id).file_path, timedelta(seconds=expires))
+        key = self._recording(audio_id).file_path
+        url = retrieval.audio_url(self._archive, key, timedelta(seconds=expires))
+        self._archive.audit.read("audio.linked", audio_id, seconds=float(expires))
+        return url
 
     # Versions
 
@@ -154,18 +187,24 @@ class Reading:
         with self._archive.database.read() as connection:
             self._archive.access.require(connection, int(audio_id))
             recordings.get(connection, int(audio_id))
-            return transcripts.select_where(connection, transcript_table.c.audio_file_id == int(audio_id))
+            found = transcripts.select_where(connection, transcript_table.c.audio_file_id == int(audio_id))
+        self._archive.audit.read("transcript.read", audio_id, versions=len(found))
+        return found
 
     def get_transcript(self, transcript_id: int) -> Transcript:
         """One version. Raises `NotFound`."""
-        return processing.version_of(self._archive, transcript_id)
+        found = processing.version_of(self._archive, transcript_id)
+        self._archive.audit.read("transcript.read", found.audio_id, transcript_id=found.id)
+        return found
 
     def segments(self, transcript_id: int) -> list[Segment]:
         """The timed pieces of a version, with their words."""
         with self._archive.database.read() as connection:
             self._archive.access.require_version(connection, transcript_id)
-            transcripts.get(connection, transcript_id)
-            return transcripts.segments_of(connection, transcript_id)
+            said = transcripts.get(connection, transcript_id)
+            found = transcripts.segments_of(connection, transcript_id)
+        self._archive.audit.read("transcript.read", said.audio_id, transcript_id=said.id)
+        return found
 
     def diff_transcripts(self, before: int, after: int) -> Comparison:
         """Where two versions of one recording differ, word by word, with times. Raises `NotFound`, and `InvalidInput`
@@ -174,4 +213,6 @@ class Reading:
 
     def export(self, audio_id: int, format: str = "srt", transcript_id: int | None = None) -> str:
         """A version as `srt`, `vtt`, `txt`, `tsv` or `json`."""
-        return exports.export(self._archive, int(audio_id), format, transcript_id)
+        text = exports.export(self._archive, int(audio_id), format, transcript_id)
+        self._archive.audit.read("transcript.exported", audio_id, transcript_id=transcript_id, format=format)
+        return text

@@ -203,6 +203,7 @@ class Jobs:
                 self._archive.access.require_job(connection, job_id, Role.EDITOR, "cancel the jobs of")
             jobs.must_exist(connection, job_ids)
             ended = jobs.cancel_all(connection, job_ids)
+            self._note(connection, "job.cancelled", ended)
         try:
             self.runs.cancel([id_of(job) for job in ended])
         except StorageFailed as error:  # whoever takes one of these runs sees that its job has ended
@@ -218,9 +219,15 @@ class Jobs:
         reopened: list[Job] = []
         for batch in batches(iter(ended), REOPENED_AT_ONCE):
             with self._archive.database.write() as connection:
-                reopened += [again for job in batch if (again := jobs.reopen(connection, job))]
+                now = [again for job in batch if (again := jobs.reopen(connection, job))]
+                self._note(connection, "job.retried", now)
+                reopened += now
         self._queue_if_possible(reopened)
         return reopened
+
+    def _note(self, connection: Connection, action: str, changed: Sequence[Job]) -> None:
+        for job in changed:
+            self._archive.audit.note(connection, action, job.audio_id, job_id=job.id, kind=job.kind)
 
     def wait(self, job_ids: Iterable[int], timeout: float | None = None) -> list[Job]:
         """These jobs once they have ended, or as they are after `timeout` seconds."""

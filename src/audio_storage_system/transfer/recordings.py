@@ -154,6 +154,8 @@ def _copy_batch(pair: Pair, pool: ThreadPoolExecutor, ids: Sequence[int]) -> Non
         for brought in all_brought:
             if brought.audio_id in kept:
                 data_keys.bind(connection, brought.blob_id, brought.key)
+        for audio_id in kept:
+            pair.destination.audit.note(connection, "recording.copied", audio_id)
     pair.copied[metadata.name] += len(values)
 
 

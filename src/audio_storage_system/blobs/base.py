@@ -38,10 +38,11 @@ class BlobStore(ABC):
     """Whether bytes travel over a network, so that it pays to keep those read on this machine."""
 
     @abstractmethod
-    def stage(self, source: BinaryIO, *, name: str = "") -> StagedBlob:
+    def stage(self, source: BinaryIO, *, name: str = "", hashed: bool = True) -> StagedBlob:
         """Read `source` to its end, hashing on the way; the caller may close it then. The bytes are durable once they
         are published. A store that sends them over a network may keep an ordinary file open instead of copying it, and
-        `publish` then raises `StorageFailed` where it has changed. `name` tells the media type by its suffix."""
+        `publish` then raises `StorageFailed` where it has changed. `name` tells the media type by its suffix. Where it
+        is not to be `hashed`, a store that needs no hash itself may leave it empty."""
 
     @abstractmethod
     def publish(self, staged: StagedBlob, key: str) -> str:

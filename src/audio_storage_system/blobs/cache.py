@@ -92,8 +92,8 @@ class CachedBlobStore(BlobStore):
         self._store.replace(staged, key)
         self._entries.forget(key)
 
-    def stage(self, source: BinaryIO, *, name: str = "") -> StagedBlob:
-        return self._store.stage(source, name=name)
+    def stage(self, source: BinaryIO, *, name: str = "", hashed: bool = True) -> StagedBlob:
+        return self._store.stage(source, name=name, hashed=hashed)
 
     def publish(self, staged: StagedBlob, key: str) -> str:
         return self._store.publish(staged, key)

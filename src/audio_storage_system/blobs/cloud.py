@@ -61,7 +61,7 @@ class CloudBlobStore(BlobStore):
         self._lock = threading.Lock()
         self.url = bucket.place
 
-    def stage(self, source: BinaryIO, *, name: str = "") -> StagedBlob:
+    def stage(self, source: BinaryIO, *, name: str = "", hashed: bool = True) -> StagedBlob:
         """As promised by `BlobStore`; nothing is sent yet. An ordinary file is not copied: it must stay as it is until
         it is published, or that raises `StorageFailed`."""
         held = hold(source, small=SMALL)

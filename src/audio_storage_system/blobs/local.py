@@ -59,12 +59,12 @@ class LocalBlobStore(BlobStore):
         self._numbers: dict[str, int] = {}  # the last key claimed, and its number
         self.url = self._root.as_uri()
 
-    def stage(self, source: BinaryIO, *, name: str = "") -> StagedBlob:
+    def stage(self, source: BinaryIO, *, name: str = "", hashed: bool = True) -> StagedBlob:
         with disk_errors(self._root):
             path = self._staging / f"{self._open_session().id}-{uuid4().hex}"
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         try:
-            sha256, size = self._copy(source, descriptor)
+            sha256, size = self._copy(source, descriptor, hashlib.sha256() if hashed else None)
         except BaseException:
             os.close(descriptor)
             path.unlink(missing_ok=True)
@@ -72,18 +72,19 @@ class LocalBlobStore(BlobStore):
         os.close(descriptor)
         return StagedBlob(path.name, sha256, size)
 
-    def _copy(self, source: BinaryIO, descriptor: int) -> tuple[str, int]:
-        digest, size = hashlib.sha256(), 0
+    def _copy(self, source: BinaryIO, descriptor: int, digest: hashlib._Hash | None) -> tuple[str, int]:
+        size = 0
         while block := source.read(
             COPIED_AT_ONCE
         ):  # outside `disk_errors`: a source that fails is not the archive's fault
-            digest.update(block)
+            if digest is not None:
+                digest.update(block)
             size += len(block)
             with disk_errors(self._root):
                 _write_all(descriptor, block)
         with disk_errors(self._root):
             os.fsync(descriptor)
-        return digest.hexdigest(), size
+        return digest.hexdigest() if digest is not None else "", size
 
     def publish(self, staged: StagedBlob, key: str) -> str:
         """As promised by `BlobStore`. When it fails, the bytes stay staged: publish again, or discard."""

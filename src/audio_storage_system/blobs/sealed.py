@@ -57,10 +57,10 @@ class SealedBlobStore(BlobStore):
     def fingerprint(self, sha256: str) -> str:
         return hmac.new(self._hash_key, bytes.fromhex(sha256), hashlib.sha256).hexdigest()
 
-    def stage(self, source: BinaryIO, *, name: str = "") -> StagedBlob:
+    def stage(self, source: BinaryIO, *, name: str = "", hashed: bool = True) -> StagedBlob:
         data_key, header = os.urandom(stream_seal.KEY), stream_seal.new_header()
         sealing = Sealing(source, self._stream_key(data_key, header))
-        staged = self._store.stage(cast(BinaryIO, sealing), name=name)
+        staged = self._store.stage(cast(BinaryIO, sealing), name=name, hashed=False)
         blob_id = stream_seal.salt_of(header)
         self._staged[staged.token] = _Staged(blob_id, data_key)
         return StagedBlob(staged.token, sealing.sha256, sealing.size, blob_id)

@@ -185,7 +185,7 @@ class SealedFile(io.RawIOBase):
             return 0
         number = 0 if self._position < FIRST else 1 + (self._position - FIRST) // REST
         start, _ = span(number)
-        piece = self._segment(number)[self._position - start :][: len(view)]
+        piece = memoryview(self._segment(number))[self._position - start :][: len(view)]
         view[: len(piece)] = piece
         self._position += len(piece)
         return len(piece)

@@ -23,9 +23,10 @@ from audio_storage_system.archive.opening import (
 from audio_storage_system.blobs import BlobStore
 from audio_storage_system.database import Database, tables
 from audio_storage_system.database.migrations import HEAD, is_empty, revision_of
-from audio_storage_system.errors import ArchiveDamaged, ArchiveMismatch, Conflict, NewerFormat
+from audio_storage_system.errors import ArchiveDamaged, ArchiveMismatch, Conflict, NewerFormat, RestoreUnfinished
 from audio_storage_system.locations import redacted
 from audio_storage_system.marker import Marker
+from audio_storage_system.pipeline import BLOB_PREFIX
 from audio_storage_system.settings import Settings, load_settings
 
 Furnish = Callable[[Connection], None]
@@ -92,6 +93,48 @@ def open_copy(home: Path, original: Original, furnish: Furnish, **given: Any) ->
         marker.bind(database)
     bring_in_order(archive)
     return archive
+
+
+def open_restoring(home: Path, wanted: Marker, **given: Any) -> Archive:
+    """Open the place where the archive `wanted` is to be restored from its set `wanted.restoring`, founding it with
+    that identity: an empty one, or one where restoring that set has begun. Until its marker is written anew nobody else
+    can open it, and it has nothing: no principal, no space.
+
+    Raises as `open_archive` does, `Conflict` where an archive is, and `RestoreUnfinished` where another set is being
+    restored, before anything is changed there.
+    """
+    settings = load_settings(home, **given)
+    blobs = open_blobs(home, settings, cached=False)
+    found = marker.read(blobs)
+    mine = found is not None and (found.archive_id, found.restoring) == (wanted.archive_id, wanted.restoring)
+    if found is not None and found.restoring and not mine:
+        raise RestoreUnfinished(place=redacted(blobs.url), set=found.restoring)
+    database = reach(home, settings, found, create=True, refill=mine)
+    try:
+        if not mine:
+            _refuse_any(database, settings, blobs, found)
+            marker.write(blobs, wanted)  # first of all: whoever comes now is told
+        make_ready(home, settings, database)
+        identity = identify(database, settings.partition, lambda connection: marker.identify(connection, wanted))
+        if identity.archive_id != wanted.archive_id:
+            raise ArchiveMismatch(place=database.place, reason=f"its catalogue is of archive {identity.archive_id}")
+        marker.bind(database)
+    except BaseException:
+        database.close()
+        raise
+    return compose(home, settings, replace(identity, bound=True), database, blobs)
+
+
+def _refuse_any(database: Database, settings: Settings, blobs: BlobStore, found: Marker | None) -> None:
+    taken = database.place if _archive_id(database, settings) else redacted(blobs.url) if found else None
+    if taken is None and next(iter(blobs.keys(BLOB_PREFIX)), None) is not None:
+        taken = redacted(blobs.url)
+    if taken is not None:
+        raise Conflict(
+            reason=f"There is an archive at {taken}, and restoring never replaces one: restore into an empty place, "
+            "look at what is there, then use that one. To have what was deleted here stay deleted there, name this "
+            "archive as the one whose deletions are honoured"
+        )
 
 
 def _check_revision(revision: str | None, place: str) -> None:

@@ -25,7 +25,7 @@ from audio_storage_system.catalogue import embeddings, fulltext, locks
 from audio_storage_system.database import Database, Pool, passage_search
 from audio_storage_system.database.migrations import is_empty, migrate
 from audio_storage_system.durable import disk_errors
-from audio_storage_system.errors import ArchiveDamaged, ArchiveNotFound, InvalidSetting
+from audio_storage_system.errors import ArchiveDamaged, ArchiveNotFound, InvalidSetting, RestoreUnfinished
 from audio_storage_system.keys import ArchiveKeys
 from audio_storage_system.marker import Marker
 from audio_storage_system.model_pool import LoadedModel
@@ -201,8 +201,8 @@ def _check_partition(settings: Settings) -> None:
 
 
 def reach(home: Path, settings: Settings, found: Marker | None, *, create: bool, refill: bool = False) -> Database:
-    """The catalogue's database, which may be new. Raises `ArchiveNotFound`, and `ArchiveDamaged` where it ought to hold
-    an archive and does not, unless it is to be filled again."""
+    """The catalogue's database, which may be new. Raises `ArchiveNotFound`, `RestoreUnfinished`, and `ArchiveDamaged`
+    where it ought to hold an archive and does not, unless it is to be filled again."""
     database = _connect(settings) if settings.database_url else Database.open(home / CATALOGUE)
     try:
         _check_place(database, home, settings, found, create=create, refill=refill)
@@ -215,6 +215,8 @@ def reach(home: Path, settings: Settings, found: Marker | None, *, create: bool,
 def _check_place(
     database: Database, home: Path, settings: Settings, found: Marker | None, *, create: bool, refill: bool
 ) -> None:
+    if found is not None and found.restoring and not refill:
+        raise RestoreUnfinished(place=str(home), set=found.restoring)
     # Asked first: another process that is founding the archive makes the catalogue before there is any audio.
     has_audio = found is not None or (not settings.database_url and (home / pipeline.BLOB_PREFIX).exists())
     if not _is_new(database, home, settings):

@@ -60,11 +60,20 @@ class Backups:
         return found
 
     def verify(
-        self, destination: Place, set_id: str | None = None, *, progress: Progress = lambda _: None
+        self,
+        destination: Place,
+        set_id: str | None = None,
+        *,
+        repair: bool = False,
+        progress: Progress = lambda _: None,
     ) -> VerifyReport:
-        """Read all of a set back (default: the last one): what is missing or rotten is named in the report. Raises
-        `BackupDamaged` where that is its manifest, `NotFound`, `KeyMissing`, `KeyRefused`, `NewerFormat`."""
-        return verify_backup(self._archive, _place(destination), set_id, progress)
+        """Read all of a set back (default: the last one): what is missing or rotten is named in the report.
+
+        repair: move what is rotten to `rotten/`: the next backup stores it again, as far as the archive still has it,
+        and this set is whole then as well. Raises `BackupDamaged` where its manifest is rotten, `NotFound`,
+        `KeyMissing`, `KeyRefused`, `NewerFormat`.
+        """
+        return verify_backup(self._archive, _place(destination), set_id, repair, progress)
 
     def rehearse(
         self,

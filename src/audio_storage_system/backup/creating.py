@@ -62,6 +62,7 @@ def create_backup(archive: Archive, destination: str, full: bool, progress: Prog
     stored = open_blob_store(archive.settings.blobs_url or archive.home)  # as it lies there: what is sealed stays so
     with closing(stored), closing(BackupPlace.open(destination)) as place:
         _refuse_inside(archive, place, stored)
+        place.check(archive.marker.archive_id)
         with Lease(place, "create") as lease:
             place.claim(archive.marker.archive_id)
             making = _Making(archive, place, stored, envelope_of(archive.keys), progress)

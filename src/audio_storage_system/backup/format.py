@@ -19,7 +19,7 @@ from audio_storage_system.errors import NewerFormat
 
 FORMAT = 1
 MARKER = "backup.json"
-SETS, PACKS, BLOBS, VERIFIED = "sets", "packs", "blobs", "verified"
+SETS, PACKS, BLOBS, VERIFIED, ROTTEN = "sets", "packs", "blobs", "verified", "rotten"
 SET_ID = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{8}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 

@@ -17,6 +17,7 @@ from audio_storage_system.errors import AudioStorageSystemError, Conflict, NotFo
 from audio_storage_system.machine import process_is_gone, process_place
 
 LOCK = "in_use.json"
+DOING = {"create": "makes a backup", "prune": "removes old backups", "repair": "repairs backups"}
 BEAT_SECONDS = 5.0
 # So long without a sign of life, and whoever holds it is dead. Watched by our own clock: theirs may be wrong.
 DEAD_AFTER_SECONDS = 20.0
@@ -113,5 +114,5 @@ class Lease:
 
     def _refuse(self, found: dict[str, Any]) -> None:
         who = f"process {found.get('process', '?')} on {found.get('host', 'another machine')}"
-        what = {"create": "makes a backup", "prune": "removes old backups"}.get(str(found.get("purpose")), "is at work")
+        what = DOING.get(str(found.get("purpose")), "is at work")
         raise Conflict(reason=f"{who} {what} at {self._place.shown} now. Try again when it is done")

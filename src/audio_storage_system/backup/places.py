@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
+from urllib.parse import unquote
 
 from audio_storage_system.backup.envelope import MAX_BYTES, Envelope, Rotten
 from audio_storage_system.backup.format import (
@@ -39,7 +40,8 @@ class BackupPlace:
 
     def __init__(self, store: BlobStore) -> None:
         self.store = store
-        self.shown = redacted(store.url)
+        local = store.url.startswith("file://")
+        self.shown = unquote(store.url.removeprefix("file://")) if local else redacted(store.url)
 
     @classmethod
     def open(cls, destination: str) -> BackupPlace:
@@ -83,19 +85,21 @@ class BackupPlace:
         except (ValueError, KeyError, TypeError) as error:
             raise self.damaged(MARKER, f"it cannot be read ({error})") from error
 
-    def claim(self, archive_id: str) -> None:
-        """Have it belong to this archive. Raises `ArchiveMismatch` where it is another's, or something else lies
-        there."""
+    def check(self, archive_id: str) -> None:
+        """Raise `ArchiveMismatch` where it is another archive's, or something else lies there."""
         owner = self.owner()
-        if owner == archive_id:
-            return
-        if owner is not None:
+        if owner is not None and owner != archive_id:
             reason = f"it holds backups of archive {owner}, and this is {archive_id}: give each a place of its own"
             raise ArchiveMismatch(place=self.shown, reason=reason)
-        if (other := next(iter(self.store.keys()), None)) is not None and not other.startswith("in_use"):
+        if owner is None and (other := next(filter(_is_foreign, self.store.keys()), None)) is not None:
             raise ArchiveMismatch(place=self.shown, reason=f"it holds {other}; backups want a place of their own")
-        data = {"format": FORMAT, "archive_id": archive_id, "created_at": utc_now().isoformat()}
-        self.put(MARKER, json.dumps(data, indent=2).encode())
+
+    def claim(self, archive_id: str) -> None:
+        """Have it belong to this archive from now on. Raises `ArchiveMismatch`."""
+        self.check(archive_id)
+        if self.owner() is None:
+            data = {"format": FORMAT, "archive_id": archive_id, "created_at": utc_now().isoformat()}
+            self.put(MARKER, json.dumps(data, indent=2).encode())
 
     # Sets
 
@@ -190,6 +194,10 @@ class BackupPlace:
             return envelope.unwrap(name, self.get(pack_key(name)))
         except NotFound as error:
             raise Rotten("it is missing") from error
+
+
+def _is_foreign(key: str) -> bool:
+    return not key.startswith("in_use")
 
 
 def _signed(head: Any, body: Any) -> dict[str, Any]:

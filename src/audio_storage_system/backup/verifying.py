@@ -10,7 +10,8 @@ from sqlalchemy import update
 
 from audio_storage_system.archive import Archive
 from audio_storage_system.backup.envelope import Envelope, envelope_of
-from audio_storage_system.backup.format import BLOB_TABLE, Part, blob_key, pack_key
+from audio_storage_system.backup.format import BLOB_TABLE, ROTTEN, Part, blob_key, pack_key
+from audio_storage_system.backup.lease import Lease
 from audio_storage_system.backup.places import BackupPlace
 from audio_storage_system.backup.reading import KNOWN, blobs_of, check_revision, rows_of
 from audio_storage_system.backup.report import BackupProgress, Damage, Progress, VerifyReport
@@ -21,11 +22,17 @@ from audio_storage_system.errors import BackupDamaged, NotFound
 FILES = 4
 
 
-def verify_backup(archive: Archive, destination: str, set_id: str | None, progress: Progress) -> VerifyReport:
-    """Read a set back (default: the last one)."""
+def verify_backup(
+    archive: Archive, destination: str, set_id: str | None, repair: bool, progress: Progress
+) -> VerifyReport:
+    """Read a set back (default: the last one). repair: set aside what is rotten, so that the next backup stores it
+    again."""
     archive.access.require_admin("verify backups")
     with closing(BackupPlace.open(destination)) as place:
         report = read_back(place, envelope_of(archive.keys), place.choose(set_id), progress)
+        if repair and report.damages:
+            with Lease(place, "repair"):
+                _set_aside(place, {damage.key for damage in report.damages})
         if report.whole:
             note_verified(archive, place, report.set_id, report.how)
     return report
@@ -69,6 +76,14 @@ def note_verified(archive: Archive, place: BackupPlace, set_id: str, how: str) -
         mine = backup_sets.c.set_id == set_id
         connection.execute(update(backup_sets).where(mine).values(verified_at=at))
         archive.audit.note(connection, "backup.verified", set_id=set_id, destination=place.shown, how=how)
+
+
+def _set_aside(place: BackupPlace, keys: set[str]) -> None:
+    for key in filter(place.store.has, keys):
+        with place.store.open(key) as file:
+            staged = place.store.stage(file)
+        place.store.replace(staged, f"{ROTTEN}/{key}")
+        place.store.delete(key)
 
 
 def damage_of(place: BackupPlace, blob: Blob) -> str | None:

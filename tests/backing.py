@@ -39,7 +39,6 @@ POINTS = {
     "removed": ("backup.pruning:_remove_set", "after"),
     "sweeping": ("blobs.local:LocalBlobStore.delete", "after"),
 }
-PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); import backing; backing.carry_out(sys.argv[2:])"
 
 
 def rows(place: Place) -> dict[str, list[tuple[Any, ...]]]:
@@ -83,9 +82,10 @@ def objects(destination: Path) -> dict[str, bytes]:
 # In a process of its own
 
 
-def carry_out(arguments: list[str]) -> None:
-    """`create ARCHIVE DEST`, `prune ARCHIVE DEST` or `restore DEST ARCHIVE`, then where and when to die."""
-    what, one, other, *death = arguments
+def carry_out(environment: dict[str, str], what: str, one: str, other: str, *death: str) -> None:
+    """The main function of a process: `create ARCHIVE DEST`, `prune ARCHIVE DEST` or `restore DEST ARCHIVE`, then where
+    and when to die."""
+    os.environ.update(environment)
     if death:
         _die_at(death[0], int(death[1]))
     if what == "restore":

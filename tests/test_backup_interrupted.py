@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from audio_storage_system import AudioStorageSystem, restore_backup
 from audio_storage_system.errors import ArchiveNotFound, Conflict, RestoreUnfinished
-from backing import PROGRAM, audio, back_up, objects, rows
+from backing import audio, back_up, carry_out, objects, rows
 from copying import fill_much, sound
+from working import ended, kill, processes
 
 CREATING = [("claimed", 1), ("packed", 1), ("packed", 4), ("brought", 2), ("made", 1), ("written", 1)]
 RESTORING = [
@@ -37,13 +38,14 @@ def archive(template: Path, tmp_path: Path) -> Path:
     return tmp_path / "a"
 
 
-def start(*arguments: object) -> subprocess.Popen[bytes]:
-    tests = str(Path(__file__).parent)
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, tests, *map(str, arguments)])
+def start(*arguments: object) -> Any:
+    process = processes().Process(target=carry_out, args=(dict(os.environ), *map(str, arguments)))
+    process.start()
+    return process
 
 
 def dies(*arguments: object) -> bool:
-    return start(*arguments).wait() == -9
+    return ended(start(*arguments)) == -9
 
 
 @pytest.mark.parametrize(("point", "times"), CREATING)
@@ -103,22 +105,20 @@ def test_pruning_killed_takes_nothing_that_a_set_needs(point: str, times: int, a
 def test_a_backup_killed_at_any_moment_goes_on(archive: Path, tmp_path: Path) -> None:
     dest, chance = tmp_path / "backup", random.Random(3)
     began = time.monotonic()
-    assert start("create", archive, tmp_path / "undisturbed").wait() == 0
+    assert ended(start("create", archive, tmp_path / "undisturbed")) == 0
     whole = time.monotonic() - began
     for number in range(4):
         process = start("create", archive, dest)
-        time.sleep(whole * chance.uniform(0.4, 1.0))
-        process.kill()
-        process.wait()
+        time.sleep(whole * chance.uniform(0.1, 1.0))
+        kill(process)
         if number % 2:
             with AudioStorageSystem(archive) as storage:
                 storage.set_metadata(1, {"number": number})
     back_up(archive, dest)
     for _ in range(4):
         process = start("restore", dest, tmp_path / "b")
-        time.sleep(whole * chance.uniform(0.4, 1.0))
-        process.kill()
-        process.wait()
+        time.sleep(whole * chance.uniform(0.1, 1.0))
+        kill(process)
     try:
         assert restore_backup(str(dest), str(tmp_path / "b")).complete
     except Conflict as error:  # the last one was done before it was killed

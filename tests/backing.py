@@ -8,20 +8,23 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from audio_storage_system import AudioStorageSystem, restore_backup
 from audio_storage_system.archive.copies import open_original
 from audio_storage_system.backup.format import TABLES
+from audio_storage_system.database import tables
 from audio_storage_system.database.tables import audit_log, backup_sets, tombstones
 from audio_storage_system.settings import locate_apart
 
 Place = str | Path
 # What making and restoring backups adds to by itself.
 OWN = (backup_sets.name, audit_log.name)
+NOW = datetime(2026, 11, 28, 15, 0, 0, 123456, tzinfo=UTC)
 # Where a process can die: a function, and whether that is before or after it has run.
 POINTS = {
     "claimed": ("backup.places:BackupPlace.claim", "after"),
@@ -77,6 +80,32 @@ def objects(destination: Path) -> dict[str, bytes]:
         for path in sorted(destination.rglob("*"))
         if path.is_file() and ".staging" not in path.parts
     }
+
+
+def protect(storage: AudioStorageSystem) -> None:
+    """A row in every table that no pipeline fills, with values that are easily lost."""
+    archive = storage._archive
+    with archive.database.write() as connection:
+
+        def add(table: Any, **values: Any) -> int:
+            return int(connection.execute(insert(table).returning(table.c.id), values).scalar_one())
+
+        group = add(tables.principals, name="Gruppe „ß“", kind="group")
+        user = add(tables.principals, name="john\n", kind="user")
+        add(tables.memberships, group_id=group, member_id=user)
+        grant = add(tables.grants, principal_id=group, role="reader", created_by=1, expires_at=NOW)
+        add(tables.grants, principal_id=user, role="editor", audio_file_id=1, created_by=1)
+        add(tables.grant_conditions, grant_id=grant, key="team", value="")
+        add(tables.api_tokens, principal_id=user, name="t", digest="d" * 64, scopes=["read", None], created_by=1)
+        add(tables.metadata_schemas, owner_id=1, json_schema={"a": [1.5, {"b": None}]}, created_by=1)
+        add(tables.metadata_history, audio_file_id=1, key="k", op="set", old_value=None, principal_id=1)
+        add(tables.retention_rules, name="r", stage="audio", keep_days=0.1, conditions=[], created_by=1)
+        add(tables.legal_holds, name="h", conditions={}, reason="court\u2028", placed_by=1, released_at=NOW)
+        add(tables.trash, audio_file_id=2, trashed_by=1, purge_after=NOW)
+        add(tables.data_keys, blob_id="b", wrapped=bytes(range(256)), wrapping="w")
+        add(tables.annotations, audio_file_id=1, kind="tag", label="x", score=float("inf"))
+        entry = {"at": NOW, "principal_id": 1, "principal": "owner", "action": "a", "origin": "o", "details": {}}
+        add(tables.audit_log, chain="c", sequence=1, mac="m", **entry)
 
 
 # In a process of its own

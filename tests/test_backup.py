@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
 
 from audio_storage_system import AudioStorageSystem, restore_backup
 from audio_storage_system.backup import creating, format, restoring
 from audio_storage_system.backup.sources import Source
-from audio_storage_system.database import tables
 from audio_storage_system.database.tables import metadata_of_schema
 from audio_storage_system.errors import (
     ArchiveMismatch,
@@ -25,44 +23,16 @@ from audio_storage_system.errors import (
     NotFound,
     RestoreUnfinished,
 )
-from backing import audio, back_up, objects, rows
+from backing import audio, back_up, objects, protect, rows
 from catalogues import Catalogues, plain_sql
 from copying import answers, fill, sound
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 
-NOW = datetime(2026, 11, 28, 15, 0, 0, 123456, tzinfo=UTC)
-
 
 @pytest.fixture
 def dest(tmp_path: Path) -> Path:
     return tmp_path / "backup"
-
-
-def protect(storage: AudioStorageSystem) -> None:
-    """A row in every table that no pipeline fills, with values that are easily lost."""
-    archive = storage._archive
-    with archive.database.write() as connection:
-
-        def add(table: Any, **values: Any) -> int:
-            return int(connection.execute(insert(table).returning(table.c.id), values).scalar_one())
-
-        group = add(tables.principals, name="Gruppe „ß“", kind="group")
-        user = add(tables.principals, name="john\n", kind="user")
-        add(tables.memberships, group_id=group, member_id=user)
-        grant = add(tables.grants, principal_id=group, role="reader", created_by=1, expires_at=NOW)
-        add(tables.grants, principal_id=user, role="editor", audio_file_id=1, created_by=1)
-        add(tables.grant_conditions, grant_id=grant, key="team", value="")
-        add(tables.api_tokens, principal_id=user, name="t", digest="d" * 64, scopes=["read", None], created_by=1)
-        add(tables.metadata_schemas, owner_id=1, json_schema={"a": [1.5, {"b": None}]}, created_by=1)
-        add(tables.metadata_history, audio_file_id=1, key="k", op="set", old_value=None, principal_id=1)
-        add(tables.retention_rules, name="r", stage="audio", keep_days=0.1, conditions=[], created_by=1)
-        add(tables.legal_holds, name="h", conditions={}, reason="court\u2028", placed_by=1, released_at=NOW)
-        add(tables.trash, audio_file_id=2, trashed_by=1, purge_after=NOW)
-        add(tables.data_keys, blob_id="b", wrapped=bytes(range(256)), wrapping="w")
-        add(tables.annotations, audio_file_id=1, kind="tag", label="x", score=float("inf"))
-        entry = {"at": NOW, "principal_id": 1, "principal": "owner", "action": "a", "origin": "o", "details": {}}
-        add(tables.audit_log, chain="c", sequence=1, mac="m", **entry)
 
 
 def test_every_table_is_in_it_or_left_out_on_purpose() -> None:

@@ -25,12 +25,14 @@ import audio_storage_system
 from audio_storage_system import errors
 from audio_storage_system.archive.captures import Recovered
 from audio_storage_system.archive.reembedding import Plan, Reembedded
+from audio_storage_system.catalogue.principals import Principal
 from audio_storage_system.cli import app
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.diagnosis import Check, Model
 from audio_storage_system.errors import AudioStorageSystemError
 from audio_storage_system.jobs import JobEvent, Jobs, Worker
 from audio_storage_system.model_pool import LoadedModel
+from audio_storage_system.permissions import Grant, Grants, NewToken, Token, Tokens, Users
 from audio_storage_system.pipeline import Change, Comparison, Decision, Made
 from audio_storage_system.records import Job, JobState, Outcome, Priority, Recording, Segment, Transcript, Word
 from audio_storage_system.search import Filter
@@ -43,10 +45,11 @@ TARGET = Path(__file__).parents[1] / "docs" / "reference"
 VALUES = (
     *(Filter, Recording, Transcript, Outcome, Segment, Word, Citation, Receipt, Recovered, Check, Model, LoadedModel),
     *(CopyProgress, CopyProblem, TableCount, Job, JobState, Priority, JobEvent),
+    *(Principal, Grant, Token, NewToken),
     *(Made, Decision, Comparison, Change, Plan, Reembedded),
 )
 # What the facade hands out that does things.
-PARTS = (Jobs, Worker)
+PARTS = (Jobs, Worker, Users, Grants, Tokens)
 NOTE = "<!-- Made by scripts/generate_reference.py; do not edit. -->"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
+from audio_storage_system.audit import OFF, Audit
 from audio_storage_system.blobs import BlobStore
 from audio_storage_system.catalogue import changes, fulltext, locks, recordings
 from audio_storage_system.clock import utc_now
@@ -43,7 +44,7 @@ class Receipt:
 
 
 def delete_recording(
-    database: Database, blobs: BlobStore, audio_id: int, derived_keys: Callable[[str], list[str]]
+    database: Database, blobs: BlobStore, audio_id: int, derived_keys: Callable[[str], list[str]], audit: Audit = OFF
 ) -> Receipt:
     """Remove a recording with everything made from it, in every place; a receipt stays.
 
@@ -55,6 +56,7 @@ def delete_recording(
         keys = [recording.file_path, *derived_keys(recording.file_path)]
         receipt = _receipt(recording, _delete_rows(connection, audio_id), keys)
         _bury(connection, recording, receipt)
+        audit.note(connection, "recording.deleted", audio_id, rows=sum(receipt.rows.values()), files=len(keys))
     _delete_files(database, blobs, audio_id, keys)
     return receipt
 

@@ -10,6 +10,7 @@ from threading import Event
 from types import TracebackType
 from typing import Any, Self
 
+from audio_storage_system.access import Access, Role
 from audio_storage_system.archive import (
     Archive,
     archive_exists,
@@ -18,19 +19,19 @@ from audio_storage_system.archive import (
     importing,
     open_archive,
     processing,
-    reembedding,
     removal,
     reports,
-    sidecars,
 )
 from audio_storage_system.audio import Waveform, load_audio
+from audio_storage_system.auditing import AuditBoard
 from audio_storage_system.backup import Backups
-from audio_storage_system.catalogue import locks, metadata, recordings, transcripts
+from audio_storage_system.catalogue import locks, principals, transcripts
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import NotFound
-from audio_storage_system.facade import Embedding, Place, Reading
+from audio_storage_system.facade import Describing, Embedding, Place, Reading
 from audio_storage_system.jobs import JobEvent, Jobs, Worker, concurrency_of
 from audio_storage_system.model_pool import LoadedModel
+from audio_storage_system.permissions import Grants, Tokens, Users
 from audio_storage_system.pipeline import Made, OnDuplicate, Rule
 from audio_storage_system.records import Added, Job, Metadata, Priority
 from audio_storage_system.settings import locate
@@ -41,7 +42,7 @@ __all__ = ["Added", "AudioStorageSystem", "load_audio"]
 Progress = Callable[[float, float], None]
 
 
-class AudioStorageSystem(Reading, Embedding):
+class AudioStorageSystem(Reading, Describing, Embedding):
     """An archive of audio with its transcripts, embeddings and metadata.
 
     archive: its folder, the address of its PostgreSQL database, or its `audio-storage.toml`; default
@@ -70,6 +71,23 @@ class AudioStorageSystem(Reading, Embedding):
         self._archive: Archive = open_archive(home, create=create, **{**named, **settings, **places})
         self._jobs = Jobs(self._archive)
         self.recovered: list[captures.Recovered] = captures.recover(self._archive)
+
+    def as_user(self, name: str) -> Self:
+        """A view for somebody: the same methods over what they own or were granted, and nothing else exists for them.
+        What they may see but not do raises `Forbidden`; what they store is theirs. It costs next to nothing, and is
+        over when this object is closed; closing it does nothing. Raises `NotFound` where nobody has this name.
+        """
+        self._archive.access.require_admin("act for somebody else")
+        with self._archive.database.read() as connection:
+            principal = principals.get(connection, name)
+        return self._view(Access(principal.id, principal.name, restricted=True, most=self._archive.access.most))
+
+    def _view(self, access: Access) -> Self:
+        view = object.__new__(type(self))
+        view._archive = self._archive.seen_by(access)
+        view._jobs = self._jobs.seen_by(view._archive)
+        view.recovered = []
+        return view
 
     @staticmethod
     def exists(archive: Place | None = None) -> bool:
@@ -163,6 +181,7 @@ class AudioStorageSystem(Reading, Embedding):
         """
         further: dict[str, Any] = {"prompt": prompt, "activate": activate, "allow_fallback": allow_fallback}
         task = processing.task_of(self._archive, whisper_model, language, progress, **further)
+        self._archive.require(int(audio_id), Role.EDITOR, "transcribe")
         return processing.transcribe(self._archive, int(audio_id), task, audio_data)
 
     def import_transcript(
@@ -191,9 +210,10 @@ class AudioStorageSystem(Reading, Embedding):
     ) -> int:
         """Make every embedding that is missing, of all three kinds, for a version (default: the one that search
         follows); how many were made."""
+        self._archive.require(int(audio_id), Role.EDITOR, "embed")
         if transcript_id is None:
             transcript_id = processing.said_or_raise(self._archive, int(audio_id)).id
-        elif self.get_transcript(transcript_id).audio_id != int(audio_id):
+        elif processing.version_of(self._archive, transcript_id).audio_id != int(audio_id):
             raise NotFound(kind=f"transcript of recording {int(audio_id)}", id=transcript_id)
         source = processing.source_of(self._archive, int(audio_id), audio_data)
         return processing.embed(self._archive, int(audio_id), transcript_id, source)
@@ -216,7 +236,7 @@ class AudioStorageSystem(Reading, Embedding):
         recording's id. What has been stored is safe, whatever becomes of the job; see `jobs`.
 
         priority: `high`, `normal` or `low`. Who brings many files does not keep others waiting: each `user_id` of the
-        metadata has its turn.
+        metadata has its turn, and each view.
         """
         task = processing.task_of(self._archive, whisper_model, language)  # as it is set here, whoever does it
         given = {
@@ -225,7 +245,8 @@ class AudioStorageSystem(Reading, Embedding):
             "embed": None if generate_embeddings else False,
         }
         options = {name: value for name, value in given.items() if value is not None}
-        whose = None if metadata is None or "user_id" not in metadata else str(metadata["user_id"])
+        named = metadata is not None and "user_id" in metadata and not self._archive.access.restricted
+        whose = str(metadata["user_id"]) if metadata and named else None
         order: dict[str, Any] = {"priority": priority, "share": whose}
         entry = self._jobs.entry("add", options, **order)
         stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate, entry)
@@ -246,7 +267,8 @@ class AudioStorageSystem(Reading, Embedding):
         what has a version already is never given the fallback's. Raises `UnknownSpec`, `NotFound`."""
         task = processing.task_of(self._archive, whisper_model, language, activate=activate)
         for audio_id in audio_ids:
-            self.get_recording(audio_id)
+            self._archive.require(int(audio_id), Role.EDITOR, "transcribe")
+            self._recording(audio_id)
         given = {"whisper_model": task.asked, "language": task.language, "prompt": prompt, "activate": task.activate}
         options = {name: value for name, value in given.items() if value is not None}
         return self._jobs.submit_again([int(audio_id) for audio_id in audio_ids], options, priority=priority)
@@ -260,8 +282,28 @@ class AudioStorageSystem(Reading, Embedding):
         priority: Priority | str = Priority.NORMAL,
     ) -> Job:
         """Have a worker do what `reembed` does; its job. Raises as `plan_reembedding` does."""
-        reembedding.plan(self._archive, embedder, kind)
+        self.plan_reembedding(embedder, kind=kind)
         return self._jobs.submit_reembedding(embedder, kind, drop_old=drop_old, priority=priority)
+
+    @property
+    def users(self) -> Users:
+        """The board of principals: add, list, get, remove; join and leave groups."""
+        return Users(self._archive)
+
+    @property
+    def grants(self) -> Grants:
+        """The board of grants: give, list, revoke."""
+        return Grants(self._archive)
+
+    @property
+    def tokens(self) -> Tokens[Self]:
+        """The board of API tokens: create, list, revoke, authenticate."""
+        return Tokens(self._archive, self._view)
+
+    @property
+    def audit(self) -> AuditBoard:
+        """The board of the audit log: list, verify, anchor, export."""
+        return AuditBoard(self._archive)
 
     @property
     def jobs(self) -> Jobs:
@@ -282,6 +324,7 @@ class AudioStorageSystem(Reading, Embedding):
         queues: which to take jobs from, of `transcribe`, `embed`, `remote` (what asks services over the network) and
         `upkeep`; default all. on_event: told what happens, from any thread.
         """
+        self._archive.access.require_admin("run workers")
         return Worker(
             self._archive,
             self._jobs,
@@ -294,33 +337,20 @@ class AudioStorageSystem(Reading, Embedding):
 
     def activate_transcript(self, transcript_id: int) -> None:
         """Have search follow this version from now on; nothing is lost, and it can be undone the same way."""
-        audio_id = self.get_transcript(transcript_id).audio_id
+        audio_id = processing.version_of(self._archive, transcript_id, Role.EDITOR, "choose the transcript of").audio_id
         with self._archive.database.write(locks.of_recording(audio_id)) as connection:
             transcripts.activate(connection, transcript_id)
+            self._archive.audit.note(connection, "transcript.activated", audio_id, transcript_id=transcript_id)
         self.generate_embeddings(audio_id, transcript_id)
-
-    def set_metadata(self, audio_id: int, values: Metadata) -> None:
-        """Set these keys, leaving the others."""
-        with self._archive.database.write(locks.of_recording(int(audio_id))) as connection:
-            recordings.get(connection, int(audio_id))
-            metadata.put(connection, int(audio_id), values)
-            recordings.touch(connection, int(audio_id))
-        self._refresh(audio_id)
-
-    def remove_metadata(self, audio_id: int, *keys: str) -> None:
-        """Take these keys away."""
-        with self._archive.database.write(locks.of_recording(int(audio_id))) as connection:
-            recordings.get(connection, int(audio_id))
-            metadata.remove(connection, int(audio_id), keys)
-            recordings.touch(connection, int(audio_id))
-        self._refresh(audio_id)
 
     def delete(self, audio_id: int) -> Receipt:
         """Remove a recording and everything made from it, for good; what was removed."""
+        self._archive.require(int(audio_id), Role.OWNER, "delete")
         return removal.remove(self._archive, [audio_id])[0]
 
     def cleanup_old_files(self, days_old: float = 30) -> list[Receipt]:
         """Delete every recording that was stored more than `days_old` days ago; what was removed."""
+        self._archive.access.require_admin("delete old recordings")
         return removal.remove_older(self._archive, days_old)
 
     # The archive itself
@@ -331,12 +361,13 @@ class AudioStorageSystem(Reading, Embedding):
         return Backups(self._archive)
 
     def stats(self) -> dict[str, Any]:
-        """How much there is of everything."""
+        """How much there is of everything; in a view, of everything that its principal may see."""
         return reports.stats(self._archive)
 
     def models(self) -> list[LoadedModel]:
         """The models that this object has in memory now: how many use each, since when it is idle, about what it
         takes. What could be used is told by `audio_storage_system.known_models()`."""
+        self._archive.access.require_admin("see which models are in use")
         return self._archive.loaded_models()
 
     def reindex(self) -> dict[str, IndexState]:
@@ -349,9 +380,10 @@ class AudioStorageSystem(Reading, Embedding):
         return self._archive.home
 
     def close(self) -> None:
-        """Bring the index up to date, then free models and connections."""
-        self._jobs.close()
-        self._archive.close()
+        """Bring the index up to date, then free models and connections. A view has none of its own."""
+        if not self._archive.access.restricted:
+            self._jobs.close()
+            self._archive.close()
 
     def __enter__(self) -> Self:
         return self
@@ -360,6 +392,3 @@ class AudioStorageSystem(Reading, Embedding):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _refresh(self, audio_id: int) -> None:
-        sidecars.refresh(self._archive, int(audio_id))

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,11 +15,11 @@ from platformdirs import user_cache_path
 from sqlalchemy import Connection
 
 from audio_storage_system import deletion, marker, pipeline
-from audio_storage_system.access import Access
+from audio_storage_system.access import Access, Role
 from audio_storage_system.archive.indexing import Indexing
 from audio_storage_system.archive.query_vectors import QueryVectors
 from audio_storage_system.archive.replica import Replica
-from audio_storage_system.audit import Audit
+from audio_storage_system.audit import Audit, AuditLog
 from audio_storage_system.blobs import BlobStore, open_blob_store
 from audio_storage_system.blobs.cache import CachedBlobStore
 from audio_storage_system.catalogue import embeddings, fulltext, locks
@@ -69,8 +70,13 @@ class Archive:
     indexing: Indexing = field(default_factory=Indexing)
     streak: Streak = field(default_factory=Streak)
     access: Access = field(default_factory=Access)
-    audit: Audit = field(default_factory=Audit)
     keys: ArchiveKeys | None = None
+    audit_log: AuditLog | None = None
+
+    @cached_property
+    def audit(self) -> Audit:
+        """What enters in the audit log what is done through this archive; without keys there is none."""
+        return Audit(self.audit_log, self.access.principal_id, self.access.name)
 
     @property
     def owner_id(self) -> int:
@@ -106,6 +112,16 @@ class Archive:
         """The models in memory now."""
         return self.engines.loaded()
 
+    def seen_by(self, access: Access) -> Archive:
+        """The same archive, open for somebody else; it is closed with this one."""
+        return replace(self, access=replace(access, database=self.database), streak=Streak())
+
+    def require(self, audio_id: int, role: Role = Role.READER, action: str = "read") -> None:
+        """Raise `NotFound` or `Forbidden` unless who asks has this role on the recording, see `Access.require`."""
+        if self.access.restricted:
+            with self.database.read() as connection:
+                self.access.require(connection, audio_id, role, action)
+
     def close(self) -> None:
         """Bring the index up to date, then free models and connections."""
         self.indexing.finish(self.follow)
@@ -114,6 +130,8 @@ class Archive:
         self.engines.close()
         self.index.close()
         self.blobs.close()
+        if self.audit_log:
+            self.audit_log.close()
         self.database.close()
 
 
@@ -170,7 +188,14 @@ def make_ready(home: Path, settings: Settings, database: Database) -> None:
     migrate(database)
 
 
-def compose(home: Path, settings: Settings, identity: Marker, database: Database, blobs: BlobStore) -> Archive:
+def compose(
+    home: Path,
+    settings: Settings,
+    identity: Marker,
+    database: Database,
+    blobs: BlobStore,
+    keys: ArchiveKeys | None = None,
+) -> Archive:
     """The archive of these parts."""
     return Archive(
         home=home,
@@ -182,6 +207,8 @@ def compose(home: Path, settings: Settings, identity: Marker, database: Database
         spaces=Spaces(database, settings.combined_weight),
         engines=pipeline.Engines(settings.model_idle_seconds, settings.transcribe_at_once),
         replica=_replica(home, settings, database, identity.archive_id),
+        keys=keys,
+        audit_log=AuditLog(database, keys) if keys else None,
     )
 
 
@@ -274,5 +301,7 @@ def bring_in_order(archive: Archive) -> None:
 
 
 def _adopt(archive: Archive) -> None:
-    for audio_id in pipeline.adopt_orphans(archive.database, archive.blobs, owner_id=archive.owner_id):
+    for audio_id in pipeline.adopt_orphans(
+        archive.database, archive.blobs, owner_id=archive.owner_id, audit=archive.audit
+    ):
         logger.warning("Recovered recording %d, whose storing had been interrupted", audio_id)

@@ -26,7 +26,7 @@ def remove(archive: Archive, audio_ids: Sequence[int]) -> list[Receipt]:
 
 
 def _remove_one(archive: Archive, audio_id: int) -> Receipt:
-    return deletion.delete_recording(archive.database, archive.blobs, audio_id, sidecars.derived_keys)
+    return deletion.delete_recording(archive.database, archive.blobs, audio_id, sidecars.derived_keys, archive.audit)
 
 
 def remove_older(archive: Archive, days_old: float) -> list[Receipt]:

@@ -105,6 +105,7 @@ def search(
     within_ids: npt.NDArray[np.int64] | None = None,
     languages: Collection[str | None] = (),
     period: Period = tsvector.ALWAYS,
+    existing: npt.NDArray[np.int64] | None = None,
 ) -> list[Match]:
     """The passages that `query` (see `query_text`) finds and `admit` lets pass: (id, BM25 > 0), best first, ties by id.
 
@@ -112,14 +113,17 @@ def search(
     `within_ids`, ascending, where the ids that can pass are few and known, spares the rest that test. `languages` are
     those of the stored transcripts, `None` among them where one is unknown: a word is looked up as its stem in each.
     `period` spares reading what was recorded outside it, where the database can tell; nothing else may pass `admit`.
-    Any text is a valid query; one without a usable word finds nothing.
+    `existing`, ascending: the passages that exist for whoever asks, where these are not all: how much a word weighs
+    then tells nothing of the others. Any text is a valid query; one without a usable word finds nothing.
     """
-    parsed, reader = parse(query, languages), _Reader.of(connection, period)
+    parsed, reader = parse(query, languages), _Reader.of(connection, period if existing is None else tsvector.ALWAYS)
     required = [reader.saying(expression) for expression in parsed.required]
     lists = reader.of_words(reader.informative(parsed.words)) + required
     if not lists or limit <= 0:
         return []
-    total = reader.total()
+    total = reader.total() if existing is None else len(existing)
+    if existing is not None:
+        lists = [postings.only(existing) for postings in lists]
     ids, scores = bm25.outline(_narrowed(lists, required, within_ids), total)
     if parsed.excluded:
         possible = ~_in_any(ids, [reader.saying(expression) for expression in parsed.excluded])

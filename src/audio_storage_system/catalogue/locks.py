@@ -26,6 +26,7 @@ SPACES = "spaces"
 FULL_TEXT = "full text"
 COPYING = "copying"
 WORKERS = "workers"
+PRINCIPALS = "principals"
 
 
 def of_recording(audio_id: int) -> str:

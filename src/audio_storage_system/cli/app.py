@@ -18,6 +18,7 @@ from audio_storage_system.cli import (
     demo,
     doctor,
     export,
+    grants,
     import_transcripts,
     jobs,
     listing,
@@ -27,7 +28,9 @@ from audio_storage_system.cli import (
     remove,
     retranscribe,
     search,
+    tokens,
     transcripts,
+    users,
     watch,
     worker,
 )
@@ -82,6 +85,9 @@ app.add_typer(backup.app, name="backup")
 app.command("restore")(backup.restore)
 app.command("worker")(worker.worker)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(users.app, name="users")
+app.add_typer(grants.app, name="grants")
+app.add_typer(tokens.app, name="tokens")
 app.command("doctor")(doctor.doctor)
 app.command("models")(doctor.models)
 app.command("demo")(demo.demo)

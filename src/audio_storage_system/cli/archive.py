@@ -74,7 +74,7 @@ def init(
         "vectors_url": vectors,
         "partition": partition,
     }
-    given = {name: value for name, value in values.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
     exists = audio_storage_system.AudioStorageSystem.exists(archive)
     if given and (exists or (home / FILE_NAME).exists()):
         raise Conflict(reason=f"There is an archive or its {FILE_NAME} at {home}; change its settings in that file")
@@ -92,10 +92,12 @@ def _toml(values: dict[str, Any]) -> str:
     return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items())
 
 
-def stats(archive: options.ArchivePlace = None, as_json: options.AsJson = False) -> None:
+def stats(
+    as_user: options.AsUser = None, archive: options.ArchivePlace = None, as_json: options.AsJson = False
+) -> None:
     """Show how much there is of everything."""
     out = Output(as_json)
-    with opened(archive) as storage:
+    with opened(archive, as_user=as_user) as storage:
         numbers = storage.stats()
     out.document(numbers)
     spaces = numbers["spaces"]

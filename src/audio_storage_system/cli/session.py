@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def opened(place: str | None, *, create: bool = False, **settings: Any) -> Iterator[AudioStorageSystem]:
-    """The archive at `place`; made when it does not exist and `create` is set, else `ArchiveNotFound`.
+def opened(
+    place: str | None, *, create: bool = False, as_user: str | None = None, **settings: Any
+) -> Iterator[AudioStorageSystem]:
+    """The archive at `place`; made when it does not exist and `create` is set, else `ArchiveNotFound`. as_user: the
+    name of who is to see it.
 
     Settings that are `None` are left to environment and file.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     with audio_storage_system.AudioStorageSystem(place, create=create, **given) as storage:
-        yield storage
+        yield storage if as_user is None else storage.as_user(as_user)

@@ -16,8 +16,9 @@ from typing import BinaryIO, Literal, get_args
 from sqlalchemy import Connection
 
 from audio_storage_system.audio import probe
+from audio_storage_system.audit import OFF, Audit
 from audio_storage_system.blobs import BlobStore, StagedBlob
-from audio_storage_system.catalogue import jobs, locks, metadata, recordings
+from audio_storage_system.catalogue import jobs, locks, metadata, recordings, schemas
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import Database
 from audio_storage_system.errors import DuplicateRecording, InvalidInput, NotAudio, NotFound, StorageFailed, TooLarge
@@ -52,6 +53,8 @@ def store(
     max_bytes: int,
     look_first: bool = False,
     entered: Entered = lambda connection, audio_id: None,
+    audit: Audit = OFF,
+    insist: bool = True,
 ) -> Stored:
     """Store a file's bytes unchanged and enter it in the catalogue; durable when it returns.
 
@@ -59,7 +62,9 @@ def store(
     `recorded_at`, else now. Bytes that the owner has already stored are not stored again: missing metadata keys are
     added, others left (`keep`), replaced (`update`), or the call refused (`error`). With `look_first` the bytes are
     looked up before anything is probed or copied: cheaper for a file that is stored already, dearer for another.
-    `entered` is called in the transaction that enters a new recording, and may enter what belongs to it.
+    `entered` is called in the transaction that enters a new recording, and may enter what belongs to it; `audit` is
+    told there. Without `insist` metadata that the owner's schema refuses is stored all the same, with a warning: for
+    what cannot be recorded again.
 
     Raises `NotAudio`, `TooLarge`, `InvalidMetadata`, `DuplicateRecording`, `StorageFailed`; after any of them nothing
     is half-stored.
@@ -68,11 +73,12 @@ def store(
     name = _clean_name(name or path.name)
     with opened_file(path, max_bytes) as file:
         known = _known(database, file, owner_id) if look_first else None
-        if known is not None and _merge(database, known, name, values, on_duplicate):
+        merge = _Merge(database, name, values, on_duplicate, audit, insist)
+        if known is not None and merge.into(known):
             return Stored(known, duplicate=True)
-        new = _New(owner_id, name, probe(file, name=name), values, recorded_at, entered)
+        new = _New(owner_id, name, probe(file, name=name), values, recorded_at, entered, audit, insist)
         while (stored := _store_once(database, blobs, file, new)) is None or not (
-            not stored.duplicate or _merge(database, stored.audio_id, name, values, on_duplicate)
+            not stored.duplicate or merge.into(stored.audio_id)
         ):
             pass  # a deletion under way took the key just claimed for its own, or what was a duplicate: again
     if not stored.duplicate:
@@ -125,6 +131,8 @@ class _New:
     values: Metadata
     recorded_at: datetime | None
     entered: Entered = lambda connection, audio_id: None
+    audit: Audit = OFF
+    insist: bool = True
 
     @property
     def moment(self) -> datetime:
@@ -180,6 +188,7 @@ def _enter(database: Database, blobs: BlobStore, staged: StagedBlob, key: str, n
             return None
         audio_id = _insert(connection, staged, key, new)
         new.entered(connection, audio_id)
+        new.audit.note(connection, "recording.stored", audio_id, bytes=staged.size, seconds=new.info.duration)
         return Stored(audio_id, duplicate=False)
 
 
@@ -200,6 +209,10 @@ def _withdraw(connection: Connection, blobs: BlobStore, key: str) -> None:
 
 
 def _insert(connection: Connection, staged: StagedBlob, key: str, new: _New) -> int:
+    if violation := schemas.first_violation(connection, new.owner_id, new.values):
+        if new.insist:
+            raise violation.as_error()
+        logger.warning("%s is stored, although: %s", new.name, violation.as_error())
     return recordings.add(
         connection,
         owner_id=new.owner_id,
@@ -223,36 +236,53 @@ def blob_key(moment: datetime, name: str) -> str:
     return f"{BLOB_PREFIX}/{year}/{moment:%m}/audio_{year}{moment:%m%d_%H%M%S}{suffix}"
 
 
-def _merge(database: Database, audio_id: int, name: str, values: Metadata, on_duplicate: OnDuplicate) -> bool:
-    """Give a recording that is there already the metadata it lacks; false when it has been deleted since."""
-    if on_duplicate == "error":
-        raise DuplicateRecording(name=name, audio_id=audio_id, reason="")
-    with database.read() as connection:
-        names = recordings.names_of(connection, audio_id)
-        lacking = bool(values) and names is not None and bool(_lacking(connection, audio_id, values, on_duplicate))
-    if names is None:
-        return False
-    nameless = _is_nameless(*names) and name != names[0]
-    return True if not (nameless or lacking) else _complete(database, audio_id, name, values, on_duplicate)
+@dataclass(frozen=True, slots=True)
+class _Merge:
+    """What a file that is stored already brings: a name, and metadata."""
 
+    database: Database
+    name: str
+    values: Metadata
+    on_duplicate: OnDuplicate
+    audit: Audit
+    insist: bool
 
-def _complete(database: Database, audio_id: int, name: str, values: Metadata, on_duplicate: OnDuplicate) -> bool:
-    with database.write(locks.of_recording(audio_id)) as connection:
-        names = recordings.names_of(connection, audio_id)
+    def into(self, audio_id: int) -> bool:
+        """Give the recording what it lacks of that; false when it has been deleted since."""
+        if self.on_duplicate == "error":
+            raise DuplicateRecording(name=self.name, audio_id=audio_id, reason="")
+        with self.database.read() as connection:
+            names = recordings.names_of(connection, audio_id)
+            lacking = bool(self.values) and names is not None and bool(self._lacking(connection, audio_id))
         if names is None:
             return False
-        if _is_nameless(*names) and name != names[0]:
-            recordings.rename(connection, audio_id, name)
-        if wanted := _lacking(connection, audio_id, values, on_duplicate):
-            metadata.put(connection, audio_id, wanted)
-            recordings.touch(connection, audio_id)
-    return True
+        return True if not (self._renames(*names) or lacking) else self._complete(audio_id)
 
+    def _complete(self, audio_id: int) -> bool:
+        with self.database.write(locks.of_recording(audio_id)) as connection:
+            names = recordings.names_of(connection, audio_id)
+            if names is None:
+                return False
+            if self._renames(*names):
+                recordings.rename(connection, audio_id, self.name)
+            if wanted := self._lacking(connection, audio_id):
+                self._put(connection, audio_id, wanted)
+        return True
 
-def _lacking(connection: Connection, audio_id: int, values: Metadata, on_duplicate: OnDuplicate) -> Metadata:
-    present = metadata.get(connection, audio_id)
-    wanted = dict(values) if on_duplicate == "update" else {k: v for k, v in values.items() if k not in present}
-    return {key: value for key, value in wanted.items() if key not in present or present[key] != value}
+    def _put(self, connection: Connection, audio_id: int, wanted: Metadata) -> None:
+        keys = metadata.put(connection, audio_id, wanted, self.audit.principal_id)
+        recordings.touch(connection, audio_id)
+        if self.insist:
+            schemas.require(connection, audio_id)
+        self.audit.note(connection, "metadata.set", audio_id, keys=keys)
+
+    def _renames(self, original_name: str, file_path: str) -> bool:
+        return _is_nameless(original_name, file_path) and self.name != original_name
+
+    def _lacking(self, connection: Connection, audio_id: int) -> Metadata:
+        present = metadata.get(connection, audio_id)
+        wanted = {k: v for k, v in self.values.items() if self.on_duplicate == "update" or k not in present}
+        return {key: value for key, value in wanted.items() if key not in present or present[key] != value}
 
 
 def _is_nameless(original_name: str, file_path: str) -> bool:
@@ -286,7 +316,7 @@ def _clean_name(name: str) -> str:
     return name.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
 
 
-def adopt_orphans(database: Database, blobs: BlobStore, *, owner_id: int) -> list[int]:
+def adopt_orphans(database: Database, blobs: BlobStore, *, owner_id: int, audit: Audit = OFF) -> list[int]:
     """Give every blob without a row a row, so that nothing stored before a crash is lost; the ids of those adopted.
 
     A blob whose bytes the owner has under another key was being stored a second time: it is removed.
@@ -294,11 +324,11 @@ def adopt_orphans(database: Database, blobs: BlobStore, *, owner_id: int) -> lis
     with database.read() as connection:
         known = recordings.paths(connection)
     unknown = [key for key in blobs.settled(BLOB_PREFIX) if key not in known]
-    adopted = [_adopt(database, blobs, key, owner_id) for key in unknown]
+    adopted = [_adopt(database, blobs, key, owner_id, audit) for key in unknown]
     return [audio_id for audio_id in adopted if audio_id is not None]
 
 
-def _adopt(database: Database, blobs: BlobStore, key: str, owner_id: int) -> int | None:
+def _adopt(database: Database, blobs: BlobStore, key: str, owner_id: int, audit: Audit) -> int | None:
     try:
         with blobs.open(key) as file:
             info = probe(file, name=key)
@@ -308,7 +338,7 @@ def _adopt(database: Database, blobs: BlobStore, key: str, owner_id: int) -> int
         return None
     except NotFound:  # withdrawn by whoever was storing it
         return None
-    new = _New(owner_id, Path(key).name, info, {}, _moment_of(key))
+    new = _New(owner_id, Path(key).name, info, {}, _moment_of(key), insist=False)
     with database.write(locks.of_bytes(owner_id, staged.sha256), locks.of_blob(key)) as connection:
         if recordings.find_by_path(connection, key) is not None or not blobs.has(key):  # whoever stores it is at work
             return None
@@ -316,6 +346,7 @@ def _adopt(database: Database, blobs: BlobStore, key: str, owner_id: int) -> int
         if known is None:
             audio_id = _insert(connection, staged, key, new)
             jobs.leave_to_workers(connection, audio_id, owner_id)
+            audit.note(connection, "recording.adopted", audio_id, bytes=staged.size, seconds=info.duration)
             return audio_id
         blobs.delete(key)
     return None

@@ -52,6 +52,7 @@ T = TypeVar("T")
 LONGEST_KEY = 10_000
 # About how many recordings there are, at no cost: rather too many, as some are deleted.
 _NEWEST = select(func.coalesce(func.max(audio_files.c.id), 0))
+EVERYTHING = 2**40
 # So few recordings are named one by one to a vector database that filters by itself.
 FEW_RECORDINGS = 1_000
 
@@ -187,6 +188,7 @@ def _scope(recordings: Ids | None, period: tuple[datetime | None, datetime | Non
 
 def of_passages(connection: Connection, wanted: Filter) -> Candidates:
     """Passages of the transcripts that search follows, where the filter holds, as this connection sees them."""
+    wanted = wanted.standing(connection)
     if wanted.on_passages():
         return _asked_passages(connection, wanted)
     allowed = _allowed(connection, wanted)
@@ -198,9 +200,21 @@ def of_passages(connection: Connection, wanted: Filter) -> Candidates:
     return _kept(connection, ("passages", wanted), lambda: allowed.of(placement.of_passages(connection)))
 
 
+def seen_passages(connection: Connection, wanted: Filter) -> Ids | None:
+    """Every passage that whoever asks might find without any other condition, ascending; `None` where it is all of
+    them. Words weigh as if there were no others."""
+    asking = Filter(access=wanted.access).standing(connection)
+    if asking.access is None:
+        return None
+    return _kept(connection, ("seen", asking), lambda: of_passages(connection, asking).ids(EVERYTHING))
+
+
 def of_embeddings(database: Database, space: Space, wanted: Filter, deadline: Deadline) -> Candidates:
     """Embeddings of one space where the filter holds. A window of non-speech has no transcript: only conditions on its
     recording can hold for it."""
+    if wanted.access is not None:
+        with database.read(deadline) as connection:
+            wanted = wanted.standing(connection)
     if wanted.on_passages():
         return _asked_embeddings(database, space, wanted, deadline)
     with database.read(deadline) as connection:

@@ -141,6 +141,8 @@ def _copy_batch(pair: Pair, pool: ThreadPoolExecutor, ids: Sequence[int]) -> Non
             mine = [value for value in found if value["audio_file_id"] in kept]
             _describe(connection, table, kept, mine)
             pair.copied[table.name] += len(mine)
+        for audio_id in kept:
+            pair.destination.audit.note(connection, "recording.copied", audio_id)
 
 
 def _note(pair: Pair, brought: Brought) -> bool:

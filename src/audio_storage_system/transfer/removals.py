@@ -54,7 +54,9 @@ def _existing(connection: Connection, audio_ids: Sequence[int]) -> set[int]:
 
 def _delete(pair: Pair, audio_id: int) -> None:
     try:
-        deletion.delete_recording(pair.destination.database, pair.destination.blobs, audio_id, derived_keys)
+        deletion.delete_recording(
+            pair.destination.database, pair.destination.blobs, audio_id, derived_keys, pair.destination.audit
+        )
     except NotFound:  # another copy was faster
         return
     pair.deleted += 1

@@ -22,6 +22,8 @@ from audio_storage_system.records import OWNER_ID, Space, jsonable
 
 FORMAT_VERSION = 1
 FILE_NAME = "metadata.json"
+# How the key of an encrypted archive is made of what its user has.
+KEYS_POLICY = "keys.json"
 # Lies among the blobs while a copy fills the archive: until then blobs without a row are the copy's, nobody's orphans.
 FILLING = "filling.json"
 MAX_BYTES = 1 << 20
@@ -85,6 +87,22 @@ def write(blobs: BlobStore, marker: Marker) -> None:
     """Put the marker among the blobs, replacing an older one in one step."""
     data = json.dumps(_as_json(marker), indent=2).encode()
     blobs.replace(blobs.stage(io.BytesIO(data)), FILE_NAME)
+
+
+def read_policy(blobs: BlobStore) -> Any:
+    """What `keys.json` says of the keys of an encrypted archive, no key among it; `None` where there is none."""
+    try:
+        with blobs.open(KEYS_POLICY) as file:
+            return json.loads(file.read(MAX_BYTES))
+    except NotFound:
+        return None
+    except ValueError as error:
+        raise ArchiveDamaged(place=redacted(blobs.url), reason=f"{KEYS_POLICY} cannot be read ({error})") from error
+
+
+def write_policy(blobs: BlobStore, policy: Any) -> None:
+    """Put `keys.json` among the blobs, in one step."""
+    blobs.replace(blobs.stage(io.BytesIO(json.dumps(policy, indent=2).encode())), KEYS_POLICY)
 
 
 def check(blobs: BlobStore, catalogue: Marker, found: Marker | None, *, together: bool = False) -> None:

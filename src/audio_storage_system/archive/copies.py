@@ -95,10 +95,10 @@ def open_copy(home: Path, original: Original, furnish: Furnish, **given: Any) ->
     return archive
 
 
-def open_restoring(home: Path, wanted: Marker, **given: Any) -> Archive:
+def open_restoring(home: Path, wanted: Marker, policy: Any = None, **given: Any) -> Archive:
     """Open the place where the archive `wanted` is to be restored from its set `wanted.restoring`, founding it with
     that identity: an empty one, or one where restoring that set has begun. Until its marker is written anew nobody else
-    can open it, and it has nothing: no principal, no space.
+    can open it, and it has nothing: no principal, no space. policy: the content of its `keys.json`, if it has one.
 
     Raises as `open_archive` does, `Conflict` where an archive is, and `RestoreUnfinished` where another set is being
     restored, before anything is changed there.
@@ -114,6 +114,8 @@ def open_restoring(home: Path, wanted: Marker, **given: Any) -> Archive:
         if not mine:
             _refuse_any(database, settings, blobs, found)
             marker.write(blobs, wanted)  # first of all: whoever comes now is told
+        if policy is not None:
+            marker.write_policy(blobs, policy)
         make_ready(home, settings, database)
         identity = identify(database, settings.partition, lambda connection: marker.identify(connection, wanted))
         if identity.archive_id != wanted.archive_id:

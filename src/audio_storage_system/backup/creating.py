@@ -11,14 +11,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, Table, func, insert, select
 
-from audio_storage_system import __version__
+from audio_storage_system import marker
 from audio_storage_system.archive import Archive
+from audio_storage_system.audit import heads
 from audio_storage_system.backup.envelope import Envelope, envelope_of
 from audio_storage_system.backup.format import (
     BLOB_COLUMNS,
@@ -51,6 +53,7 @@ from audio_storage_system.database.sequences import last_given
 from audio_storage_system.database.tables import audio_files, backup_sets, data_keys, tombstones
 from audio_storage_system.errors import InvalidInput
 
+DISTRIBUTION = "audio-storage-system"
 # Ids fetched from the database at a time, and files on their way at a time.
 FETCHED, FILES = 50_000, 4
 
@@ -117,6 +120,8 @@ class _Making:
             }
             last_ids = {table.name: last_given(connection, table) for table in TABLES}
             wanted = _wanted(connection)
+            keys = self.archive.keys
+            audit = heads(connection, keys).as_dict() if keys is not None else None
             buried = int(connection.execute(select(func.coalesce(func.max(tombstones.c.id), 0))).scalar_one())
         source = Source(self.archive, self.place, self.stored, self.present)
         blobs = self._blobs(source, wanted, known)
@@ -126,17 +131,18 @@ class _Making:
                 new_set_id(taken_at),
                 taken_at,
                 self.envelope.key_id,
-                source.keys_policy(),
+                marker.read_policy(self.stored) if self.envelope.key_id else None,
             ),
             created_at=self.archive.marker.created_at,
             revision=HEAD,
-            program=__version__,
+            program=version(DISTRIBUTION),
             tables=tables,
             blobs=self._cut_blobs(blobs),
             blob_bytes=sum(blob.size for blob in blobs),
             last_ids=last_ids,
             deleted=tuple(self._deleted_after(buried)),
             problems=tuple(source.problems),
+            audit=audit,
         )
 
     def report(self, manifest: Manifest, seconds: float) -> BackupReport:

@@ -130,8 +130,8 @@ class Problem:
 @dataclass(frozen=True)
 class Manifest:
     """What is in a set. revision: of the schema. last_ids: the highest id that each table has ever given. deleted: the
-    tombstones of recordings that were deleted while the set was being made. audit: the last entry of each chain of
-    the audit log. program: the version that made it."""
+    tombstones of recordings that were deleted while the set was being made. audit: the anchor of the audit
+    log, of an archive that keeps one. program: the version that made it."""
 
     header: Header
     created_at: datetime

@@ -18,7 +18,7 @@ from audio_storage_system.backup.places import BackupPlace
 from audio_storage_system.backup.reading import blobs_of
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database.tables import backup_sets
-from audio_storage_system.errors import InvalidInput
+from audio_storage_system.errors import InvalidInput, KeyMissing, KeyRefused
 from audio_storage_system.records import jsonable
 
 # Objects removed between two looks at whether the lease still holds.
@@ -63,13 +63,16 @@ class Decision:
 
 @dataclass(frozen=True)
 class PruneReport:
-    """What pruning did, or would do (`dry_run`). objects: packs, audio and manifests removed."""
+    """What pruning did, or would do (`dry_run`). objects: packs, audio and manifests removed. swept: whether what no
+    set needs was removed; it is not while a set that stays is sealed with another key, which keeps to itself what it
+    needs."""
 
     destination: str
     decisions: list[Decision]
     objects: int
     bytes: int
     dry_run: bool
+    swept: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -125,8 +128,8 @@ def prune_backups(archive: Archive, destination: str, keep: Keep, dry_run: bool)
             lease.check()
             for set_id in gone:
                 _remove_set(archive, place, set_id)
-            objects, size = _sweep(place, lease, needed)
-    return PruneReport(place.shown, decisions, objects + len(gone), size, dry_run=False)
+            objects, size = _sweep(place, lease, needed) if needed is not None else (0, 0)
+    return PruneReport(place.shown, decisions, objects + len(gone), size, dry_run=False, swept=needed is not None)
 
 
 def _planned(place: BackupPlace, keep: Keep) -> list[Decision]:
@@ -135,13 +138,16 @@ def _planned(place: BackupPlace, keep: Keep) -> list[Decision]:
     return plan([Taken(id_, place.header(id_).taken_at, id_ in verified) for id_ in set_ids], keep)
 
 
-def _needed(place: BackupPlace, envelope: Envelope, set_ids: Sequence[str]) -> set[str]:
-    """The objects that these sets name. Raises `BackupDamaged` where one of them cannot be read: then nothing is known
-    to be superfluous."""
+def _needed(place: BackupPlace, envelope: Envelope, set_ids: Sequence[str]) -> set[str] | None:
+    """The objects that these sets name; `None` where one of them is sealed with another key. Raises `BackupDamaged`
+    where one cannot be read: then nothing is known to be superfluous."""
     needed: set[str] = set()
     seen: set[str] = set()
     for set_id in set_ids:
-        manifest = place.manifest(set_id, envelope)
+        try:
+            manifest = place.manifest(set_id, envelope)
+        except (KeyMissing, KeyRefused):
+            return None
         needed.update(map(pack_key, manifest.packs()))
         for part in manifest.blobs.parts:
             if part.pack not in seen:

@@ -95,7 +95,8 @@ class Damage:
 
 @dataclass(frozen=True)
 class VerifyReport(_Report):
-    """What reading a set back found. how: `verify`, or `rehearse` where it was restored as well."""
+    """What reading a set back found. how: `verify`, or `rehearse` where it was restored as well. audit: the anchor of
+    the audit log that is in the set, of an archive that keeps one."""
 
     set_id: str
     destination: str
@@ -107,6 +108,7 @@ class VerifyReport(_Report):
     damages: list[Damage] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
     searched: str | None = None
+    audit: Any = None
     seconds: float = 0.0
 
     @property

@@ -76,7 +76,7 @@ def restore_backup(
         if deletions_of is not None:
             known.add_archive(deletions_of, manifest.header.archive_id)
         home, named = locate_apart(archive)
-        restored = open_restoring(home, _marker(manifest), **named)
+        restored = open_restoring(home, _marker(manifest), manifest.header.keys, **named)
         opened.callback(restored.close)
         stored = opened.enter_context(closing(open_blob_store(restored.settings.blobs_url or restored.home)))
         return _Restoring(restored, stored, place, envelope, manifest, known, progress).run(began)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from sqlalchemy import select
 
 from audio_storage_system.archive import Archive
 from audio_storage_system.backup.format import DIGEST, Problem, blob_key
-from audio_storage_system.backup.places import MAX_MARKER, BackupPlace
+from audio_storage_system.backup.places import BackupPlace
 from audio_storage_system.blobs import BlobStore, StagedBlob
 from audio_storage_system.database.tables import tombstones
 from audio_storage_system.errors import InvalidInput, NotFound
-
-KEYS_POLICY = "keys.json"
 
 
 class Wanted(NamedTuple):
@@ -88,14 +85,6 @@ class Source:
         else:
             self.place.store.discard(staged)
         return Brought(Blob(one.audio_id, one.key, staged.size, staged.sha256, one.blob_id), new)
-
-    def keys_policy(self) -> Any:
-        """The `keys.json` of an encrypted archive, which tells how its key is made; it holds no key."""
-        try:
-            with self.stored.open(KEYS_POLICY) as file:
-                return json.loads(file.read(MAX_MARKER))
-        except NotFound:
-            return None
 
     @property
     def _encrypted(self) -> bool:

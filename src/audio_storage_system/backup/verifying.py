@@ -65,6 +65,7 @@ def read_back(place: BackupPlace, envelope: Envelope, set_id: str, progress: Pro
         blobs=len(blobs),
         bytes=sum(blob.size for blob in blobs),
         damages=damages,
+        audit=manifest.audit,
         seconds=time.monotonic() - began,
     )
 

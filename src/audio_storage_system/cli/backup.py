@@ -144,6 +144,8 @@ def prune_backups(
         out.line(f"{count(removed, 'set')} would be removed.")
     else:
         out.line(f"Removed {count(removed, 'set')}: {count(report.objects, 'object')}, {size(report.bytes)}.")
+    if not report.swept:
+        out.line("A set that stays is sealed with another key: what only removed sets needed stays until it goes.")
 
 
 def restore(

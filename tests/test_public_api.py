@@ -33,12 +33,14 @@ NAMES = {
     "diagnose",
     "known_models",
     "load_audio",
+    "restore_backup",
 }
 METHODS = {
     "activate_transcript",
     "add",
     "as_user",
     "audio_url",
+    "backups",
     "audit",
     "check_metadata",
     "cleanup_old_files",

@@ -64,6 +64,7 @@ class BackupReport(_Report):
         return not self.problems
 
     def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
         return {**super().as_dict(), "complete": self.complete}
 
 
@@ -117,6 +118,7 @@ class VerifyReport(_Report):
         return not self.damages and not self.differences
 
     def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
         return {**super().as_dict(), "whole": self.whole}
 
 
@@ -145,4 +147,5 @@ class RestoreReport(_Report):
         return not self.problems and not self.differences
 
     def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
         return {**super().as_dict(), "complete": self.complete}

@@ -11,7 +11,8 @@ from audio_storage_system.archive import Archive
 from audio_storage_system.backup.format import DIGEST, Problem, blob_key
 from audio_storage_system.backup.places import BackupPlace
 from audio_storage_system.blobs import BlobStore, StagedBlob
-from audio_storage_system.database.tables import tombstones
+from audio_storage_system.catalogue.recordings import STORED
+from audio_storage_system.database.tables import audio_files
 from audio_storage_system.errors import InvalidInput, NotFound
 
 
@@ -72,7 +73,7 @@ class Source:
             self._refuse(one, error.message)
             return None
         except NotFound:
-            if not self._is_deleted(one):
+            if not self._is_gone(one):
                 self._refuse(one, "its file is missing")
             return None
         if staged is None:
@@ -105,7 +106,8 @@ class Source:
     def _refuse(self, one: Wanted, reason: str) -> None:
         self.problems.append(Problem(one.audio_id, one.key, reason))
 
-    def _is_deleted(self, one: Wanted) -> bool:
+    def _is_gone(self, one: Wanted) -> bool:
+        """Whether the recording, or its audio, was removed since the catalogue was read."""
+        stored = (audio_files.c.id == one.audio_id) & (audio_files.c.status == STORED)
         with self.archive.database.read() as connection:
-            grave = select(tombstones.c.id).where(tombstones.c.audio_id == one.audio_id)
-            return connection.execute(grave).first() is not None
+            return connection.execute(select(audio_files.c.id).where(stored)).first() is None

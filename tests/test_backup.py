@@ -337,3 +337,53 @@ def test_a_rehearsal_leaves_nothing(tmp_path: Path, dest: Path, catalogues: Cata
             report = storage.backups.rehearse(dest, scratch=tmp_path / "scratch")
     assert report.whole and report.searched and report.how == "rehearse"
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_sets_keep_their_order_when_the_clock_is_put_back(
+    tmp_path: Path, dest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "a", tmp_path, 1)
+    first = back_up(tmp_path / "a", dest)
+    monkeypatch.setattr(creating, "utc_now", lambda: datetime(2020, 1, 1, tzinfo=UTC))
+    second = back_up(tmp_path / "a", dest)
+    monkeypatch.undo()
+    assert set_ids(dest) == [first, second]
+    with AudioStorageSystem(tmp_path / "a") as storage:
+        assert storage.backups.list(dest)[1].taken_at.year == 2020
+        assert storage.backups.create(dest).packs_written <= 1
+
+
+def test_rows_and_keys_are_of_one_moment(tmp_path: Path, dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that are changed while rows are read could be those of other rows."""
+    fill(tmp_path / "a", tmp_path, 1)
+    policy = tmp_path / "a" / "keys.json"
+    policy.write_text("old")
+    whole, calls = creating._wanted, []
+
+    def wanted(connection: Any) -> Any:
+        calls.append(policy.read_text())
+        policy.write_text("new")
+        return whole(connection)
+
+    monkeypatch.setattr(creating, "_wanted", wanted)
+    set_id = back_up(tmp_path / "a", dest)
+    assert calls == ["old", "new"]
+    assert json.loads((dest / "sets" / f"{set_id}.json").read_text())["header"]["keys"] == "new"
+
+
+def test_a_name_that_is_another_recordings_by_now_is_no_damage(
+    tmp_path: Path, dest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "a", tmp_path, 1)
+    whole = Source.bring
+    with AudioStorageSystem(tmp_path / "a") as storage:
+        path = tmp_path / "a" / storage.get_recording(1).file_path
+
+        def bring(source: Source, wanted: Any) -> Any:
+            storage.delete(1)
+            path.write_bytes(b"the sound of another one")
+            return whole(source, wanted)
+
+        monkeypatch.setattr(Source, "bring", bring)
+        report = storage.backups.create(dest)
+    assert report.complete and report.blobs == 0

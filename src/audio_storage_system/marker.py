@@ -89,20 +89,21 @@ def write(blobs: BlobStore, marker: Marker) -> None:
     blobs.replace(blobs.stage(io.BytesIO(data)), FILE_NAME)
 
 
-def read_policy(blobs: BlobStore) -> Any:
-    """What `keys.json` says of the keys of an encrypted archive, no key among it; `None` where there is none."""
+def read_policy(blobs: BlobStore) -> str | None:
+    """The text of `keys.json`, which tells how an archive's keys are made and holds none in the clear; `None` where
+    there is none. Raises `ArchiveDamaged`."""
     try:
         with blobs.open(KEYS_POLICY) as file:
-            return json.loads(file.read(MAX_BYTES))
+            return file.read(MAX_BYTES).decode()
     except NotFound:
         return None
-    except ValueError as error:
+    except UnicodeDecodeError as error:
         raise ArchiveDamaged(place=redacted(blobs.url), reason=f"{KEYS_POLICY} cannot be read ({error})") from error
 
 
-def write_policy(blobs: BlobStore, policy: Any) -> None:
+def write_policy(blobs: BlobStore, policy: str) -> None:
     """Put `keys.json` among the blobs, in one step."""
-    blobs.replace(blobs.stage(io.BytesIO(json.dumps(policy, indent=2).encode())), KEYS_POLICY)
+    blobs.replace(blobs.stage(io.BytesIO(policy.encode())), KEYS_POLICY)
 
 
 def check(blobs: BlobStore, catalogue: Marker, found: Marker | None, *, together: bool = False) -> None:

@@ -95,10 +95,10 @@ def open_copy(home: Path, original: Original, furnish: Furnish, **given: Any) ->
     return archive
 
 
-def open_restoring(home: Path, wanted: Marker, policy: Any = None, **given: Any) -> Archive:
+def open_restoring(home: Path, wanted: Marker, policy: str | None = None, **given: Any) -> Archive:
     """Open the place where the archive `wanted` is to be restored from its set `wanted.restoring`, founding it with
     that identity: an empty one, or one where restoring that set has begun. Until its marker is written anew nobody else
-    can open it, and it has nothing: no principal, no space. policy: the content of its `keys.json`, if it has one.
+    can open it, and it has nothing: no principal, no space. policy: the text of its `keys.json`, if it has one.
 
     Raises as `open_archive` does, `Conflict` where an archive is, and `RestoreUnfinished` where another set is being
     restored, before anything is changed there.

@@ -5,7 +5,7 @@ archive is in use, restores onto any backend, and costs what is new.
 """
 
 from audio_storage_system.backup.board import Backups
-from audio_storage_system.backup.pruning import Decision, PruneReport
+from audio_storage_system.backup.pruning import PruneReport, SetDecision
 from audio_storage_system.backup.report import (
     BackupProgress,
     BackupReport,
@@ -22,9 +22,9 @@ __all__ = [
     "BackupSet",
     "Backups",
     "Damage",
-    "Decision",
     "PruneReport",
     "RestoreReport",
+    "SetDecision",
     "VerifyReport",
     "restore_backup",
 ]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from typing import Any
 
@@ -38,6 +39,7 @@ from audio_storage_system.backup.format import (
     ids_hash,
     new_set_id,
     pack_key,
+    time_of,
 )
 from audio_storage_system.backup.lease import Lease
 from audio_storage_system.backup.packs import row_as_json, write_plain, write_rows
@@ -91,6 +93,19 @@ def _note(archive: Archive, place: BackupPlace, manifest: Manifest) -> None:
         archive.audit.note(connection, "backup.created", set_id=manifest.header.set_id, destination=place.shown)
 
 
+@dataclass(frozen=True)
+class _Snapshot:
+    """What the catalogue held at one moment. policy: the archive's `keys.json`. buried: the last tombstone."""
+
+    at: datetime
+    policy: str | None
+    tables: dict[str, Cut]
+    last_ids: dict[str, int]
+    wanted: list[Wanted]
+    buried: int
+    audit: Any
+
+
 @dataclass
 class _Making:
     """A set that is being made. present: the objects that are there already."""
@@ -110,40 +125,53 @@ class _Making:
         for prefix in (PACKS, BLOBS):
             self.present.update(self.place.store.keys(prefix))
         earlier = previous_set(self.archive, self.place, self.envelope)
-        reusable = earlier.tables if earlier and not full and earlier.revision == HEAD else {}
         known = read_blobs(self.place, earlier, self.envelope) if earlier else {}
-        taken_at = utc_now()
-        with self.archive.database.read() as connection:
-            tables = {
-                table.name: self._cut(connection, table, _parts(reusable.get(table.name), _window(table)))
-                for table in TABLES
-            }
-            last_ids = {table.name: last_given(connection, table) for table in TABLES}
-            wanted = _wanted(connection)
-            keys = self.archive.keys
-            audit = heads(connection, keys).as_dict() if keys is not None else None
-            buried = int(connection.execute(select(func.coalesce(func.max(tombstones.c.id), 0))).scalar_one())
+        seen = self._snapshot(earlier.tables if earlier and not full and earlier.revision == HEAD else {})
         source = Source(self.archive, self.place, self.stored, self.present)
-        blobs = self._blobs(source, wanted, known)
+        blobs = self._blobs(source, seen.wanted, known)
         return Manifest(
-            header=Header(
-                self.archive.marker.archive_id,
-                new_set_id(taken_at),
-                taken_at,
-                self.envelope.key_id,
-                marker.read_policy(self.stored) if self.envelope.key_id else None,
-            ),
+            header=self._header(seen),
             created_at=self.archive.marker.created_at,
             revision=HEAD,
             program=version(DISTRIBUTION),
-            tables=tables,
+            tables=seen.tables,
             blobs=self._cut_blobs(blobs),
             blob_bytes=sum(blob.size for blob in blobs),
-            last_ids=last_ids,
-            deleted=tuple(self._deleted_after(buried)),
+            last_ids=seen.last_ids,
+            deleted=tuple(self._deleted_after(seen.buried)),
             problems=tuple(source.problems),
-            audit=audit,
+            audit=seen.audit,
         )
+
+    def _header(self, seen: _Snapshot) -> Header:
+        """Sets have the order of their ids, also where the clock was put back."""
+        last = max(map(time_of, self.place.set_ids()), default=seen.at)
+        set_id = new_set_id(max(seen.at, last + timedelta(microseconds=1)))
+        return Header(self.archive.marker.archive_id, set_id, seen.at, self.envelope.key_id, seen.policy)
+
+    def _snapshot(self, earlier: Mapping[str, Cut]) -> _Snapshot:
+        """The rows as they are at one moment, with the keys of that moment."""
+        while True:
+            policy = marker.read_policy(self.stored)
+            seen = self._rows(policy, earlier)
+            if marker.read_policy(self.stored) == policy:  # else keys were changed meanwhile
+                return seen
+
+    def _rows(self, policy: str | None, earlier: Mapping[str, Cut]) -> _Snapshot:
+        at, keys = utc_now(), self.archive.keys
+        with self.archive.database.read() as connection:
+            return _Snapshot(
+                at=at,
+                policy=policy,
+                tables={
+                    table.name: self._cut(connection, table, _parts(earlier.get(table.name), _window(table)))
+                    for table in TABLES
+                },
+                last_ids={table.name: last_given(connection, table) for table in TABLES},
+                wanted=_wanted(connection),
+                buried=int(connection.execute(select(func.coalesce(func.max(tombstones.c.id), 0))).scalar_one()),
+                audit=heads(connection, keys).as_dict() if keys is not None else None,
+            )
 
     def report(self, manifest: Manifest, seconds: float) -> BackupReport:
         """What was done."""

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -98,13 +98,13 @@ class Cut:
 @dataclass(frozen=True, slots=True)
 class Header:
     """What anyone may read of a set. key_id: of the key that the rest is sealed with; empty for none. keys: the
-    `keys.json` of an encrypted archive."""
+    text of the archive's `keys.json`, if it has one."""
 
     archive_id: str
     set_id: str
     taken_at: datetime
     key_id: str = ""
-    keys: Any = None
+    keys: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """JSON-able."""
@@ -160,6 +160,11 @@ def new_set_id(taken_at: datetime) -> str:
     return f"{taken_at:%Y%m%dT%H%M%S%fZ}-{uuid4().hex[:8]}"
 
 
+def time_of(set_id: str) -> datetime:
+    """The time in the id of a set."""
+    return datetime.strptime(set_id.partition("Z")[0], "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
+
+
 def pack_key(name: str) -> str:
     """Where a pack lies."""
     return f"{PACKS}/{name[:2]}/{name}"
@@ -191,7 +196,7 @@ def header_of(data: Mapping[str, Any], place: str) -> Header:
         str(data["set_id"]),
         datetime.fromisoformat(data["taken_at"]),
         str(data["key_id"]),
-        data["keys"],
+        None if data["keys"] is None else str(data["keys"]),
     )
 
 

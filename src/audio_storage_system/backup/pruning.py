@@ -52,7 +52,7 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class SetDecision:
     """What becomes of a set, and why."""
 
     set_id: str
@@ -68,7 +68,7 @@ class PruneReport:
     needs."""
 
     destination: str
-    decisions: list[Decision]
+    decisions: list[SetDecision]
     objects: int
     bytes: int
     dry_run: bool
@@ -87,7 +87,7 @@ PERIODS: tuple[tuple[str, Callable[[datetime], Any]], ...] = (
 )
 
 
-def plan(sets: Sequence[Taken], keep: Keep) -> list[Decision]:
+def plan(sets: Sequence[Taken], keep: Keep) -> list[SetDecision]:
     """What becomes of each set, newest first. A set is removed only if a newer one that stays was verified: so the last
     one that is known to be good never is. No I/O."""
     newest_first = sorted(sets, key=lambda taken: (taken.taken_at, taken.set_id), reverse=True)
@@ -97,7 +97,7 @@ def plan(sets: Sequence[Taken], keep: Keep) -> list[Decision]:
         reason = reasons.get(taken.set_id, "")
         if not reason and not proven:
             reason = "no newer set that stays was verified"
-        decisions.append(Decision(taken.set_id, taken.taken_at, bool(reason), reason or "no rule keeps it"))
+        decisions.append(SetDecision(taken.set_id, taken.taken_at, bool(reason), reason or "no rule keeps it"))
         proven = proven or (bool(reason) and taken.verified)
     return decisions
 
@@ -132,7 +132,7 @@ def prune_backups(archive: Archive, destination: str, keep: Keep, dry_run: bool)
     return PruneReport(place.shown, decisions, objects + len(gone), size, dry_run=False, swept=needed is not None)
 
 
-def _planned(place: BackupPlace, keep: Keep) -> list[Decision]:
+def _planned(place: BackupPlace, keep: Keep) -> list[SetDecision]:
     set_ids = place.set_ids()
     verified = place.verified(set_ids)
     return plan([Taken(id_, place.header(id_).taken_at, id_ in verified) for id_ in set_ids], keep)

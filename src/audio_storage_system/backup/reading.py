@@ -84,11 +84,13 @@ def read_blobs(place: BackupPlace, manifest: Manifest, envelope: Envelope) -> di
     return found
 
 
-def graves_of(place: BackupPlace, envelope: Envelope, manifest: Manifest) -> Iterator[Row]:
-    """The deletions that a set knows of. Raises `BackupDamaged`."""
+def graves_of(place: BackupPlace, envelope: Envelope, manifest: Manifest, seen: set[str]) -> Iterator[Row]:
+    """The deletions that a set knows of, without those in packs that were `seen`. Raises `BackupDamaged`."""
     cut = manifest.tables.get(tombstones.name)
     for part in cut.parts if cut else ():
-        yield from rows_of(place, envelope, tombstones, part)
+        if part.pack not in seen:
+            yield from rows_of(place, envelope, tombstones, part)
+            seen.add(part.pack)
     for row in manifest.deleted:
         yield row_of_json(tombstones, dict(row))
 

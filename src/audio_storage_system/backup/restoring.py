@@ -97,11 +97,11 @@ class _Known:
     @classmethod
     def of(cls, place: BackupPlace, envelope: Envelope, chosen: Manifest) -> _Known:
         """What all sets of a place know. One that cannot be read is no reason not to restore another."""
-        known = cls()
+        known, seen = cls(), set[str]()
         for set_id in place.set_ids():
             try:
                 manifest = place.manifest(set_id, envelope)
-                known.add(graves_of(place, envelope, manifest), manifest.last_ids)
+                known.add(graves_of(place, envelope, manifest, seen), manifest.last_ids)
             except (BackupDamaged, KeyMissing, KeyRefused, NotFound):
                 if set_id == chosen.header.set_id:
                     raise

@@ -97,11 +97,17 @@ class Source:
         except OSError as error:  # of the archive: the backup's own are of our tree
             self._refuse(one, f"its file cannot be read: {error.strerror}")
             return None
-        if one.blob_id is None and not self._encrypted and staged.sha256 != one.file_hash:
-            self.place.store.discard(staged)
+        told = one.blob_id is None and not self._encrypted  # what is sealed has another hash than what it holds
+        if told and staged.sha256 == one.file_hash:
+            return staged
+        # A key that was given up may be another recording's by now.
+        gone = self._is_gone(one)
+        if not told and not gone:
+            return staged
+        self.place.store.discard(staged)
+        if not gone:
             self._refuse(one, f"its file is damaged: {staged.size:,} bytes whose hash is not the one stored")
-            return None
-        return staged
+        return None
 
     def _refuse(self, one: Wanted, reason: str) -> None:
         self.problems.append(Problem(one.audio_id, one.key, reason))

@@ -82,6 +82,13 @@ def objects(destination: Path) -> dict[str, bytes]:
     }
 
 
+def flip(path: Path) -> None:
+    """One bit in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 def protect(storage: AudioStorageSystem) -> None:
     """A row in every table that no pipeline fills, with values that are easily lost."""
     archive = storage._archive

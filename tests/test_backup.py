@@ -356,18 +356,17 @@ def test_sets_keep_their_order_when_the_clock_is_put_back(
 def test_rows_and_keys_are_of_one_moment(tmp_path: Path, dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys that are changed while rows are read could be those of other rows."""
     fill(tmp_path / "a", tmp_path, 1)
-    policy = tmp_path / "a" / "keys.json"
-    policy.write_text("old")
-    whole, calls = creating._wanted, []
+    whole, read, keys = creating._wanted, [], ["old"]
+    monkeypatch.setattr(creating, "read_text", lambda _: keys[0])
 
     def wanted(connection: Any) -> Any:
-        calls.append(policy.read_text())
-        policy.write_text("new")
+        read.append(keys[0])
+        keys[0] = "new"
         return whole(connection)
 
     monkeypatch.setattr(creating, "_wanted", wanted)
     set_id = back_up(tmp_path / "a", dest)
-    assert calls == ["old", "new"]
+    assert read == ["old", "new"]
     assert json.loads((dest / "sets" / f"{set_id}.json").read_text())["header"]["keys"] == "new"
 
 

@@ -12,7 +12,7 @@ from audio_storage_system import AudioStorageSystem, restore_backup
 from audio_storage_system.backup import Damage
 from audio_storage_system.cli import main
 from audio_storage_system.errors import BackupDamaged
-from backing import audio, back_up, objects, rows
+from backing import audio, back_up, flip, objects, rows
 from copying import fill
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
@@ -30,13 +30,6 @@ def pack_of(dest: Path, table: str) -> Path:
         if path.is_file() and zlib.decompress(path.read_bytes()).startswith(f'{{"table":"{table}"'.encode()):
             return path
     raise AssertionError(table)
-
-
-def flip(path: Path) -> None:
-    """One bit in the middle."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def found(archive: Path, dest: Path) -> list[Damage]:

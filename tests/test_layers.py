@@ -14,7 +14,7 @@ NAME = "audio_storage_system"
 ROOT = Path(audio_storage_system.__file__).parent
 LAYERS = [
     {"records", "errors"},  # the foot of layer 0: the rest of it raises these errors
-    {"locations", "registry", "keys", "metrics", "clock", "durable", "hub", "machine"},
+    {"locations", "registry", "keys", "metrics", "clock", "durable", "scratch", "hub", "machine"},
     {"model_pool"},
     {"database", "blobs", "audio", "formats"},
     {"catalogue", "vectors", "transcribers", "embedders", "diarizers", "enrichers"},

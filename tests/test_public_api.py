@@ -69,6 +69,7 @@ METHODS = {
     "metadata_schema",
     "models",
     "open_audio",
+    "notes",
     "plan_reembedding",
     "record_and_store_audio",
     "reembed",

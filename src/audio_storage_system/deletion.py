@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
 from audio_storage_system.audit import OFF, Audit
 from audio_storage_system.blobs import BlobStore
-from audio_storage_system.catalogue import changes, fulltext, locks, recordings
+from audio_storage_system.catalogue import changes, data_keys, fulltext, locks, recordings
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import Database, tables
 from audio_storage_system.database.tables import (
@@ -54,7 +54,8 @@ def delete_recording(
     with database.write(*locks.of_deletion(audio_id)) as connection:
         recording = recordings.get(connection, audio_id)
         keys = [recording.file_path, *derived_keys(recording.file_path)]
-        receipt = _receipt(recording, _delete_rows(connection, audio_id), keys)
+        rows = _delete_rows(connection, audio_id) | {"data_keys": data_keys.forget(connection, keys)}
+        receipt = _receipt(recording, rows, keys)
         _bury(connection, recording, receipt)
         audit.note(connection, "recording.deleted", audio_id, rows=sum(receipt.rows.values()), files=len(keys))
     _delete_files(database, blobs, audio_id, keys)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -22,8 +21,6 @@ from audio_storage_system.records import OWNER_ID, Space, jsonable
 
 FORMAT_VERSION = 1
 FILE_NAME = "metadata.json"
-# How the key of an encrypted archive is made of what its user has.
-KEYS_POLICY = "keys.json"
 # Lies among the blobs while a copy fills the archive: until then blobs without a row are the copy's, nobody's orphans.
 FILLING = "filling.json"
 MAX_BYTES = 1 << 20
@@ -43,9 +40,10 @@ class Marker:
     restoring: str = ""
 
 
-def create(connection: Connection) -> Marker:
-    """Found a new archive in an empty catalogue: its identity and its own owner, principal 1."""
-    marker = identify(connection, Marker(str(uuid4()), FORMAT_VERSION, utc_now()))
+def create(connection: Connection, archive_id: str | None = None) -> Marker:
+    """Found a new archive in an empty catalogue: its identity, new where none is given, and its own owner, principal
+    1."""
+    marker = identify(connection, Marker(archive_id or str(uuid4()), FORMAT_VERSION, utc_now()))
     connection.execute(insert(principals), {"id": OWNER_ID, "name": "owner", "kind": "user"})
     advance(connection, principals)
     return marker
@@ -86,24 +84,7 @@ def read(blobs: BlobStore) -> Marker | None:
 def write(blobs: BlobStore, marker: Marker) -> None:
     """Put the marker among the blobs, replacing an older one in one step."""
     data = json.dumps(_as_json(marker), indent=2).encode()
-    blobs.replace(blobs.stage(io.BytesIO(data)), FILE_NAME)
-
-
-def read_policy(blobs: BlobStore) -> str | None:
-    """The text of `keys.json`, which tells how an archive's keys are made and holds none in the clear; `None` where
-    there is none. Raises `ArchiveDamaged`."""
-    try:
-        with blobs.open(KEYS_POLICY) as file:
-            return file.read(MAX_BYTES).decode()
-    except NotFound:
-        return None
-    except UnicodeDecodeError as error:
-        raise ArchiveDamaged(place=redacted(blobs.url), reason=f"{KEYS_POLICY} cannot be read ({error})") from error
-
-
-def write_policy(blobs: BlobStore, policy: str) -> None:
-    """Put `keys.json` among the blobs, in one step."""
-    blobs.replace(blobs.stage(io.BytesIO(policy.encode())), KEYS_POLICY)
+    blobs.put(FILE_NAME, data)
 
 
 def check(blobs: BlobStore, catalogue: Marker, found: Marker | None, *, together: bool = False) -> None:
@@ -126,7 +107,7 @@ def check(blobs: BlobStore, catalogue: Marker, found: Marker | None, *, together
 def begin_filling(blobs: BlobStore) -> None:
     """Note among the blobs that a copy is filling the archive."""
     data = json.dumps({"begun": utc_now().isoformat()}).encode()
-    blobs.replace(blobs.stage(io.BytesIO(data)), FILLING)
+    blobs.put(FILLING, data)
 
 
 def is_filling(blobs: BlobStore) -> bool:

@@ -22,6 +22,7 @@ from audio_storage_system.archive import (
     removal,
     reports,
 )
+from audio_storage_system.archive.notes import Notes
 from audio_storage_system.audio import Waveform, load_audio
 from audio_storage_system.auditing import AuditBoard
 from audio_storage_system.backup import Backups
@@ -30,11 +31,12 @@ from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import NotFound
 from audio_storage_system.facade import Describing, Embedding, Place, Reading
 from audio_storage_system.jobs import JobEvent, Jobs, Worker, concurrency_of
+from audio_storage_system.keys import KeySource
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.permissions import Grants, Tokens, Users
 from audio_storage_system.pipeline import Made, OnDuplicate, Rule
 from audio_storage_system.records import Added, Job, Metadata, Priority
-from audio_storage_system.settings import locate
+from audio_storage_system.settings import Encryption, locate
 from audio_storage_system.vectors import IndexState
 
 __all__ = ["Added", "AudioStorageSystem", "load_audio"]
@@ -49,7 +51,10 @@ class AudioStorageSystem(Reading, Describing, Embedding):
     `$AUDIO_STORAGE_DATABASE_URL`, else the folder `$AUDIO_STORAGE_HOME`, else `./audio_storage`. It is made when it
     does not exist, unless `create` is false. storage_backend: `sqlite` or `postgres`, to insist on one. blobs: where
     the bytes are kept if not in the folder, as `s3://bucket/prefix`. vectors: the vector database that searches ask if
-    not the catalogue's own index, as `qdrant+http://host:6333`. Further
+    not the catalogue's own index, as `qdrant+http://host:6333`. encryption: make an encrypted archive, or how to open
+    one: `True` (key file, made where there is none), `keyfile:/path`, `keyring`, `passphrase` (of the environment), or
+    the key, 32 bytes. accept_plaintext_catalogue: on PostgreSQL and with a vector database, texts and vectors are not
+    encrypted; they may stay readable. audit: give the archive keys for its audit log. Further
     keywords are settings (see `Settings`), which win over environment and file.
 
     Safe to use from several threads and processes at once; a context manager. Every method may raise the errors of
@@ -64,11 +69,17 @@ class AudioStorageSystem(Reading, Describing, Embedding):
         blobs: str | None = None,
         vectors: str | None = None,
         create: bool = True,
+        encryption: bool | str | bytes | KeySource | None = None,
+        audit: bool = False,
+        accept_plaintext_catalogue: bool = False,
         **settings: Any,
     ) -> None:
         home, named = locate(archive, storage_backend)
+        protection = Encryption.of(encryption, audit=audit, accept=accept_plaintext_catalogue)
         places = {name: url for name, url in (("blobs_url", blobs), ("vectors_url", vectors)) if url}
-        self._archive: Archive = open_archive(home, create=create, **{**named, **settings, **places})
+        self._archive: Archive = open_archive(
+            home, create=create, encryption=protection, **{**named, **settings, **places}
+        )
         self._jobs = Jobs(self._archive)
         self.recovered: list[captures.Recovered] = captures.recover(self._archive)
 
@@ -378,6 +389,11 @@ class AudioStorageSystem(Reading, Describing, Embedding):
     def home(self) -> Path:
         """The archive's folder."""
         return self._archive.home
+
+    @property
+    def notes(self) -> Notes:
+        """Seals what a program notes for itself outside of the archive, such as which files it has brought."""
+        return Notes(self._archive.key_for("notes"))
 
     def close(self) -> None:
         """Bring the index up to date, then free models and connections. A view has none of its own."""

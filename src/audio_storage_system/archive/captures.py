@@ -16,6 +16,7 @@ from audio_storage_system.archive.opening import Archive
 from audio_storage_system.audio import microphone
 from audio_storage_system.audio.spool import Spool, SpoolReport, find_abandoned
 from audio_storage_system.catalogue import jobs, locks, metadata, schemas
+from audio_storage_system.durable import disk_errors
 from audio_storage_system.errors import AudioStorageSystemError, MicrophoneUnavailable
 from audio_storage_system.pipeline import Stored, store
 from audio_storage_system.records import Metadata, jsonable
@@ -66,7 +67,15 @@ def record(
     folder = archive.spool / uuid4().hex
     typed = {key: list(metadata.encode(key, value)[:2]) for key, value in values.items()}
     typed[OWNER] = [str(owner_id), "integer"]
-    spool = microphone.record(folder, duration=duration, device=device, on_level=on_level, stop=stop, metadata=typed)
+    spool = microphone.record(
+        folder,
+        duration=duration,
+        device=device,
+        on_level=on_level,
+        stop=stop,
+        metadata=typed,
+        key=archive.key_for("spool"),
+    )
     if spool.seconds == 0:
         spool.discard()
         raise MicrophoneUnavailable(reason="the microphone gave no sound")
@@ -80,7 +89,7 @@ def record(
 def recover(archive: Archive) -> list[Recovered]:
     """Store every capture whose process is gone; what they were."""
     recovered = []
-    for spool in find_abandoned(archive.spool):
+    for spool in find_abandoned(archive.spool, archive.key_for("spool")):
         if spool.seconds == 0:
             spool.discard()
             continue
@@ -101,25 +110,24 @@ def recover(archive: Archive) -> list[Recovered]:
 
 
 def _keep(archive: Archive, spool: Spool) -> tuple[Stored, SpoolReport]:
-    """Join a spool and store the file; the spool is let go of by the caller."""
-    joined = spool.folder / "joined.wav"
-    joined.unlink(missing_ok=True)  # of a recovery that was cut short itself
-    report = spool.join(joined)
+    """Store what is in a spool; it is let go of by the caller."""
     values = {key: metadata.decode(*typed) for key, typed in spool.metadata.items()}
     owner_id = values.pop(OWNER, archive.owner_id)  # a spool of an earlier version does not say
     begun = spool.started_at.astimezone(timezone(timedelta(minutes=spool.utc_offset_minutes)))
-    stored = store(
-        archive.database,
-        archive.blobs,
-        joined,
-        owner_id=owner_id,
-        values=values,
-        name=f"recording_{begun:%Y%m%d_%H%M%S}.wav",
-        recorded_at=begun,
-        max_bytes=sys.maxsize,  # what was said is said
-        audit=archive.audit,
-        insist=False,  # and cannot be said again for the sake of its metadata
-    )
-    joined.unlink()
+    with disk_errors(spool.folder):
+        file, report = spool.open()
+        with file:
+            stored = store(
+                archive.database,
+                archive.blobs,
+                file,
+                owner_id=owner_id,
+                values=values,
+                name=f"recording_{begun:%Y%m%d_%H%M%S}.wav",
+                recorded_at=begun,
+                max_bytes=sys.maxsize,  # what was said is said
+                audit=archive.audit,
+                insist=False,  # and cannot be said again for the sake of its metadata
+            )
     sidecars.refresh(archive, stored.audio_id)
     return stored, report

@@ -14,31 +14,39 @@ from audio_storage_system import marker
 from audio_storage_system.archive.opening import (
     Archive,
     bring_in_order,
+    check_accepted,
+    check_vault,
     compose,
     identify,
+    is_unfounded,
     make_ready,
     open_blobs,
+    open_vault,
     reach,
+    sealed,
 )
+from audio_storage_system.archive.vault import unlock
 from audio_storage_system.blobs import BlobStore
 from audio_storage_system.database import Database, tables
 from audio_storage_system.database.migrations import HEAD, is_empty, revision_of
 from audio_storage_system.errors import ArchiveDamaged, ArchiveMismatch, Conflict, NewerFormat, RestoreUnfinished
+from audio_storage_system.keys.ring import FILE_NAME as KEYS_FILE
 from audio_storage_system.locations import redacted
 from audio_storage_system.marker import Marker
 from audio_storage_system.pipeline import BLOB_PREFIX
-from audio_storage_system.settings import Settings, load_settings
+from audio_storage_system.settings import Encryption, Settings, key_source, load_settings
 
 Furnish = Callable[[Connection], None]
 
 
 @dataclass(frozen=True)
 class Original:
-    """The truth of an archive: what it is, its catalogue and its blobs."""
+    """The truth of an archive: what it is, its catalogue and its blobs. `sealed`: they are encrypted."""
 
     marker: Marker
     database: Database
     blobs: BlobStore
+    sealed: bool = False
 
     def close(self) -> None:
         """Free connections."""
@@ -55,17 +63,22 @@ def open_original(home: Path, **given: Any) -> Original:
     settings = load_settings(home, **given)
     blobs = open_blobs(home, settings, cached=False)  # each is read once
     found = marker.read(blobs)
-    database = reach(home, settings, found, create=False)
+    vault = unlock(blobs, key_source(settings))
+    keys = vault.keys if vault else None
+    database = reach(home, settings, found, create=False, keys=keys)
     with database.read() as connection:
         _check_revision(revision_of(connection), database.place)
         identity = marker.of_catalogue(connection)
     if identity is None:
         raise ArchiveDamaged(place=database.place, reason="its catalogue does not say which archive it is")
     marker.check(blobs, identity, found)
-    return Original(identity, database, blobs)
+    check_vault(identity, vault, database)
+    return Original(identity, database, sealed(blobs, database, vault), bool(keys and keys.encrypted))
 
 
-def open_copy(home: Path, original: Original, furnish: Furnish, **given: Any) -> Archive:
+def open_copy(
+    home: Path, original: Original, furnish: Furnish, encryption: Encryption | None = None, **given: Any
+) -> Archive:
     """Open the archive that is to become a copy of `original`, founding it with the same identity where there is none.
     `furnish` enters, in the transaction of founding, what every archive has from its beginning. No model is loaded.
 
@@ -79,14 +92,17 @@ def open_copy(home: Path, original: Original, furnish: Furnish, **given: Any) ->
         raise Conflict(reason=f"Both archives would keep their audio in {place}: give the copy a place of its own")
     found = marker.read(blobs)
     refill = found is not None and found.archive_id == original.marker.archive_id
-    database = reach(home, settings, found, create=True, refill=refill)
+    wanted = encryption or Encryption()
+    vault = open_vault(home, settings, blobs, found, wanted, create=True, archive_id=original.marker.archive_id)
+    database = reach(home, settings, found, create=True, refill=refill, keys=vault.keys if vault else None)
     if database.place == original.database.place:
         raise Conflict(reason=f"Both archives would keep their catalogue in {database.place}")
     _refuse_another(database, settings, found, original.marker.archive_id)
     make_ready(home, settings, database)
     identity = identify(database, settings.partition, partial(_found, original=original.marker, furnish=furnish))
     marker.check(blobs, identity, found)
-    archive = compose(home, settings, replace(identity, spaces=()), database, blobs)
+    check_vault(identity, vault, database)
+    archive = compose(home, settings, replace(identity, spaces=()), database, blobs, vault)
     if found is None:
         archive.mark()
     if not identity.bound:
@@ -95,7 +111,9 @@ def open_copy(home: Path, original: Original, furnish: Furnish, **given: Any) ->
     return archive
 
 
-def open_restoring(home: Path, wanted: Marker, policy: str | None = None, **given: Any) -> Archive:
+def open_restoring(
+    home: Path, wanted: Marker, policy: str | None = None, encryption: Encryption | None = None, **given: Any
+) -> Archive:
     """Open the place where the archive `wanted` is to be restored from its set `wanted.restoring`, founding it with
     that identity: an empty one, or one where restoring that set has begun. Until its marker is written anew nobody else
     can open it, and it has nothing: no principal, no space. policy: the text of its `keys.json`, if it has one.
@@ -103,33 +121,36 @@ def open_restoring(home: Path, wanted: Marker, policy: str | None = None, **give
     Raises as `open_archive` does, `Conflict` where an archive is, and `RestoreUnfinished` where another set is being
     restored, before anything is changed there.
     """
-    settings = load_settings(home, **given)
+    settings, protection = load_settings(home, **given), encryption or Encryption()
     blobs = open_blobs(home, settings, cached=False)
     found = marker.read(blobs)
     mine = found is not None and (found.archive_id, found.restoring) == (wanted.archive_id, wanted.restoring)
-    if found is not None and found.restoring and not mine:
-        raise RestoreUnfinished(place=redacted(blobs.url), set=found.restoring)
-    database = reach(home, settings, found, create=True, refill=mine)
+    if not mine:
+        _refuse_taken(home, settings, blobs, found)
+        check_accepted(settings, protection)
+        marker.write(blobs, wanted)  # first of all: whoever comes now is told
+    if policy is not None:
+        blobs.put(KEYS_FILE, policy.encode())
+    vault = unlock(blobs, key_source(settings, protection.source))
+    database = reach(home, settings, found, create=True, refill=True, keys=vault.keys if vault else None)
     try:
-        if not mine:
-            _refuse_any(database, settings, blobs, found)
-            marker.write(blobs, wanted)  # first of all: whoever comes now is told
-        if policy is not None:
-            marker.write_policy(blobs, policy)
         make_ready(home, settings, database)
         identity = identify(database, settings.partition, lambda connection: marker.identify(connection, wanted))
+        check_vault(identity, vault, database)
         if identity.archive_id != wanted.archive_id:
             raise ArchiveMismatch(place=database.place, reason=f"its catalogue is of archive {identity.archive_id}")
         marker.bind(database)
     except BaseException:
         database.close()
         raise
-    return compose(home, settings, replace(identity, bound=True), database, blobs)
+    return compose(home, settings, replace(identity, bound=True), database, blobs, vault)
 
 
-def _refuse_any(database: Database, settings: Settings, blobs: BlobStore, found: Marker | None) -> None:
-    taken = database.place if _archive_id(database, settings) else redacted(blobs.url) if found else None
-    if taken is None and next(iter(blobs.keys(BLOB_PREFIX)), None) is not None:
+def _refuse_taken(home: Path, settings: Settings, blobs: BlobStore, found: Marker | None) -> None:
+    if found is not None and found.restoring:
+        raise RestoreUnfinished(place=redacted(blobs.url), set=found.restoring)
+    taken = redacted(settings.database_url) or str(home) if not is_unfounded(home, settings) else None
+    if taken is None and (found is not None or next(iter(blobs.keys(BLOB_PREFIX)), None) is not None):
         taken = redacted(blobs.url)
     if taken is not None:
         raise Conflict(

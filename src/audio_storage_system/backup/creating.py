@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, Table, func, insert, select
 
-from audio_storage_system import marker
 from audio_storage_system.archive import Archive
+from audio_storage_system.archive.vault import read_text
 from audio_storage_system.audit import heads
 from audio_storage_system.backup.envelope import Envelope, envelope_of
 from audio_storage_system.backup.format import (
@@ -152,9 +152,9 @@ class _Making:
     def _snapshot(self, earlier: Mapping[str, Cut]) -> _Snapshot:
         """The rows as they are at one moment, with the keys of that moment."""
         while True:
-            policy = marker.read_policy(self.stored)
+            policy = read_text(self.stored)
             seen = self._rows(policy, earlier)
-            if marker.read_policy(self.stored) == policy:  # else keys were changed meanwhile
+            if read_text(self.stored) == policy:  # else keys were changed meanwhile
                 return seen
 
     def _rows(self, policy: str | None, earlier: Mapping[str, Cut]) -> _Snapshot:

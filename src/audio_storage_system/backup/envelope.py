@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from audio_storage_system.keys import KEY_BYTES, ArchiveKeys
+from audio_storage_system.keys import ArchiveKeys
+from audio_storage_system.keys.wrapping import KEY_BYTES
 
 NONCE_BYTES = 12
 LEVEL = 4

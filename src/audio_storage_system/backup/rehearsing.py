@@ -24,7 +24,7 @@ from audio_storage_system.database.tables import passages, transcripts
 from audio_storage_system.errors import AudioStorageSystemError
 from audio_storage_system.search import Query
 from audio_storage_system.search.query import MAX_LIMIT
-from audio_storage_system.settings import locate_apart
+from audio_storage_system.settings import Encryption, locate_apart
 
 WORDS = 5
 
@@ -49,13 +49,14 @@ def rehearse_backup(
 def _restored(
     archive: Archive, destination: str, report: VerifyReport, scratch: Path | None, progress: Progress
 ) -> VerifyReport:
+    source = archive.vault.source if archive.vault else None
     with tempfile.TemporaryDirectory(prefix="audio-storage-rehearsal-", dir=scratch) as folder:
         home = Path(folder) / "archive"
         try:
-            done = restore_backup(destination, str(home), set_id=report.set_id, progress=progress, keys=archive.keys)
+            done = restore_backup(destination, str(home), set_id=report.set_id, progress=progress, encryption=source)
             differences = list(done.differences)
             named = {**locate_apart(home)[1], "blob_cache_bytes": 0}
-            with closing(open_archive(home, create=False, **named)) as restored:
+            with closing(open_archive(home, create=False, encryption=Encryption(source=source), **named)) as restored:
                 searched, found = _search(restored)
         except AudioStorageSystemError as error:
             return replace(report, differences=[f"it could not be restored: {error.message}"])

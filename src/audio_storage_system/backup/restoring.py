@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sqlalchemy import Connection, Table, delete, func, insert, select
@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Table, delete, func, insert, select
 from audio_storage_system import marker
 from audio_storage_system.archive import Archive, open_original, open_restoring
 from audio_storage_system.archive.reports import reindex
+from audio_storage_system.archive.sidecars import derived_keys
 from audio_storage_system.backup.envelope import Envelope, envelope_of
 from audio_storage_system.backup.format import TABLES, Manifest, Problem, blob_key
 from audio_storage_system.backup.packs import Row
@@ -33,11 +34,11 @@ from audio_storage_system.catalogue import locks
 from audio_storage_system.database import bulk
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.sequences import advance, advance_to, last_given
-from audio_storage_system.database.tables import audio_files, audit_log, backup_sets, tombstones
+from audio_storage_system.database.tables import audio_files, audit_log, backup_sets, data_keys, tombstones
 from audio_storage_system.errors import ArchiveMismatch, BackupDamaged, KeyMissing, KeyRefused, NotFound, Unavailable
-from audio_storage_system.keys import ArchiveKeys
+from audio_storage_system.keys import ArchiveKeys, KeySource, Ring
 from audio_storage_system.marker import Marker
-from audio_storage_system.settings import locate_apart
+from audio_storage_system.settings import Encryption, key_source, load_settings, locate_apart
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +53,9 @@ def restore_backup(
     set_id: str | None = None,
     at: datetime | None = None,
     deletions_of: str | None = None,
+    encryption: str | bytes | KeySource | None = None,
+    accept_plaintext_catalogue: bool = False,
     progress: Progress = lambda _: None,
-    keys: ArchiveKeys | None = None,
 ) -> RestoreReport:
     """Restore an archive from a backup into an empty place: its catalogue, audio and embeddings, ids kept.
 
@@ -61,25 +63,39 @@ def restore_backup(
     database's address, or an `audio-storage.toml`. set_id: which set (a unique beginning is enough); at: the last one
     taken until then; default: the last one. deletions_of: an archive, the damaged original for one, whose deletions
     are honoured as well as those that the backup knows of: what was deleted after the set was taken stays deleted.
+    encryption: the key of an encrypted archive, or where it is, before what the environment and the settings at the new
+    place say; accept_plaintext_catalogue: see `AudioStorageSystem`.
 
     Nobody can open the archive before it is whole. Cut short, the same call goes on. Raises `NotFound` where there is
     no such set, `BackupDamaged` naming what is rotten, `Conflict` where an archive is already, `KeyMissing`,
     `KeyRefused`, `NewerFormat`.
     """
-    began = time.monotonic()
+    began, protection = time.monotonic(), Encryption.of(encryption, audit=False, accept=accept_plaintext_catalogue)
+    home, named = locate_apart(archive)
     with ExitStack() as opened:
         place = opened.enter_context(closing(BackupPlace.open(backup)))
+        chosen = place.choose(set_id, at)
+        keys = _keys(place, chosen, key_source(load_settings(home, **named), protection.source))
         envelope = envelope_of(keys)
-        manifest = place.manifest(place.choose(set_id, at), envelope)
+        manifest = place.manifest(chosen, envelope)
         check_revision(manifest, place)
         known = _Known.of(place, envelope, manifest)
         if deletions_of is not None:
             known.add_archive(deletions_of, manifest.header.archive_id)
-        home, named = locate_apart(archive)
-        restored = open_restoring(home, _marker(manifest), manifest.header.keys, **named)
+        protection = replace(protection, content=keys is not None and keys.encrypted)
+        restored = open_restoring(home, _marker(manifest), manifest.header.keys, protection, **named)
         opened.callback(restored.close)
         stored = opened.enter_context(closing(open_blob_store(restored.settings.blobs_url or restored.home)))
         return _Restoring(restored, stored, place, envelope, manifest, known, progress).run(began)
+
+
+def _keys(place: BackupPlace, set_id: str, source: KeySource) -> ArchiveKeys | None:
+    """The keys of the archive that a set is of, from the set itself. Raises `KeyMissing`, `KeyRefused`."""
+    policy = place.header(set_id).keys
+    if policy is None:
+        return None
+    ring = Ring.read(policy.encode(), place.shown)
+    return ring.opened(ring.master(source, place.shown), place.shown)
 
 
 def _marker(manifest: Manifest) -> Marker:
@@ -132,7 +148,8 @@ class _Known:
 
 @dataclass
 class _Restoring:
-    """A restore under way. gone: of each table the ids of rows that are left out, with what refers to them."""
+    """A restore under way. gone: of each table the ids of rows that are left out, with what refers to them;
+    gone_keys: the keys of their blobs, whose data keys are left out, too."""
 
     archive: Archive
     stored: BlobStore
@@ -142,6 +159,7 @@ class _Restoring:
     known: _Known
     progress: Progress
     gone: dict[str, set[int]] = field(default_factory=dict)
+    gone_keys: set[str] = field(default_factory=set)
     rows: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
     blobs: int = 0
@@ -189,6 +207,9 @@ class _Restoring:
         """Whether a row is of a recording that was deleted, directly or by what it refers to."""
         if table is audio_files:
             gone = self.known.is_buried(row["id"], row["file_hash"])
+            self.gone_keys.update([row["file_path"], *derived_keys(row["file_path"])] if gone else ())
+        elif table is data_keys:
+            gone = row["file_path"] in self.gone_keys
         else:
             gone = any(
                 row.get(key.parent.name) in self.gone.get(key.column.table.name, ()) for key in table.foreign_keys

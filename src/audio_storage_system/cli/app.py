@@ -13,6 +13,7 @@ from audio_storage_system import __version__
 from audio_storage_system.cli import (
     add,
     archive,
+    audit,
     backup,
     copy,
     demo,
@@ -28,6 +29,7 @@ from audio_storage_system.cli import (
     remove,
     retranscribe,
     search,
+    session,
     tokens,
     transcripts,
     users,
@@ -88,6 +90,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(users.app, name="users")
 app.add_typer(grants.app, name="grants")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(audit.app, name="audit")
 app.command("doctor")(doctor.doctor)
 app.command("models")(doctor.models)
 app.command("demo")(demo.demo)
@@ -101,6 +104,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -109,6 +113,7 @@ def _root(
     ] = False,
 ) -> None:
     """Options of the program itself; `main` reads `--debug`, wherever it stands."""
+    session.COMMAND = ctx.invoked_subcommand or ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -168,11 +168,16 @@ def restore(
             "taken; what newer sets know to be deleted is left out anyway.",
         ),
     ] = None,
+    accept_plaintext_catalogue: Annotated[
+        bool,
+        typer.Option("--accept-plaintext-catalogue", help="Restore an encrypted archive where its rows are readable."),
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Restore an archive from a backup into an empty place, on any backends: catalogue, audio and embeddings, ids kept.
 
-    Nobody can open it before all of it is there. Run again after an interruption, it goes on. The exit code is 1 when
+    The key of an encrypted archive comes from the environment (AUDIO_STORAGE_KEY_FILE and the like). Nobody can open it
+    before all of it is there. Run again after an interruption, it goes on. The exit code is 1 when
     the archive does not equal the set, and what differs is named."""
     out = Output(as_json)
     with _Shown() as shown:
@@ -182,6 +187,7 @@ def restore(
             set_id=set_id,
             at=parse_instant("--at", at),
             deletions_of=deletions_of,
+            accept_plaintext_catalogue=accept_plaintext_catalogue,
             progress=shown.tell,
         )
     out.document(report.as_dict())

@@ -12,6 +12,7 @@ from audio_storage_system.cli import options
 from audio_storage_system.cli.human import clock, count, size
 from audio_storage_system.cli.output import Output, say
 from audio_storage_system.cli.progress import Shown
+from audio_storage_system.cli.session import name_origin
 
 if TYPE_CHECKING:
     from audio_storage_system import CopyReport
@@ -36,6 +37,7 @@ def copy(
     """
     out = Output(as_json)
     with _Shown() as shown:
+        name_origin()
         report = audio_storage_system.copy_archive(
             source, destination, verify="all" if verify_all else "copied", progress=shown.tell
         )

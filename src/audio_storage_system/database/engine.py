@@ -63,9 +63,9 @@ class Database:
         reopen_after_fork(self.engine)
 
     @classmethod
-    def open(cls, path: Path) -> Database:
-        """The SQLite database in this file, made when missing."""
-        return cls(SQLite(path), str(path))
+    def open(cls, path: Path, key: bytes | None = None) -> Database:
+        """The SQLite database in this file, made when missing; encrypted with `key` (32 bytes) where there is one."""
+        return cls(SQLite(path, key), str(path))
 
     @classmethod
     def connect(cls, url: str, pool: Pool = DEFAULT_POOL) -> Database:

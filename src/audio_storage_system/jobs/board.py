@@ -35,7 +35,7 @@ class Jobs:
 
     def __init__(self, archive: Archive, runs: Runs | None = None) -> None:
         self._archive = archive
-        self.runs = runs or Runs(archive.database, archive.home)
+        self.runs = runs or Runs(archive.database, archive.home, archive.key_for("jobs"))
 
     def seen_by(self, archive: Archive) -> Jobs:
         """The same board for who asks of this archive, `Archive.seen_by` somebody."""

@@ -7,7 +7,7 @@ import logging
 import re
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +18,18 @@ from sqlalchemy import Connection
 from audio_storage_system.audio import probe
 from audio_storage_system.audit import OFF, Audit
 from audio_storage_system.blobs import BlobStore, StagedBlob
-from audio_storage_system.catalogue import jobs, locks, metadata, recordings, schemas
+from audio_storage_system.catalogue import data_keys, jobs, locks, metadata, recordings, schemas
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import Database
-from audio_storage_system.errors import DuplicateRecording, InvalidInput, NotAudio, NotFound, StorageFailed, TooLarge
+from audio_storage_system.errors import (
+    DuplicateRecording,
+    InvalidInput,
+    NotAudio,
+    NotFound,
+    SealBroken,
+    StorageFailed,
+    TooLarge,
+)
 from audio_storage_system.records import AudioInfo, Metadata
 
 logger = logging.getLogger(__name__)
@@ -43,11 +51,11 @@ class Stored:
 def store(
     database: Database,
     blobs: BlobStore,
-    path: Path,
+    source: Path | BinaryIO,
     *,
     owner_id: int,
     values: Metadata,
-    name: str | None = None,
+    name: str = "",
     recorded_at: datetime | None = None,
     on_duplicate: OnDuplicate = "keep",
     max_bytes: int,
@@ -58,7 +66,8 @@ def store(
 ) -> Stored:
     """Store a file's bytes unchanged and enter it in the catalogue; durable when it returns.
 
-    `name` is kept as the original name (default: the file's). The recording's time is the file's own tag, else
+    `source` is a path, or a seekable stream, which stays open; `name` is kept as the original name (default: the
+    path's). The recording's time is the file's own tag, else
     `recorded_at`, else now. Bytes that the owner has already stored are not stored again: missing metadata keys are
     added, others left (`keep`), replaced (`update`), or the call refused (`error`). With `look_first` the bytes are
     looked up before anything is probed or copied: cheaper for a file that is stored already, dearer for another.
@@ -70,9 +79,9 @@ def store(
     is half-stored.
     """
     _check_request(values, recorded_at, on_duplicate)
-    name = _clean_name(name or path.name)
-    with opened_file(path, max_bytes) as file:
-        known = _known(database, file, owner_id) if look_first else None
+    name = _clean_name(name or (source.name if isinstance(source, Path) else ""))
+    with opened_file(source, max_bytes) if isinstance(source, Path) else nullcontext(source) as file:
+        known = _known(database, blobs, file, owner_id) if look_first else None
         merge = _Merge(database, name, values, on_duplicate, audit, insist)
         if known is not None and merge.into(known):
             return Stored(known, duplicate=True)
@@ -88,7 +97,7 @@ def store(
 
 
 def sha256_of(file: BinaryIO) -> str:
-    """The hash of all of a file, as the catalogue has it."""
+    """The hash of all of a file; the catalogue has the fingerprint that the blob store makes of it."""
     file.seek(0)
     digest = hashlib.sha256()
     while block := file.read(HASHED_AT_ONCE):
@@ -96,8 +105,8 @@ def sha256_of(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _known(database: Database, file: BinaryIO, owner_id: int) -> int | None:
-    file_hash = sha256_of(file)
+def _known(database: Database, blobs: BlobStore, file: BinaryIO, owner_id: int) -> int | None:
+    file_hash = blobs.fingerprint(sha256_of(file))
     with database.read() as connection:
         return recordings.find_by_hash(connection, owner_id, file_hash)
 
@@ -157,7 +166,7 @@ def _store_once(database: Database, blobs: BlobStore, file: BinaryIO, new: _New)
         stored = _enter(database, blobs, staged, key, new)
     finally:
         if stored is None or stored.duplicate:
-            _withdraw_unless_used(database, blobs, key)
+            _withdraw_unless_used(database, blobs, staged, key)
     return stored
 
 
@@ -166,7 +175,7 @@ def _publish_unless_known(database: Database, blobs: BlobStore, staged: StagedBl
     published = False
     try:
         with database.read() as connection:
-            known = recordings.find_by_hash(connection, new.owner_id, staged.sha256)
+            known = recordings.find_by_hash(connection, new.owner_id, blobs.fingerprint(staged.sha256))
         if known is not None:
             return Stored(known, duplicate=True)
         key = blobs.publish(staged, blob_key(new.moment, new.name))
@@ -180,24 +189,26 @@ def _publish_unless_known(database: Database, blobs: BlobStore, staged: StagedBl
 def _enter(database: Database, blobs: BlobStore, staged: StagedBlob, key: str, new: _New) -> Stored | None:
     """Write the row, unless another process has stored the same bytes since we looked: the locks make this look final.
     `None` when the blob is gone."""
-    with database.write(locks.of_bytes(new.owner_id, staged.sha256), locks.of_blob(key)) as connection:
-        known = recordings.find_by_hash(connection, new.owner_id, staged.sha256)
+    file_hash = blobs.fingerprint(staged.sha256)
+    with database.write(locks.of_bytes(new.owner_id, file_hash), locks.of_blob(key)) as connection:
+        known = recordings.find_by_hash(connection, new.owner_id, file_hash)
         if known is not None:
             return Stored(known, duplicate=True)
         if not blobs.has(key):
             return None
-        audio_id = _insert(connection, staged, key, new)
+        audio_id = _insert(connection, staged, file_hash, key, new)
         new.entered(connection, audio_id)
         new.audit.note(connection, "recording.stored", audio_id, bytes=staged.size, seconds=new.info.duration)
         return Stored(audio_id, duplicate=False)
 
 
-def _withdraw_unless_used(database: Database, blobs: BlobStore, key: str) -> None:
+def _withdraw_unless_used(database: Database, blobs: BlobStore, staged: StagedBlob, key: str) -> None:
     """Leave no blob without a row, whatever happened. Another process may be adopting it this moment: whoever has the
     lock first decides, so that no row ever loses its bytes."""
     try:
         with database.write(locks.of_blob(key)) as connection:
             _withdraw(connection, blobs, key)
+            data_keys.forget_unbound(connection, staged.blob_id)
     except StorageFailed:  # the catalogue takes no writes, so nobody can be adopting it
         with database.read() as connection:
             _withdraw(connection, blobs, key)
@@ -208,7 +219,8 @@ def _withdraw(connection: Connection, blobs: BlobStore, key: str) -> None:
         blobs.delete(key)
 
 
-def _insert(connection: Connection, staged: StagedBlob, key: str, new: _New) -> int:
+def _insert(connection: Connection, staged: StagedBlob, file_hash: str, key: str, new: _New) -> int:
+    data_keys.bind(connection, staged.blob_id, key)
     if violation := schemas.first_violation(connection, new.owner_id, new.values):
         if new.insist:
             raise violation.as_error()
@@ -216,7 +228,7 @@ def _insert(connection: Connection, staged: StagedBlob, key: str, new: _New) -> 
     return recordings.add(
         connection,
         owner_id=new.owner_id,
-        file_hash=staged.sha256,
+        file_hash=file_hash,
         file_path=key,
         file_size=staged.size,
         original_name=new.name,
@@ -333,22 +345,24 @@ def _adopt(database: Database, blobs: BlobStore, key: str, owner_id: int, audit:
         with blobs.open(key) as file:
             info = probe(file, name=key)
         staged = blobs.describe(key)
-    except NotAudio as error:
+    except (NotAudio, SealBroken) as error:
         logger.warning("%s lies in the archive without a row and was left where it is: %s", key, error)
         return None
     except NotFound:  # withdrawn by whoever was storing it
         return None
     new = _New(owner_id, Path(key).name, info, {}, _moment_of(key), insist=False)
-    with database.write(locks.of_bytes(owner_id, staged.sha256), locks.of_blob(key)) as connection:
+    file_hash = blobs.fingerprint(staged.sha256)
+    with database.write(locks.of_bytes(owner_id, file_hash), locks.of_blob(key)) as connection:
         if recordings.find_by_path(connection, key) is not None or not blobs.has(key):  # whoever stores it is at work
             return None
-        known = recordings.find_by_hash(connection, owner_id, staged.sha256)
+        known = recordings.find_by_hash(connection, owner_id, file_hash)
         if known is None:
-            audio_id = _insert(connection, staged, key, new)
+            audio_id = _insert(connection, staged, file_hash, key, new)
             jobs.leave_to_workers(connection, audio_id, owner_id)
             audit.note(connection, "recording.adopted", audio_id, bytes=staged.size, seconds=info.duration)
             return audio_id
         blobs.delete(key)
+        data_keys.forget_unbound(connection, staged.blob_id)
     return None
 
 

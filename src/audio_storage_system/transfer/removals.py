@@ -68,7 +68,7 @@ def _bury(pair: Pair, graves: Sequence[Row]) -> None:
     if not graves:
         return
     blobs = pair.destination.blobs
-    rows = [{**_without_id(grave), "completed": not blobs.has(grave["file_path"])} for grave in graves]
+    rows = [{**_translated(pair, grave), "completed": not blobs.has(grave["file_path"])} for grave in graves]
     with pair.destination.database.write(locks.COPYING) as connection:
         known = buried_among(connection, [row["audio_id"] for row in rows])
         if new := [row for row in rows if row["audio_id"] not in known]:
@@ -78,8 +78,13 @@ def _bury(pair: Pair, graves: Sequence[Row]) -> None:
     deletion.complete_deletions(pair.destination.database, blobs)
 
 
-def _without_id(grave: Row) -> Row:
-    return {name: value for name, value in grave.items() if name != "id"}
+def _translated(pair: Pair, grave: Row) -> Row:
+    """The row for the destination, with the hash that its catalogue would have; one of an encrypted archive stays."""
+    row = {name: value for name, value in grave.items() if name != "id"}
+    if not pair.source.sealed:
+        row["file_hash"] = pair.destination.blobs.fingerprint(grave["file_hash"])
+        row["receipt"] = {**grave["receipt"], "file_hash": row["file_hash"]}
+    return row
 
 
 def count(connection: Connection) -> int:

@@ -109,7 +109,6 @@ def protect(storage: AudioStorageSystem) -> None:
         add(tables.retention_rules, name="r", stage="audio", keep_days=0.1, conditions=[], created_by=1)
         add(tables.legal_holds, name="h", conditions={}, reason="court\u2028", placed_by=1, released_at=NOW)
         add(tables.trash, audio_file_id=2, trashed_by=1, purge_after=NOW)
-        add(tables.data_keys, blob_id="b", wrapped=bytes(range(256)), wrapping="w")
         add(tables.annotations, audio_file_id=1, kind="tag", label="x", score=float("inf"))
         entry = {"at": NOW, "principal_id": 1, "principal": "owner", "action": "a", "origin": "o", "details": {}}
         add(tables.audit_log, chain="c", sequence=1, mac="m", **entry)

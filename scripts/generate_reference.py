@@ -25,6 +25,17 @@ import audio_storage_system
 from audio_storage_system import errors
 from audio_storage_system.archive.captures import Recovered
 from audio_storage_system.archive.reembedding import Plan, Reembedded
+from audio_storage_system.backup import (
+    BackupProgress,
+    BackupReport,
+    Backups,
+    BackupSet,
+    Damage,
+    PruneReport,
+    RestoreReport,
+    SetDecision,
+    VerifyReport,
+)
 from audio_storage_system.catalogue.principals import Principal
 from audio_storage_system.cli import app
 from audio_storage_system.deletion import Receipt
@@ -48,11 +59,12 @@ VALUES = (
     *(Filter, Recording, Transcript, Outcome, Segment, Word, Citation, Receipt, Recovered, Check, Model, LoadedModel),
     *(CopyProgress, CopyProblem, TableCount, Job, JobState, Priority, JobEvent),
     *(Principal, Grant, Token, NewToken),
+    *(BackupReport, BackupSet, VerifyReport, Damage, PruneReport, SetDecision, RestoreReport, BackupProgress),
     *(Made, Decision, Comparison, Change, Plan, Reembedded),
     *(Verification, Finding, Severity, SecurityReport, Weakness, Gravity),
 )
 # What the facade hands out that does things.
-PARTS = (Jobs, Worker, Users, Grants, Tokens)
+PARTS = (Jobs, Worker, Users, Grants, Tokens, Backups)
 NOTE = "<!-- Made by scripts/generate_reference.py; do not edit. -->"
 
 

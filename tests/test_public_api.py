@@ -33,6 +33,7 @@ NAMES = {
     "diagnose",
     "known_models",
     "load_audio",
+    "restore_backup",
 }
 METHODS = {
     "activate_transcript",
@@ -40,6 +41,7 @@ METHODS = {
     "as_user",
     "audio_url",
     "check_security",
+    "backups",
     "audit",
     "check_metadata",
     "cleanup_old_files",

@@ -25,6 +25,7 @@ from audio_storage_system.archive import (
 from audio_storage_system.archive.notes import Notes
 from audio_storage_system.audio import Waveform, load_audio
 from audio_storage_system.auditing import AuditBoard
+from audio_storage_system.backup import Backups
 from audio_storage_system.catalogue import locks, principals, transcripts
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import NotFound
@@ -374,6 +375,11 @@ class AudioStorageSystem(Reading, Describing, Embedding):
         return removal.remove_older(self._archive, days_old)
 
     # The archive itself
+
+    @property
+    def backups(self) -> Backups:
+        """The board of backups: create, list, verify, rehearse, prune."""
+        return Backups(self._archive)
 
     def stats(self) -> dict[str, Any]:
         """How much there is of everything; in a view, of everything that its principal may see."""

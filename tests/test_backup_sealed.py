@@ -109,6 +109,21 @@ def test_what_was_sealed_stays_in_its_place(storage: AudioStorageSystem, tmp_pat
         storage.backups.verify(dest)
 
 
+def test_rotation_between_sets(storage: AudioStorageSystem, tmp_path: Path) -> None:
+    """Each set has the keys of its moment; what is copied once serves both."""
+    dest = tmp_path / "backup"
+    first = storage.backups.create(dest).set_id
+    storage.keys.rotate()
+    second = storage.backups.create(dest)
+    assert second.blobs_copied == 0
+    before = shown(storage)
+    for number, set_id in enumerate((first, second.set_id)):
+        place = tmp_path / f"r{number}"
+        assert restore_backup(str(dest), str(place), set_id=set_id, encryption=KEY).complete
+        with AudioStorageSystem(place, create=False, encryption=KEY) as restored:
+            assert shown(restored) == before
+
+
 def test_the_key_of_a_deleted_recording_is_not_restored(storage: AudioStorageSystem, tmp_path: Path) -> None:
     dest = tmp_path / "backup"
     first = storage.backups.create(dest).set_id

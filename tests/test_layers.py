@@ -21,7 +21,8 @@ LAYERS = [
     {"access", "audit", "passages", "marker", "settings", "spaces"},
     {"pipeline", "search", "deletion"},
     {"archive"},
-    {"diagnosis", "jobs", "live", "retention", "backup", "integrity", "transfer", "monitoring"},
+    {"retention"},  # what upkeep carries out
+    {"diagnosis", "jobs", "live", "backup", "integrity", "transfer", "monitoring"},
     {"facade"},
     {"system"},
     {"__init__"},  # the facade under its public name, for the skins above it

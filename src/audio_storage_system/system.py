@@ -32,6 +32,7 @@ from audio_storage_system.jobs import JobEvent, Jobs, Worker, concurrency_of
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.pipeline import Made, OnDuplicate, Rule
 from audio_storage_system.records import Added, Job, Metadata, Priority
+from audio_storage_system.retention import Holds, Retention, Trash
 from audio_storage_system.settings import locate
 from audio_storage_system.vectors import IndexState
 
@@ -68,6 +69,7 @@ class AudioStorageSystem(Reading, Embedding):
         places = {name: url for name, url in (("blobs_url", blobs), ("vectors_url", vectors)) if url}
         self._archive: Archive = open_archive(home, create=create, **{**named, **settings, **places})
         self._jobs = Jobs(self._archive)
+        self._retention, self._holds, self._trash = Retention(self._archive), Holds(self._archive), Trash(self._archive)
         self.recovered: list[captures.Recovered] = captures.recover(self._archive)
 
     @staticmethod
@@ -315,12 +317,29 @@ class AudioStorageSystem(Reading, Embedding):
         self._refresh(audio_id)
 
     def delete(self, audio_id: int) -> Receipt:
-        """Remove a recording and everything made from it, for good; what was removed."""
-        return removal.remove(self._archive, [audio_id])[0]
+        """Remove a recording and everything made from it, now and for good; what was removed. `trash` can be undone.
+        Raises `NotFound`, `UnderLegalHold`."""
+        return removal.remove(self._archive, int(audio_id))
 
     def cleanup_old_files(self, days_old: float = 30) -> list[Receipt]:
-        """Delete every recording that was stored more than `days_old` days ago; what was removed."""
-        return removal.remove_older(self._archive, days_old)
+        """Delete every recording that was stored more than `days_old` days ago and that no legal hold covers; what was
+        removed."""
+        return self._retention.clean_up(days_old)
+
+    @property
+    def trash(self) -> Trash:
+        """Recordings that were thrown away: put, list, restore, empty."""
+        return self._trash
+
+    @property
+    def retention(self) -> Retention:
+        """What is kept for how long: add, rules, remove, plan, run, report."""
+        return self._retention
+
+    @property
+    def holds(self) -> Holds:
+        """Legal holds, which beat every rule and every hand: place, list, release."""
+        return self._holds
 
     # The archive itself
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, RowMapping, and_, bindparam, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, bindparam, func, insert, select, true, update
 
 from audio_storage_system.catalogue import changes
 from audio_storage_system.catalogue.passages import from_row
@@ -208,9 +208,9 @@ def of_transcript(connection: Connection, transcript_id: int) -> list[npt.NDArra
     return [from_blob(data) for data in connection.execute(query).scalars()]
 
 
-def count(connection: Connection, space: Space) -> int:
-    """How many vectors `space` has."""
-    query = select(func.count()).select_from(embeddings).where(embeddings.c.space_id == space.id)
+def count(connection: Connection, space: Space, *conditions: ColumnElement[bool]) -> int:
+    """How many vectors `space` has, of those that meet the conditions."""
+    query = select(func.count()).select_from(embeddings).where(embeddings.c.space_id == space.id, *conditions)
     return int(connection.execute(query).scalar_one())
 
 

@@ -17,6 +17,7 @@ from audio_storage_system.cli import (
     demo,
     doctor,
     export,
+    hold,
     import_transcripts,
     jobs,
     listing,
@@ -24,9 +25,11 @@ from audio_storage_system.cli import (
     record,
     reembed,
     remove,
+    retention,
     retranscribe,
     search,
     transcripts,
+    trash,
     watch,
     worker,
 )
@@ -74,6 +77,9 @@ app.command("retranscribe")(retranscribe.retranscribe)
 app.command("reembed")(reembed.reembed)
 app.add_typer(metadata.app, name="metadata")
 app.command("rm")(remove.remove)
+app.add_typer(trash.app, name="trash")
+app.add_typer(retention.app, name="retention")
+app.add_typer(hold.app, name="hold")
 app.command("stats")(archive.stats)
 app.command("reindex")(archive.reindex)
 app.command("copy")(copy.copy)

@@ -13,7 +13,7 @@ import numpy as np
 from audio_storage_system import pipeline
 from audio_storage_system.archive import Archive, exports, processing, reports, retrieval
 from audio_storage_system.audio import Waveform
-from audio_storage_system.catalogue import recordings, transcripts
+from audio_storage_system.catalogue import recordings, transcripts, trash
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database.tables import transcripts as transcript_table
 from audio_storage_system.errors import InvalidInput, NotFound
@@ -130,13 +130,15 @@ class Reading:
         return found[0]
 
     def open_audio(self, audio_id: int) -> BinaryIO:
-        """The recording's bytes, exactly as they were given, as a seekable stream."""
-        return self._archive.blobs.open(self.get_recording(audio_id).file_path)
+        """The recording's bytes, exactly as they were given, as a seekable stream. Raises `AudioRemoved`."""
+        return self._archive.blobs.open(retrieval.audio_key(self.get_recording(audio_id)))
 
     def audio_url(self, audio_id: int, expires: float = 3600) -> str:
         """A URL to read the recording from: below `cdn_url` where that is set, else signed, for anyone who has it and
         `expires` seconds (at most seven days). Raises `Unavailable` where the recordings are in a folder."""
-        return retrieval.audio_url(self._archive, self.get_recording(audio_id).file_path, timedelta(seconds=expires))
+        return retrieval.audio_url(
+            self._archive, retrieval.audio_key(self.get_recording(audio_id)), timedelta(seconds=expires)
+        )
 
     # Versions
 
@@ -153,7 +155,7 @@ class Reading:
     def segments(self, transcript_id: int) -> list[Segment]:
         """The timed pieces of a version, with their words."""
         with self._archive.database.read() as connection:
-            transcripts.get(connection, transcript_id)
+            trash.refuse(connection, transcripts.get(connection, transcript_id).audio_id)
             return transcripts.segments_of(connection, transcript_id)
 
     def diff_transcripts(self, before: int, after: int) -> Comparison:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from audio_storage_system.audio import probe
 from audio_storage_system.blobs import BlobStore, StagedBlob
-from audio_storage_system.catalogue import jobs, locks, metadata, recordings
+from audio_storage_system.catalogue import jobs, locks, metadata, recordings, trash
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import Database
 from audio_storage_system.errors import DuplicateRecording, InvalidInput, NotAudio, NotFound, StorageFailed, TooLarge
@@ -29,6 +29,7 @@ OnDuplicate = Literal["keep", "update", "error"]
 Entered = Callable[[Connection, int], None]
 BLOB_PREFIX = "audio_files"
 HASHED_AT_ONCE = 1 << 18
+_IN_TRASH = ", which is in the trash. Put it back with: audio-storage trash restore {audio_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,8 @@ def store(
 
     `name` is kept as the original name (default: the file's). The recording's time is the file's own tag, else
     `recorded_at`, else now. Bytes that the owner has already stored are not stored again: missing metadata keys are
-    added, others left (`keep`), replaced (`update`), or the call refused (`error`). With `look_first` the bytes are
+    added, others left (`keep`), replaced (`update`), or the call refused (`error`, and always where the recording is in
+    the trash). With `look_first` the bytes are
     looked up before anything is probed or copied: cheaper for a file that is stored already, dearer for another.
     `entered` is called in the transaction that enters a new recording, and may enter what belongs to it.
 
@@ -228,6 +230,10 @@ def _merge(database: Database, audio_id: int, name: str, values: Metadata, on_du
     if on_duplicate == "error":
         raise DuplicateRecording(name=name, audio_id=audio_id, reason="")
     with database.read() as connection:
+        if trash.has(connection, audio_id):  # adding does not undelete
+            raise DuplicateRecording(name=name, audio_id=audio_id, reason=_IN_TRASH.format(audio_id=audio_id))
+        if not recordings.has_audio(connection, audio_id):
+            logger.warning("%s is recording %d, whose audio was removed and stays so", name, audio_id)
         names = recordings.names_of(connection, audio_id)
         lacking = bool(values) and names is not None and bool(_lacking(connection, audio_id, values, on_duplicate))
     if names is None:

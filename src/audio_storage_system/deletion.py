@@ -95,16 +95,20 @@ def delete_stage(
     keys_of: Keys,
     *,
     rule: str | None = None,
+    at: datetime | None = None,
     noted: Noted = lambda connection: None,
 ) -> Receipt:
     """Remove a part of a recording: its sound, what was said in it with the vectors of that, or all its vectors.
-    `keys_of` names the files of that part by the blob's key. Else as `delete_recording`."""
+    `keys_of` names the files of that part by the blob's key; `at` is when that is to have been, if not now. Else as
+    `delete_recording`."""
     with database.write(*locks.of_deletion(audio_id)) as connection:
         recording = _removable(connection, audio_id)
         keys = keys_of(recording.file_path)
         rows = _PARTS[stage](connection, audio_id) | _delete_keys(connection, keys)
-        recordings.touch(connection, audio_id)
+        if at is None:
+            recordings.touch(connection, audio_id)
         receipt = _receipt(connection, recording, stage, rule, rows, keys)
+        receipt = replace(receipt, deleted_at=at or receipt.deleted_at)
         number = _enter(connection, receipt, completed=False)
         noted(connection)
     return replace(receipt, keys=_delete_part(database, blobs, number, keys))
@@ -157,6 +161,16 @@ def _delete_part(database: Database, blobs: BlobStore, number: int, keys: Sequen
         removed = [key for key in free if blobs.delete(key)]
         connection.execute(update(removals).where(mine).values(completed=True))
     return removed
+
+
+def withdraw_orphan(database: Database, blobs: BlobStore, key: str) -> bool:
+    """Remove a blob that was copied elsewhere and that no recording has: under its lock, so that this stays true; whether
+    it is gone."""
+    with database.write(locks.of_blob(key)) as connection:
+        if recordings.find_by_path(connection, key) is not None:
+            return False
+        blobs.delete(key)
+    return True
 
 
 # Rows

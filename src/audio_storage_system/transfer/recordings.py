@@ -11,9 +11,10 @@ from sqlalchemy import Connection, delete, insert, select
 
 from audio_storage_system.blobs import BlobStore
 from audio_storage_system.catalogue import changes, locks
+from audio_storage_system.catalogue.recordings import AUDIO_REMOVED
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.sequences import advance
-from audio_storage_system.database.tables import audio_files, metadata
+from audio_storage_system.database.tables import audio_files, metadata, trash
 from audio_storage_system.errors import ArchiveMismatch, NotFound
 from audio_storage_system.transfer.audio import Brought, bring
 from audio_storage_system.transfer.pair import Pair, buried_among, same_ids
@@ -83,7 +84,7 @@ def read_back(pair: Pair) -> None:
             return
         after = max(rows)
         for row in rows.values():
-            if (reason := _damage(pair, row)) is not None:
+            if row["status"] != AUDIO_REMOVED and (reason := _damage(pair, row)) is not None:
                 pair.problems[row["id"]] = CopyProblem(row["id"], row["file_path"], reason)
             pair.tell("verifying")
 
@@ -111,7 +112,15 @@ def _compare(pair: Pair) -> Iterator[_Difference]:
 
 def _outlines(connection: Connection, after: int, upto: int, limit: int | None) -> dict[int, Row]:
     table = audio_files.c
-    columns = (table.id, table.owner_id, table.file_hash, table.file_path, table.file_size, table.updated_at)
+    columns = (
+        table.id,
+        table.owner_id,
+        table.file_hash,
+        table.file_path,
+        table.file_size,
+        table.updated_at,
+        table.status,
+    )
     query = select(*columns).where(table.id > after, table.id <= upto).order_by(table.id).limit(limit)
     return {row["id"]: dict(row) for row in connection.execute(query).mappings()}
 
@@ -129,15 +138,18 @@ def _difference(pair: Pair, there: dict[int, Row], here: dict[int, Row], buried:
 def _copy_batch(pair: Pair, pool: ThreadPoolExecutor, ids: Sequence[int]) -> None:
     with pair.source.database.read() as connection:
         rows, values = read_rows(connection, audio_files, ids), _values_of(connection, ids)
+        thrown = _trashed(connection, ids)
     with pair.destination.database.read() as connection:
         new = absent(connection, audio_files, rows)
-    lacking = {brought.audio_id for brought in pool.map(partial(bring, pair), new) if not _note(pair, brought)}
+    sounding = [row for row in new if row["status"] != AUDIO_REMOVED]
+    lacking = {brought.audio_id for brought in pool.map(partial(bring, pair), sounding) if not _note(pair, brought)}
     rows = [row for row in rows if row["id"] not in lacking]
-    keys = {row["file_path"] for row in new if row["id"] not in lacking}
+    keys = {row["file_path"] for row in sounding if row["id"] not in lacking}
     with pair.destination.database.write(locks.COPYING, *map(locks.of_blob, keys)) as connection:
         kept = _still_wanted(connection, pair.destination.blobs, rows, keys)
         values = [value for value in values if value["audio_file_id"] in kept]
         pair.copied[audio_files.name] += _write(connection, kept, values)
+        _write_trash(connection, kept, thrown)
     pair.copied[metadata.name] += len(values)
 
 
@@ -152,6 +164,19 @@ def _note(pair: Pair, brought: Brought) -> bool:
     pair.verified += brought.there
     pair.tell("recordings")
     return brought.there
+
+
+def _trashed(connection: Connection, audio_ids: Sequence[int]) -> list[Row]:
+    query = select(trash).where(within(trash.c.audio_file_id, audio_ids)).order_by(trash.c.id)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _write_trash(connection: Connection, kept: dict[int, Row], thrown: list[Row]) -> None:
+    """What is in the trash at the source is in it here from the beginning, and nothing else of these."""
+    connection.execute(delete(trash).where(within(trash.c.audio_file_id, kept)))
+    rows = [{name: row[name] for name in row if name != "id"} for row in thrown if row["audio_file_id"] in kept]
+    if rows:
+        connection.execute(insert(trash), rows)
 
 
 def _values_of(connection: Connection, audio_ids: Sequence[int]) -> list[Row]:

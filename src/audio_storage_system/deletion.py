@@ -164,8 +164,8 @@ def _delete_part(database: Database, blobs: BlobStore, number: int, keys: Sequen
 
 
 def withdraw_orphan(database: Database, blobs: BlobStore, key: str) -> bool:
-    """Remove a blob that was copied elsewhere and that no recording has: under its lock, so that this stays true; whether
-    it is gone."""
+    """Remove a blob that was copied elsewhere and that no recording has: under its lock, so that this stays true;
+    whether it is gone."""
     with database.write(locks.of_blob(key)) as connection:
         if recordings.find_by_path(connection, key) is not None:
             return False

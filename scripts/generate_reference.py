@@ -25,6 +25,8 @@ import audio_storage_system
 from audio_storage_system import errors
 from audio_storage_system.archive.captures import Recovered
 from audio_storage_system.archive.reembedding import Plan, Reembedded
+from audio_storage_system.catalogue.holds import Hold
+from audio_storage_system.catalogue.trash import Trashed
 from audio_storage_system.cli import app
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.diagnosis import Check, Model
@@ -32,7 +34,9 @@ from audio_storage_system.errors import AudioStorageSystemError
 from audio_storage_system.jobs import JobEvent, Jobs, Worker
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.pipeline import Change, Comparison, Decision, Made
-from audio_storage_system.records import Job, JobState, Outcome, Priority, Recording, Segment, Transcript, Word
+from audio_storage_system.records import Job, JobState, Outcome, Priority, Recording, Segment, Stage, Transcript, Word
+from audio_storage_system.retention import Decision as Due
+from audio_storage_system.retention import Emptied, Holds, Retention, RetentionRule, RetentionRun, Trash
 from audio_storage_system.search import Filter
 from audio_storage_system.search.context import Citation
 from audio_storage_system.settings import DEFAULT_HOME, FILE_NAME, PREFIX, Settings
@@ -44,9 +48,10 @@ VALUES = (
     *(Filter, Recording, Transcript, Outcome, Segment, Word, Citation, Receipt, Recovered, Check, Model, LoadedModel),
     *(CopyProgress, CopyProblem, TableCount, Job, JobState, Priority, JobEvent),
     *(Made, Decision, Comparison, Change, Plan, Reembedded),
+    *(Stage, Hold, Trashed, Emptied, Due, RetentionRule, RetentionRun),
 )
 # What the facade hands out that does things.
-PARTS = (Jobs, Worker)
+PARTS = (Jobs, Worker, Trash, Retention, Holds)
 NOTE = "<!-- Made by scripts/generate_reference.py; do not edit. -->"
 
 

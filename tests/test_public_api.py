@@ -54,6 +54,7 @@ METHODS = {
     "get_recording",
     "get_transcript",
     "get_user_audio",
+    "holds",
     "home",
     "import_transcript",
     "known_hashes",
@@ -66,6 +67,7 @@ METHODS = {
     "reembed",
     "reindex",
     "remove_metadata",
+    "retention",
     "retranscribe",
     "search_similar_audio",
     "segments",
@@ -75,6 +77,7 @@ METHODS = {
     "submit_reembedding",
     "store_audio_file",
     "transcripts",
+    "trash",
     "use_embedder",
     "worker",
 }

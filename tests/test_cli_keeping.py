@@ -93,7 +93,7 @@ def held(storage: AudioStorageSystem) -> set[int]:
     for space in _spaces(storage):
         with storage._archive.database.read() as connection:
             here = standing.searched(standing.find(connection, space, index.engine.address))
-        if here is not None and here.loaded:
+        if here is not None:
             vector = np.ones(space.dimension, np.float32) / np.sqrt(space.dimension)
             collection = index._filler.collection(space, here.number)
             found |= set(index.engine.search(collection, vector, 50, Scope()).ids.tolist())

@@ -165,7 +165,8 @@ def forget(connection: Connection, space: Space, names: Iterable[str]) -> None:
 def forgetting(connection: Connection) -> dict[str, bool]:
     """Each index that follows the log, by its address, and whether it still has to read of vectors deleted."""
     reading, found = _reading(connection), dict[str, bool]()
-    for row in connection.execute(select(index_cursors)).mappings():
+    followed = ~index_cursors.c.index_name.endswith("+")  # those say how far a first filling is, see `standing`
+    for row in connection.execute(select(index_cursors).where(followed)).mappings():
         unread = reading.beyond(Cursor(row["xid"] or 0, row["position"]))
         gone = (change_log.c.table_name == embeddings.name, change_log.c.op == "delete", unread)
         behind = connection.execute(select(change_log.c.id).where(*gone).limit(1)).first() is not None

@@ -26,19 +26,23 @@ from audio_storage_system import errors
 from audio_storage_system.archive.captures import Recovered
 from audio_storage_system.archive.reembedding import Plan, Reembedded
 from audio_storage_system.catalogue.holds import Hold
+from audio_storage_system.catalogue.principals import Principal
 from audio_storage_system.catalogue.trash import Trashed
 from audio_storage_system.cli import app
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.diagnosis import Check, Model
 from audio_storage_system.errors import AudioStorageSystemError
+from audio_storage_system.integrity import Finding, Severity, Verification
 from audio_storage_system.jobs import JobEvent, Jobs, Worker
 from audio_storage_system.model_pool import LoadedModel
+from audio_storage_system.permissions import Grant, Grants, NewToken, Token, Tokens, Users
 from audio_storage_system.pipeline import Change, Comparison, Decision, Made
 from audio_storage_system.records import Job, JobState, Outcome, Priority, Recording, Segment, Stage, Transcript, Word
 from audio_storage_system.retention import Decision as Due
 from audio_storage_system.retention import Emptied, Holds, Retention, RetentionRule, RetentionRun, Trash
 from audio_storage_system.search import Filter
 from audio_storage_system.search.context import Citation
+from audio_storage_system.security import Gravity, SecurityReport, Weakness
 from audio_storage_system.settings import DEFAULT_HOME, FILE_NAME, PREFIX, Settings
 from audio_storage_system.transfer import CopyProblem, CopyProgress, TableCount
 
@@ -47,11 +51,13 @@ TARGET = Path(__file__).parents[1] / "docs" / "reference"
 VALUES = (
     *(Filter, Recording, Transcript, Outcome, Segment, Word, Citation, Receipt, Recovered, Check, Model, LoadedModel),
     *(CopyProgress, CopyProblem, TableCount, Job, JobState, Priority, JobEvent),
+    *(Principal, Grant, Token, NewToken),
     *(Made, Decision, Comparison, Change, Plan, Reembedded),
     *(Stage, Hold, Trashed, Emptied, Due, RetentionRule, RetentionRun),
+    *(Verification, Finding, Severity, SecurityReport, Weakness, Gravity),
 )
 # What the facade hands out that does things.
-PARTS = (Jobs, Worker, Trash, Retention, Holds)
+PARTS = (Jobs, Worker, Users, Grants, Tokens, Trash, Retention, Holds)
 NOTE = "<!-- Made by scripts/generate_reference.py; do not edit. -->"
 
 

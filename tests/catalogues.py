@@ -23,10 +23,12 @@ FILE = "audio-storage.toml"
 
 @dataclass(frozen=True)
 class Catalogues:
-    """Makes places for archives. `server` is `None` where they are on SQLite; `template` is a migrated database."""
+    """Makes places for archives. `server` is `None` where they are on SQLite; `template` is a migrated database.
+    `encrypted`: an encrypted archive is made in the place, whose settings say where its key is."""
 
     server: Server | None = None
     template: str = ""
+    encrypted: bool = False
 
     @property
     def name(self) -> str:
@@ -40,6 +42,10 @@ class Catalogues:
                 url = kept.enter_context(self.server.fresh_database(self.template))
                 home.mkdir(parents=True, exist_ok=True)
                 (home / FILE).write_text(f"database_url = {json.dumps(url)}\n")
+            if self.encrypted:
+                home.mkdir(parents=True, exist_ok=True)
+                (home / FILE).write_text(f"key_file = {json.dumps(str(home.with_suffix('.key')))}\n")
+                AudioStorageSystem(home, encryption=True).close()
             yield home
 
     @contextmanager

@@ -123,3 +123,18 @@ def gs_url(gs_endpoint: tuple[str, gcs.Objects], monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(account))
     monkeypatch.setenv("GOOGLE_BASE_URL", gs_endpoint[0])
     return f"gs://{servers.BUCKET}/{uuid4().hex}"
+
+
+# Test files that share something of the machine, here its sound system: one process runs all of them.
+TOGETHER = {"test_microphone.py": "sound", "test_record_program.py": "sound"}
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """As many processes as there are cores: half of the tests wait for others."""
+    return os.cpu_count() or 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, each file is one process's, because its fixtures are made once."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.name, item.path.name)))

@@ -17,6 +17,8 @@ from audio_storage_system.errors import NotFound
 COMBINATIONS = {
     "sqlite+local": (None, None, None),
     "sqlite+s3": (None, "s3", None),
+    "encrypted": ("encrypted", None, None),
+    "encrypted+s3": ("encrypted", "s3", None),
     "sqlite+chroma": (None, None, "chroma"),
     "sqlite+lancedb": (None, None, "lancedb"),
     "sqlite+pgvector": (None, None, "pgvector"),
@@ -47,6 +49,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Mapping[str, Any]:
     for name in (vectors,) if vectors in ("chroma", "lancedb", "qdrant") else ():
         pytest.importorskip({"chroma": "chromadb", "lancedb": "lancedb", "qdrant": "qdrant_client"}[name])
     given = {"database_url": catalogue, "blobs_url": blobs, "vectors_url": vectors}
+    if catalogue == "encrypted":
+        return {"encryption": f"keyfile:{tmp_path / 'key'}", **({"blobs_url": finders[blobs]()} if blobs else {})}
     return {name: finders[kind]() for name, kind in given.items() if kind}
 
 
@@ -79,7 +83,10 @@ def test_what_is_put_in_is_found_and_what_is_deleted_is_gone(
     assert (int(again), again.duplicate) == (ids["call"], True)
     _check_finding(storage, ids)
     with storage.open_audio(ids["call"]) as file:
-        assert hashlib.sha256(file.read()).hexdigest() == storage.get_recording(ids["call"]).file_hash
+        data = file.read()
+    assert data == (demo / "call.flac").read_bytes()
+    fingerprint = storage._archive.blobs.fingerprint(hashlib.sha256(data).hexdigest())
+    assert storage.get_recording(ids["call"]).file_hash == fingerprint
     assert all(state.indexed == state.total == 3 for state in storage.reindex().values())
     storage.close()
 

@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 import threading
+import traceback
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, insert, select, text
+from sqlalchemy import insert, select, text
 
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database
 from audio_storage_system.database.migrations import HEAD, VERSIONS, migrate, revision_of
 from audio_storage_system.database.tables import audio_files, change_log, metadata_of_schema, principals
-from audio_storage_system.errors import DeadlineExceeded, InvalidInput, NewerFormat, StorageFailed
+from audio_storage_system.errors import ArchiveDamaged, DeadlineExceeded, InvalidInput, NewerFormat, StorageFailed
+
+KEY = bytes(range(32))
+
+
+@pytest.fixture(params=["plain", "encrypted"])
+def key(request: pytest.FixtureRequest) -> bytes | None:
+    return KEY if request.param == "encrypted" else None
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    database = Database.open(tmp_path / "archive.db")
-    migrate(database)
-    return database
+def database(tmp_path: Path, key: bytes | None) -> Iterator[Database]:
+    with closing(Database.open(tmp_path / "archive.db", key)) as database:
+        migrate(database)
+        yield database
 
 
-def schema_of(path: Path) -> dict[str, list[str]]:
+def schema_of(database: Database) -> dict[str, list[str]]:
     """Every object's SQL, its white space normalised and its table constraints in one order."""
-    with closing(sqlite3.connect(path)) as connection:
-        rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    with database.read() as connection:
+        rows = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")).all()
     return {name: _parts(sql) for name, sql in rows if name != "alembic_version"}
 
 
@@ -41,11 +54,9 @@ def _parts(sql: str) -> list[str]:
 
 
 def test_migrations_arrive_at_the_declared_schema(database: Database, tmp_path: Path) -> None:
-    declared = create_engine(f"sqlite:///{tmp_path / 'declared.db'}")
-    metadata_of_schema.create_all(declared)
-    declared.dispose()
-    migrated, wanted = schema_of(tmp_path / "archive.db"), schema_of(tmp_path / "declared.db")
-    assert migrated == wanted
+    with closing(Database.open(tmp_path / "declared.db")) as declared:
+        metadata_of_schema.create_all(declared.engine)
+        assert schema_of(database) == schema_of(declared)
 
 
 def test_every_revision_is_known(database: Database) -> None:
@@ -147,3 +158,98 @@ def test_foreign_keys_hold(database: Database) -> None:
     }
     with pytest.raises(StorageFailed, match="FOREIGN KEY"), database.write() as connection:
         connection.execute(insert(audio_files), row)
+
+
+# Encrypted
+
+
+def raw(path: Path) -> bytes:
+    """All that lies on the disk."""
+    return b"".join(file.read_bytes() for file in path.parent.glob(f"{path.name}*"))
+
+
+@pytest.mark.parametrize("key", [KEY])
+def test_nothing_is_readable_not_in_the_log_either(database: Database, key: bytes, tmp_path: Path) -> None:
+    with database.write() as connection:
+        connection.execute(insert(principals), {"name": "quixotic", "kind": "user"})
+        connection.exec_driver_sql("CREATE VIRTUAL TABLE words USING fts5(said)")
+        connection.exec_driver_sql("INSERT INTO words VALUES ('hemoglobin')")
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["archive.db", "archive.db-shm", "archive.db-wal"]
+    for word in (b"quixotic", b"hemoglobin", b"principals", b"SQLite format"):
+        assert word not in raw(tmp_path / "archive.db")
+
+
+@pytest.mark.parametrize("key", [KEY])
+def test_another_key_or_none_is_refused_and_changes_nothing(
+    database: Database, key: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    database.close()
+    before = raw(tmp_path / "archive.db")
+    for wrong in (bytes(32), None):
+        with closing(Database.open(tmp_path / "archive.db", wrong)) as other:
+            with pytest.raises(ArchiveDamaged, match=r"another key|encrypted one"), other.read() as connection:
+                connection.execute(select(principals.c.id))
+    assert raw(tmp_path / "archive.db") == before
+    assert capfd.readouterr().err == ""
+
+
+def test_a_plain_database_is_not_taken_for_an_encrypted_one(tmp_path: Path) -> None:
+    with closing(Database.open(tmp_path / "archive.db")) as plain:
+        migrate(plain)
+    with closing(Database.open(tmp_path / "archive.db", KEY)) as database:
+        with pytest.raises(ArchiveDamaged, match="not encrypted"), database.read() as connection:
+            connection.execute(select(principals.c.id))
+
+
+@pytest.mark.parametrize("key", [KEY])
+@pytest.mark.parametrize("place", [100, 4096 * 3 + 17])
+def test_a_changed_bit_is_noticed(database: Database, key: bytes, tmp_path: Path, place: int) -> None:
+    database.close()
+    data = bytearray((tmp_path / "archive.db").read_bytes())
+    data[place] ^= 1
+    (tmp_path / "archive.db").write_bytes(data)
+    with closing(Database.open(tmp_path / "archive.db", KEY)) as damaged:
+        with pytest.raises(ArchiveDamaged), damaged.read() as connection:
+            for table in metadata_of_schema.sorted_tables:
+                connection.execute(select(table)).all()
+
+
+@pytest.mark.parametrize("key", [KEY])
+def test_the_key_is_nowhere_to_be_read(database: Database, key: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG), database.read() as connection:
+        shown = [repr(database.engine), repr(database.engine.url), repr(connection), repr(database.dialect)]
+        pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").all() for name in ("key", "cipher_settings")]
+    with closing(Database.open(Path("/nowhere/at/all.db"), KEY)) as nowhere:
+        with pytest.raises(StorageFailed) as caught, nowhere.read():
+            raise AssertionError
+    told = "".join([*shown, str(pragmas), caplog.text, *traceback.format_exception(caught.value)])
+    assert KEY.hex() not in told.lower() and repr(KEY) not in told
+
+
+def test_both_processes_of_a_fork_go_on(tmp_path: Path) -> None:
+    if not hasattr(os, "fork"):
+        pytest.skip("there is no fork here")
+    script = FORKING.format(path=str(tmp_path / "archive.db"))
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
+
+
+FORKING = """
+import os
+from pathlib import Path
+from sqlalchemy import text
+from audio_storage_system.database import Database
+
+database = Database.open(Path({path!r}), bytes(range(32)))
+with database.write() as connection:
+    connection.execute(text("CREATE TABLE t (x)"))
+child = os.fork()
+with database.write() as connection:
+    connection.execute(text("INSERT INTO t VALUES (1)"))
+if child == 0:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+with database.read() as connection:
+    print(connection.execute(text("SELECT count(*) FROM t")).scalar())
+"""

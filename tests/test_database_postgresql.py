@@ -19,7 +19,14 @@ from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database, migrations
 from audio_storage_system.database.migrations import HEAD, migrate, revision_of
 from audio_storage_system.database.sequences import advance
-from audio_storage_system.database.tables import audio_files, change_log, metadata_of_schema, principals
+from audio_storage_system.database.tables import (
+    audio_files,
+    change_log,
+    grants,
+    metadata,
+    metadata_of_schema,
+    principals,
+)
 from audio_storage_system.errors import ArchiveReadOnly, DeadlineExceeded, InvalidInput, NewerFormat, StorageFailed
 from postgres_server import Server
 
@@ -83,6 +90,34 @@ def test_a_database_of_the_first_revision_is_brought_up_to_date(empty: Database,
     with empty.read() as old, database.read() as new:
         assert described(old) == described(new)
         assert old.execute(select(change_log.c.row_id)).scalars().all() == [1]
+
+
+def test_whose_recordings_were_by_their_metadata_is_granted_once(empty: Database, tmp_path: Path) -> None:
+    """Who was named when rights came may do with a recording what owners may; it stays the archive's own."""
+    with closing(Database.open(tmp_path / "old.db")) as local:
+        for database in (empty, local):
+            upgrade_to(database, "0003")
+            with database.write() as connection:
+                connection.execute(text("INSERT INTO principals (id, name, kind) VALUES (1, 'owner', 'user')"))
+                advance(connection, principals)
+                named = [("john", "text"), ("7", "integer"), ("john", "text"), (" ", "text")]
+                for number, (value, kind) in enumerate(named, 1):
+                    recording = {"file_hash": str(number), "file_path": "a", "owner_id": 1, "original_name": "a"}
+                    row = {**recording, "recorded_at": datetime(2026, 1, 1, tzinfo=UTC), "status": "stored"}
+                    connection.execute(insert(audio_files), row)
+                    of = {"audio_file_id": number, "key": "user_id"}
+                    connection.execute(insert(metadata), {**of, "value": value, "value_type": kind})
+            assert migrate(database)
+            with database.read() as connection:
+                given = select(principals.c.name, grants.c.role, grants.c.reach, grants.c.audio_file_id)
+                rows = connection.execute(given.join(principals, principals.c.id == grants.c.principal_id)).all()
+                owners = set(connection.execute(select(audio_files.c.owner_id)).scalars())
+            assert sorted(map(tuple, rows)) == [
+                ("7", "owner", "recording", 2),
+                ("john", "owner", "recording", 1),
+                ("john", "owner", "recording", 3),
+            ]
+            assert owners == {1}
 
 
 def upgrade_to(database: Database, revision: str) -> None:

@@ -38,6 +38,8 @@ def test_every_command_is_described_with_its_options(pages: dict[str, str]) -> N
         "transcripts import",
         "transcripts diff",
         *("jobs list", "jobs show", "jobs cancel", "jobs retry", "jobs follow"),
+        *("users add", "users list", "users remove", "users join", "users leave"),
+        *("grants give", "grants list", "grants revoke", "tokens create", "tokens list", "tokens revoke"),
         "metadata get",
         "metadata set",
     ]

@@ -274,6 +274,14 @@ def test_killed_at_random_moments(expected: dict[str, Told], files: list[Path], 
     archive_after_archive(expected, files, [(Catalogues(), 1)], kills=20, seed=seed)
 
 
+def test_two_in_an_encrypted_archive_killed_at_random(small: Scene, files: list[Path], seed: int) -> None:
+    small.expected = some(small.expected, files[:2])
+    with Catalogues(encrypted=True).at(small.home):
+        at_random(small, files[:2], workers=2, kills=5, seed=seed)
+        small.close()
+    assert not any(file.read_bytes().startswith(b"SQLite") for file in small.home.glob("*.db"))
+
+
 @pytest.mark.parametrize("workers", [2, 4])
 def test_several_on_a_server_killed_at_random(
     workers: int, small: Scene, files: list[Path], seed: int, postgres_server: Server, postgres_template: str

@@ -14,7 +14,7 @@ NAME = "audio_storage_system"
 ROOT = Path(audio_storage_system.__file__).parent
 LAYERS = [
     {"records", "errors"},  # the foot of layer 0: the rest of it raises these errors
-    {"locations", "registry", "keys", "metrics", "clock", "durable", "hub", "machine"},
+    {"locations", "registry", "keys", "metrics", "clock", "durable", "scratch", "hub", "machine"},
     {"model_pool"},
     {"database", "blobs", "audio", "formats"},
     {"catalogue", "vectors", "transcribers", "embedders", "diarizers", "enrichers"},
@@ -22,7 +22,19 @@ LAYERS = [
     {"pipeline", "search", "deletion"},
     {"archive"},
     {"retention"},  # what upkeep carries out
-    {"diagnosis", "jobs", "live", "backup", "integrity", "transfer", "monitoring"},
+    {
+        "diagnosis",
+        "jobs",
+        "live",
+        "backup",
+        "integrity",
+        "security",
+        "transfer",
+        "monitoring",
+        "permissions",
+        "auditing",
+        "rotation",
+    },
     {"facade"},
     {"system"},
     {"__init__"},  # the facade under its public name, for the skins above it

@@ -19,7 +19,7 @@ import pytest
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.audio.microphone import list_devices, record
-from audio_storage_system.audio.spool import SpoolReport, find_abandoned
+from audio_storage_system.audio.spool import Spool, SpoolReport, find_abandoned
 from audio_storage_system.errors import InvalidInput, MicrophoneUnavailable, StorageFull
 from virtual_microphone import DEVICE, VirtualMicrophone, virtual_microphone
 
@@ -44,10 +44,18 @@ def samples_of(path: Path) -> bytes:
         return file.readframes(file.getnframes())
 
 
+def join(spool: Spool, target: Path) -> SpoolReport:
+    """Everything in a spool as a file."""
+    stream, report = spool.open()
+    with stream:
+        target.write_bytes(stream.read())
+    return report
+
+
 def recover(root: Path, target: Path) -> tuple[SpoolReport, bytes]:
     """What the next command does with the only spool there."""
     (spool,) = find_abandoned(root)
-    report = spool.join(target)
+    report = join(spool, target)
     spool.release()
     return report, samples_of(target)
 
@@ -248,7 +256,7 @@ def test_sound_that_the_device_lost_is_reported_where_it_is_missing(
 
     portaudio(script)
     spool = record(tmp_path / "one", duration=0.4)
-    report = spool.join(tmp_path / "recorded.wav")
+    report = join(spool, tmp_path / "recorded.wav")
     assert samples_of(tmp_path / "recorded.wav") == noise(0.1) * 4
     assert report.missing == RATE // 2
     assert not report.complete
@@ -263,7 +271,7 @@ def test_an_overflow_whose_length_the_device_cannot_tell_is_still_reported(
         deliver(noise(0.1), overflow=True)
 
     portaudio(script)
-    assert not record(tmp_path / "one", duration=0.2).join(tmp_path / "recorded.wav").complete
+    assert not record(tmp_path / "one", duration=0.2).open()[1].complete
 
 
 def test_a_level_meter_that_fails_costs_no_sound(portaudio: Callable[..., FakePortAudio], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audio_storage_system import AudioStorageSystem
+from audio_storage_system.archive.notes import Notes
 from audio_storage_system.cli.watching import Arrivals, Memory, Stamp, being_written, look
 from audio_storage_system.errors import StorageUnavailable
 from batch import Command, commands, make, recording, start
@@ -175,23 +176,25 @@ def test_asking_whether_a_file_is_written_disturbs_no_writer(tmp_path: Path) -> 
 # --- what is remembered ----------------------------------------------------------------------------------------------
 
 
-def test_memory_survives_a_torn_line_and_forgets_what_the_archive_does_not_know(tmp_path: Path) -> None:
+@pytest.mark.parametrize("notes", [Notes(None), Notes(bytes(32))], ids=["plain", "sealed"])
+def test_memory_survives_a_torn_line_and_forgets_what_the_archive_does_not_know(tmp_path: Path, notes: Notes) -> None:
     place = tmp_path / "deep" / "memory.jsonl"
-    memory = Memory(place)
+    memory = Memory(place, notes)
     memory.keep_only(set())
     for name, file_hash in (("a", "1"), ("b", "2"), ("c", None)):
         memory.note(name, A, file_hash)
     with place.open("a") as file:
         file.write('["d", 10, 1')
-    again = Memory(place)
+    assert (b'"a"' in place.read_bytes()) == (notes.open("a") == "a")
+    again = Memory(place, notes)
     assert again.entries == {"a": (A, "1"), "b": (A, "2"), "c": (A, None)}
     assert again.keep_only({"1"}) == {"a": A, "c": A}
-    assert Memory(place).entries == {"a": (A, "1"), "c": (A, None)}
+    assert Memory(place, notes).entries == {"a": (A, "1"), "c": (A, None)}
 
 
 def test_memory_that_cannot_be_kept_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    memory = Memory(tmp_path / "file" / "memory.jsonl")
+    memory = Memory(tmp_path / "file" / "memory.jsonl", Notes(None))
     memory.keep_only(set())
     memory.note("a", A, "1")
     assert memory.entries == {"a": (A, "1")}

@@ -9,15 +9,15 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, insert, or_, select, update
 
+from audio_storage_system.audit import OFF, Audit
 from audio_storage_system.blobs import BlobStore
-from audio_storage_system.catalogue import changes, fulltext, holds, locks, recordings
+from audio_storage_system.catalogue import changes, data_keys, fulltext, holds, locks, recordings
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import Database, tables
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.tables import (
     audio_files,
     backup_sets,
-    data_keys,
     embeddings,
     passages,
     removals,
@@ -28,7 +28,6 @@ from audio_storage_system.database.tables import (
 )
 from audio_storage_system.records import Recording, Stage, jsonable
 
-Noted = Callable[[Connection], None]
 Keys = Callable[[str], list[str]]
 Rows = list[tuple[Table, ColumnElement[bool]]]
 
@@ -66,24 +65,24 @@ def delete_recording(
     blobs: BlobStore,
     audio_id: int,
     derived_keys: Keys,
+    audit: Audit = OFF,
     *,
     rule: str | None = None,
-    noted: Noted = lambda connection: None,
 ) -> Receipt:
     """Remove a recording with everything made from it, in every place; a tombstone stays.
 
     The rows go first, in one transaction with a tombstone; then the files (`derived_keys` names those derived from a
-    blob's key). What a crash leaves between the two, `complete_deletions` finishes. `noted` is called in the
+    blob's key). What a crash leaves between the two, `complete_deletions` finishes. `audit` is told in the
     transaction. Raises `NotFound`, `UnderLegalHold`.
     """
     with database.write(*locks.of_deletion(audio_id)) as connection:
         recording = _removable(connection, audio_id)
         keys = [recording.file_path, *derived_keys(recording.file_path)]
-        rows = _delete_all(connection, audio_id) | _delete_keys(connection, keys)
+        rows = _delete_all(connection, audio_id) | {"data_keys": data_keys.forget(connection, keys)}
         receipt = _receipt(connection, recording, Stage.RECORDING, rule, rows, keys)
         _bury(connection, recording, receipt)
         _enter(connection, receipt, completed=True)  # its files are the tombstone's
-        noted(connection)
+        _note(connection, audit, "recording.deleted", receipt)
     return replace(receipt, keys=_delete_files(database, blobs, audio_id, keys))
 
 
@@ -93,10 +92,10 @@ def delete_stage(
     audio_id: int,
     stage: Stage,
     keys_of: Keys,
+    audit: Audit = OFF,
     *,
     rule: str | None = None,
     at: datetime | None = None,
-    noted: Noted = lambda connection: None,
 ) -> Receipt:
     """Remove a part of a recording: its sound, what was said in it with the vectors of that, or all its vectors.
     `keys_of` names the files of that part by the blob's key; `at` is when that is to have been, if not now. Else as
@@ -104,13 +103,13 @@ def delete_stage(
     with database.write(*locks.of_deletion(audio_id)) as connection:
         recording = _removable(connection, audio_id)
         keys = keys_of(recording.file_path)
-        rows = _PARTS[stage](connection, audio_id) | _delete_keys(connection, keys)
+        rows = _PARTS[stage](connection, audio_id) | {"data_keys": data_keys.forget(connection, keys)}
         if at is None:
             recordings.touch(connection, audio_id)
         receipt = _receipt(connection, recording, stage, rule, rows, keys)
         receipt = replace(receipt, deleted_at=at or receipt.deleted_at)
         number = _enter(connection, receipt, completed=False)
-        noted(connection)
+        _note(connection, audit, f"recording.{stage}_deleted", receipt)
     return replace(receipt, keys=_delete_part(database, blobs, number, keys))
 
 
@@ -247,11 +246,6 @@ def _log_vectors(connection: Connection, condition: ColumnElement[bool]) -> None
     changes.log(connection, embeddings, vectors, "delete")
 
 
-def _delete_keys(connection: Connection, keys: Sequence[str]) -> dict[str, int]:
-    """The keys of sealed files: without them, what may be left of these files anywhere is noise."""
-    return _delete_rows(connection, [(data_keys, data_keys.c.file_path.in_(keys))])
-
-
 def _delete_rows(connection: Connection, rows: Rows) -> dict[str, int]:
     """Remove rows, children first; how many of each table."""
     return {table.name: connection.execute(delete(table).where(condition)).rowcount for table, condition in rows}
@@ -270,6 +264,12 @@ def _receipt(
 ) -> Receipt:
     about = (recording.id, recording.original_name, recording.file_hash, utc_now())
     return Receipt(*about, rows, keys, stage, rule, backups=_backups(connection, recording.created_at))
+
+
+def _note(connection: Connection, audit: Audit, action: str, receipt: Receipt) -> None:
+    details: dict[str, Any] = {"rule": receipt.rule} if receipt.rule else {}
+    rows, files = sum(receipt.rows.values()), len(receipt.keys)
+    audit.note(connection, action, receipt.audio_id, rows=rows, files=files, **details)
 
 
 def _backups(connection: Connection, since: datetime) -> list[dict[str, Any]]:

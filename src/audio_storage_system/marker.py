@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -39,9 +38,10 @@ class Marker:
     bound: bool = False
 
 
-def create(connection: Connection) -> Marker:
-    """Found a new archive in an empty catalogue: its identity and its own owner, principal 1."""
-    marker = identify(connection, Marker(str(uuid4()), FORMAT_VERSION, utc_now()))
+def create(connection: Connection, archive_id: str | None = None) -> Marker:
+    """Found a new archive in an empty catalogue: its identity, new where none is given, and its own owner, principal
+    1."""
+    marker = identify(connection, Marker(archive_id or str(uuid4()), FORMAT_VERSION, utc_now()))
     connection.execute(insert(principals), {"id": OWNER_ID, "name": "owner", "kind": "user"})
     advance(connection, principals)
     return marker
@@ -74,14 +74,14 @@ def read(blobs: BlobStore) -> Marker | None:
         return Marker(data["archive_id"], data["format_version"], datetime.fromisoformat(data["created_at"]))
     except NotFound:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArchiveDamaged(place=redacted(blobs.url), reason=f"{FILE_NAME} cannot be read ({error})") from error
 
 
 def write(blobs: BlobStore, marker: Marker) -> None:
     """Put the marker among the blobs, replacing an older one in one step."""
     data = json.dumps(_as_json(marker), indent=2).encode()
-    blobs.replace(blobs.stage(io.BytesIO(data)), FILE_NAME)
+    blobs.put(FILE_NAME, data)
 
 
 def check(blobs: BlobStore, catalogue: Marker, found: Marker | None, *, together: bool = False) -> None:
@@ -101,7 +101,7 @@ def check(blobs: BlobStore, catalogue: Marker, found: Marker | None, *, together
 def begin_filling(blobs: BlobStore) -> None:
     """Note among the blobs that a copy is filling the archive."""
     data = json.dumps({"begun": utc_now().isoformat()}).encode()
-    blobs.replace(blobs.stage(io.BytesIO(data)), FILLING)
+    blobs.put(FILLING, data)
 
 
 def is_filling(blobs: BlobStore) -> bool:

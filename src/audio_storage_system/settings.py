@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from audio_storage_system.errors import InvalidInput, InvalidSetting
+from audio_storage_system.keys import KeySource
+from audio_storage_system.keys.sources import KEYRING, PASSPHRASE, encoded
 from audio_storage_system.locations import is_url, redacted
 
 PREFIX = "AUDIO_STORAGE_"
@@ -47,6 +49,7 @@ class Settings:
     partition: how the derived search table of PostgreSQL is cut, fixed when it is made: `year`, `month`, `owner:N`.
     vectors_url: the vector database that searches ask, such as `qdrant+http://host:6333`; empty for the catalogue's own
     index. Keys for it are never part of the address.
+    accept_plaintext_vectors: let an encrypted archive keep its vectors there, where they are not encrypted.
     blobs_url: where the recordings' bytes are kept, `s3://bucket/prefix`, `gs://…` or `az://…`; empty for the archive's
         folder.
     blob_cache_bytes: how much of what was read from there is kept on this machine, so that it is fetched once; 0 for
@@ -55,6 +58,10 @@ class Settings:
     remote_per_minute: how many jobs may begin to ask a service over the network in a minute, on all machines together;
         0 for no limit.
     trash_days: for how many days what was thrown away can be had back; fractions count.
+    key_file: the file with the key of an encrypted archive; empty for the archive's file in the user's configuration
+    folder.
+    key_source: where that key is instead: `keyring` for the operating system's, `passphrase` for the one in
+        `AUDIO_STORAGE_PASSPHRASE`. A key in `AUDIO_STORAGE_KEY` comes before both.
     cdn_url: where a content delivery network serves the recordings; `audio_url` gives that address + key.
     """
 
@@ -69,8 +76,8 @@ class Settings:
     sidecars: bool = False
     compress: str = ""
     max_file_bytes: int = 64 * 1024**3
-    database_url: str = ""
-    replica_url: str = ""
+    database_url: str = field(default="", repr=False)  # they may hold a password
+    replica_url: str = field(default="", repr=False)
     pool_size: int = 8
     pool_overflow: int = 24
     pool_timeout: float = 30.0
@@ -78,12 +85,38 @@ class Settings:
     pool_pre_ping: bool = True
     partition: str = ""
     vectors_url: str = ""
+    accept_plaintext_vectors: bool = False
     blobs_url: str = ""
     blob_cache_bytes: int = 2 * 1024**3
     blob_cache_dir: str = ""
-    cdn_url: str = ""
+    cdn_url: str = field(default="", repr=False)
     remote_per_minute: int = 0
     trash_days: float = 30.0
+    key_file: str = ""
+    key_source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Encryption:
+    """How an archive is opened or made. content: a new one is encrypted. audit: it gets keys for its audit log, also if
+    it is there already. source: the key, or where it is, before what the environment says.
+    accept_plaintext_catalogue: what other databases hold may stay readable."""
+
+    content: bool = False
+    audit: bool = False
+    source: KeySource | None = None
+    accept_plaintext_catalogue: bool = False
+
+    @classmethod
+    def of(cls, given: bool | str | bytes | KeySource | None, *, audit: bool, accept: bool) -> Encryption:
+        """From what a caller gives: `True`, a key of 32 bytes, `keyfile:/path`, `keyring`, or `passphrase` for the one
+        in the environment. Raises `InvalidSetting`."""
+        source = given if isinstance(given, KeySource) else None
+        if isinstance(given, bytes):
+            source = KeySource(key=encoded(given))
+        elif isinstance(given, str):
+            source = _named_source(given)
+        return cls(bool(given), audit, source, accept)
 
 
 def archive_home(place: str | os.PathLike[str] | None = None) -> Path:
@@ -145,10 +178,35 @@ def debugging() -> bool:
     return os.environ.get(f"{PREFIX}DEBUG", "0") not in ("", "0")
 
 
+def key_source(settings: Settings, given: KeySource | None = None) -> KeySource:
+    """Where the key of an archive comes from: as given, else the environment, else the settings."""
+    if given is not None:
+        return given
+    if key := os.environ.get(f"{PREFIX}KEY", ""):
+        return KeySource(key=key)
+    if settings.key_file:
+        return KeySource(key_file=settings.key_file)
+    if settings.key_source == KEYRING:
+        return KeySource(kind=KEYRING)
+    return KeySource(passphrase=os.environ.get(f"{PREFIX}PASSPHRASE", ""), kind=settings.key_source)
+
+
+def _named_source(name: str) -> KeySource:
+    kind, _, path = name.partition(":")
+    if kind == "keyfile" and path:
+        return KeySource(key_file=path)
+    if name == KEYRING:
+        return KeySource(kind=KEYRING)
+    if name == PASSPHRASE and (passphrase := os.environ.get(f"{PREFIX}PASSPHRASE", "")):
+        return KeySource(passphrase=passphrase, kind=PASSPHRASE)
+    reason = "it is True, a key of 32 bytes, keyfile:/path, keyring, or passphrase with AUDIO_STORAGE_PASSPHRASE set"
+    raise InvalidSetting(name="encryption", reason=reason)
+
+
 def load_settings(home: Path, **given: Any) -> Settings:
     """The settings in force for the archive in `home`. Raises `InvalidSetting`."""
     settings = Settings()
-    for values in (_read_file(_user_config()), _read_file(home / FILE_NAME), _read_environment(), given):
+    for values in (_read_file(user_config()), _read_file(home / FILE_NAME), _read_environment(), given):
         settings = replace(settings, **_checked(values))
     if settings.compress not in ("", "flac", "pcm16"):
         raise InvalidSetting(name="compress", reason='it is "flac", "pcm16" or empty')
@@ -158,12 +216,20 @@ def load_settings(home: Path, **given: Any) -> Settings:
         raise InvalidSetting(name="model_idle_seconds", reason="it is a number of seconds, not nan")
     if not 0 <= settings.trash_days <= 36_500:
         raise InvalidSetting(name="trash_days", reason=f"it is 0…36,500 days, not {settings.trash_days:g}")
+    if settings.key_source not in ("", KEYRING, PASSPHRASE):
+        raise InvalidSetting(name="key_source", reason='it is "keyring", "passphrase" or empty')
     if settings.transcribe_at_once < 1:
         raise InvalidSetting(name="transcribe_at_once", reason="it is at least 1")
     return settings
 
 
-def _user_config() -> Path:
+def environment(name: str) -> str:
+    """What the environment says of `AUDIO_STORAGE_<name>`; empty where it says nothing."""
+    return os.environ.get(f"{PREFIX}{name}", "")
+
+
+def user_config() -> Path:
+    """The settings file in the user's own configuration folder, which may not exist."""
     from platformdirs import user_config_path  # only wanted here
 
     return user_config_path("audio-storage") / FILE_NAME

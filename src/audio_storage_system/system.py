@@ -10,6 +10,7 @@ from threading import Event
 from types import TracebackType
 from typing import Any, Self
 
+from audio_storage_system.access import Access, Role
 from audio_storage_system.archive import (
     Archive,
     archive_exists,
@@ -18,22 +19,27 @@ from audio_storage_system.archive import (
     importing,
     open_archive,
     processing,
-    reembedding,
     removal,
     reports,
-    sidecars,
 )
+from audio_storage_system.archive.notes import Notes
 from audio_storage_system.audio import Waveform, load_audio
-from audio_storage_system.catalogue import locks, metadata, recordings, transcripts
+from audio_storage_system.auditing import AuditBoard
+from audio_storage_system.catalogue import locks, principals, transcripts
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import NotFound
-from audio_storage_system.facade import Embedding, Place, Reading
+from audio_storage_system.facade import Describing, Embedding, Place, Reading
+from audio_storage_system.integrity import Verification, verify
 from audio_storage_system.jobs import JobEvent, Jobs, Worker, concurrency_of
+from audio_storage_system.keys import KeySource
 from audio_storage_system.model_pool import LoadedModel
+from audio_storage_system.permissions import Grants, Tokens, Users
 from audio_storage_system.pipeline import Made, OnDuplicate, Rule
 from audio_storage_system.records import Added, Job, Metadata, Priority
 from audio_storage_system.retention import Holds, Retention, Trash
-from audio_storage_system.settings import locate
+from audio_storage_system.rotation import KeyBoard
+from audio_storage_system.security import SecurityReport, check_security
+from audio_storage_system.settings import Encryption, locate
 from audio_storage_system.vectors import IndexState
 
 __all__ = ["Added", "AudioStorageSystem", "load_audio"]
@@ -41,14 +47,17 @@ __all__ = ["Added", "AudioStorageSystem", "load_audio"]
 Progress = Callable[[float, float], None]
 
 
-class AudioStorageSystem(Reading, Embedding):
+class AudioStorageSystem(Reading, Describing, Embedding):
     """An archive of audio with its transcripts, embeddings and metadata.
 
     archive: its folder, the address of its PostgreSQL database, or its `audio-storage.toml`; default
     `$AUDIO_STORAGE_DATABASE_URL`, else the folder `$AUDIO_STORAGE_HOME`, else `./audio_storage`. It is made when it
     does not exist, unless `create` is false. storage_backend: `sqlite` or `postgres`, to insist on one. blobs: where
     the bytes are kept if not in the folder, as `s3://bucket/prefix`. vectors: the vector database that searches ask if
-    not the catalogue's own index, as `qdrant+http://host:6333`. Further
+    not the catalogue's own index, as `qdrant+http://host:6333`. encryption: make an encrypted archive, or how to open
+    one: `True` (key file, made where there is none), `keyfile:/path`, `keyring`, `passphrase` (of the environment), or
+    the key, 32 bytes. accept_plaintext_catalogue: on PostgreSQL and with a vector database, texts and vectors are not
+    encrypted; they may stay readable. audit: give the archive keys for its audit log. Further
     keywords are settings (see `Settings`), which win over environment and file.
 
     Safe to use from several threads and processes at once; a context manager. Every method may raise the errors of
@@ -63,14 +72,42 @@ class AudioStorageSystem(Reading, Embedding):
         blobs: str | None = None,
         vectors: str | None = None,
         create: bool = True,
+        encryption: bool | str | bytes | KeySource | None = None,
+        audit: bool = False,
+        accept_plaintext_catalogue: bool = False,
         **settings: Any,
     ) -> None:
         home, named = locate(archive, storage_backend)
+        protection = Encryption.of(encryption, audit=audit, accept=accept_plaintext_catalogue)
         places = {name: url for name, url in (("blobs_url", blobs), ("vectors_url", vectors)) if url}
-        self._archive: Archive = open_archive(home, create=create, **{**named, **settings, **places})
+        self._archive: Archive = open_archive(
+            home, create=create, encryption=protection, **{**named, **settings, **places}
+        )
         self._jobs = Jobs(self._archive)
         self._retention, self._holds, self._trash = Retention(self._archive), Holds(self._archive), Trash(self._archive)
         self.recovered: list[captures.Recovered] = captures.recover(self._archive)
+
+    def as_user(self, name: str) -> Self:
+        """A view for somebody: the same methods over what they own or were granted, and nothing else exists for them.
+        What they may see but not do raises `Forbidden`; what they store is theirs. It costs next to nothing, and is
+        over when this object is closed; closing it does nothing. Raises `NotFound` where nobody has this name.
+        """
+        self._archive.access.require_admin("act for somebody else")
+        with self._archive.database.read() as connection:
+            principal = principals.get(connection, name)
+        return self._view(Access(principal.id, principal.name, restricted=True, most=self._archive.access.most))
+
+    def _view(self, access: Access) -> Self:
+        view = object.__new__(type(self))
+        view._archive = self._archive.seen_by(access)
+        view._jobs = self._jobs.seen_by(view._archive)
+        view.recovered = []
+        return view
+
+    @property
+    def keys(self) -> KeyBoard:
+        """The keys of an encrypted archive: what they are, new ones, copies to keep elsewhere."""
+        return KeyBoard(self._archive)
 
     @staticmethod
     def exists(archive: Place | None = None) -> bool:
@@ -90,14 +127,16 @@ class AudioStorageSystem(Reading, Embedding):
         recorded_at: datetime | None = None,
         on_duplicate: OnDuplicate = "keep",
         progress: Progress | None = None,
+        fernet_key: str | bytes | None = None,
     ) -> Added:
-        """Store, transcribe and embed a file: every step that has not been done for it yet.
+        """Store, transcribe and embed a file: every step that has not been done for it yet. fernet_key: the file is
+        encrypted with Fernet, and stored decrypted, as everything else is; `KeyRefused` for another key.
 
         Raises `TranscriptionFailed` when the sound was stored but could not be transcribed; adding the file again tries
         that again. `progress` is called with the seconds of sound transcribed so far, and all there are.
         """
         task = processing.task_of(self._archive, whisper_model, language, progress)
-        stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate)
+        stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate, fernet_key=fernet_key)
         return processing.process(self._archive, stored, task, embedded=generate_embeddings)
 
     def store_audio_file(
@@ -164,6 +203,7 @@ class AudioStorageSystem(Reading, Embedding):
         """
         further: dict[str, Any] = {"prompt": prompt, "activate": activate, "allow_fallback": allow_fallback}
         task = processing.task_of(self._archive, whisper_model, language, progress, **further)
+        self._archive.require(int(audio_id), Role.EDITOR, "transcribe")
         return processing.transcribe(self._archive, int(audio_id), task, audio_data)
 
     def import_transcript(
@@ -192,9 +232,10 @@ class AudioStorageSystem(Reading, Embedding):
     ) -> int:
         """Make every embedding that is missing, of all three kinds, for a version (default: the one that search
         follows); how many were made."""
+        self._archive.require(int(audio_id), Role.EDITOR, "embed")
         if transcript_id is None:
             transcript_id = processing.said_or_raise(self._archive, int(audio_id)).id
-        elif self.get_transcript(transcript_id).audio_id != int(audio_id):
+        elif processing.version_of(self._archive, transcript_id).audio_id != int(audio_id):
             raise NotFound(kind=f"transcript of recording {int(audio_id)}", id=transcript_id)
         source = processing.source_of(self._archive, int(audio_id), audio_data)
         return processing.embed(self._archive, int(audio_id), transcript_id, source)
@@ -217,7 +258,7 @@ class AudioStorageSystem(Reading, Embedding):
         recording's id. What has been stored is safe, whatever becomes of the job; see `jobs`.
 
         priority: `high`, `normal` or `low`. Who brings many files does not keep others waiting: each `user_id` of the
-        metadata has its turn.
+        metadata has its turn, and each view.
         """
         task = processing.task_of(self._archive, whisper_model, language)  # as it is set here, whoever does it
         given = {
@@ -226,7 +267,8 @@ class AudioStorageSystem(Reading, Embedding):
             "embed": None if generate_embeddings else False,
         }
         options = {name: value for name, value in given.items() if value is not None}
-        whose = None if metadata is None or "user_id" not in metadata else str(metadata["user_id"])
+        named = metadata is not None and "user_id" in metadata and not self._archive.access.restricted
+        whose = str(metadata["user_id"]) if metadata and named else None
         order: dict[str, Any] = {"priority": priority, "share": whose}
         entry = self._jobs.entry("add", options, **order)
         stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate, entry)
@@ -247,7 +289,8 @@ class AudioStorageSystem(Reading, Embedding):
         what has a version already is never given the fallback's. Raises `UnknownSpec`, `NotFound`."""
         task = processing.task_of(self._archive, whisper_model, language, activate=activate)
         for audio_id in audio_ids:
-            self.get_recording(audio_id)
+            self._archive.require(int(audio_id), Role.EDITOR, "transcribe")
+            self._recording(audio_id)
         given = {"whisper_model": task.asked, "language": task.language, "prompt": prompt, "activate": task.activate}
         options = {name: value for name, value in given.items() if value is not None}
         return self._jobs.submit_again([int(audio_id) for audio_id in audio_ids], options, priority=priority)
@@ -261,8 +304,28 @@ class AudioStorageSystem(Reading, Embedding):
         priority: Priority | str = Priority.NORMAL,
     ) -> Job:
         """Have a worker do what `reembed` does; its job. Raises as `plan_reembedding` does."""
-        reembedding.plan(self._archive, embedder, kind)
+        self.plan_reembedding(embedder, kind=kind)
         return self._jobs.submit_reembedding(embedder, kind, drop_old=drop_old, priority=priority)
+
+    @property
+    def users(self) -> Users:
+        """The board of principals: add, list, get, remove; join and leave groups."""
+        return Users(self._archive)
+
+    @property
+    def grants(self) -> Grants:
+        """The board of grants: give, list, revoke."""
+        return Grants(self._archive)
+
+    @property
+    def tokens(self) -> Tokens[Self]:
+        """The board of API tokens: create, list, revoke, authenticate."""
+        return Tokens(self._archive, self._view)
+
+    @property
+    def audit(self) -> AuditBoard:
+        """The board of the audit log: list, verify, anchor, export."""
+        return AuditBoard(self._archive)
 
     @property
     def jobs(self) -> Jobs:
@@ -283,6 +346,7 @@ class AudioStorageSystem(Reading, Embedding):
         queues: which to take jobs from, of `transcribe`, `embed`, `remote` (what asks services over the network) and
         `upkeep`; default all. on_event: told what happens, from any thread.
         """
+        self._archive.access.require_admin("run workers")
         return Worker(
             self._archive,
             self._jobs,
@@ -295,30 +359,16 @@ class AudioStorageSystem(Reading, Embedding):
 
     def activate_transcript(self, transcript_id: int) -> None:
         """Have search follow this version from now on; nothing is lost, and it can be undone the same way."""
-        audio_id = self.get_transcript(transcript_id).audio_id
+        audio_id = processing.version_of(self._archive, transcript_id, Role.EDITOR, "choose the transcript of").audio_id
         with self._archive.database.write(locks.of_recording(audio_id)) as connection:
             transcripts.activate(connection, transcript_id)
+            self._archive.audit.note(connection, "transcript.activated", audio_id, transcript_id=transcript_id)
         self.generate_embeddings(audio_id, transcript_id)
-
-    def set_metadata(self, audio_id: int, values: Metadata) -> None:
-        """Set these keys, leaving the others."""
-        with self._archive.database.write(locks.of_recording(int(audio_id))) as connection:
-            recordings.get(connection, int(audio_id))
-            metadata.put(connection, int(audio_id), values)
-            recordings.touch(connection, int(audio_id))
-        self._refresh(audio_id)
-
-    def remove_metadata(self, audio_id: int, *keys: str) -> None:
-        """Take these keys away."""
-        with self._archive.database.write(locks.of_recording(int(audio_id))) as connection:
-            recordings.get(connection, int(audio_id))
-            metadata.remove(connection, int(audio_id), keys)
-            recordings.touch(connection, int(audio_id))
-        self._refresh(audio_id)
 
     def delete(self, audio_id: int) -> Receipt:
         """Remove a recording and everything made from it, now and for good; what was removed. `trash` can be undone.
         Raises `NotFound`, `UnderLegalHold`."""
+        self._archive.require(int(audio_id), Role.OWNER, "delete")
         return removal.remove(self._archive, int(audio_id))
 
     def cleanup_old_files(self, days_old: float = 30) -> list[Receipt]:
@@ -344,27 +394,61 @@ class AudioStorageSystem(Reading, Embedding):
     # The archive itself
 
     def stats(self) -> dict[str, Any]:
-        """How much there is of everything."""
+        """How much there is of everything; in a view, of everything that its principal may see."""
         return reports.stats(self._archive)
 
     def models(self) -> list[LoadedModel]:
         """The models that this object has in memory now: how many use each, since when it is idle, about what it
         takes. What could be used is told by `audio_storage_system.known_models()`."""
+        self._archive.access.require_admin("see which models are in use")
         return self._archive.loaded_models()
 
     def reindex(self) -> dict[str, IndexState]:
         """Make everything derived anew: full text, and the vector index of each space."""
         return reports.reindex(self._archive)
 
+    def verify(
+        self,
+        *,
+        deep: bool = False,
+        repair: bool = False,
+        after: int = 0,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Verification:
+        """Whether everything is there and fits together; it may be asked while the archive is in use.
+
+        deep: read every file, text and vector too, not only count and compare. repair: make anew what is derived; what
+        was recorded and said is never touched. after: of files, only those of recordings with a higher id, to go on
+        where an earlier call stopped. progress: called with a stage, and how much of how much of it is done.
+        """
+        return verify(self._archive, deep=deep, repair=repair, after=after, progress=progress)
+
+    def check_security(self, *, advisory_database: Place | None = None, stale_days: float = 90.0) -> SecurityReport:
+        """What an auditor would name: open files, keys beside data, old tokens, no backups … each with the fix. Changes
+        nothing and asks no network.
+
+        advisory_database: a folder of known vulnerabilities (OSV), default `advisories` in the user's data folder.
+        stale_days: what nobody has used for so long is stale.
+        """
+        place = None if advisory_database is None else Path(advisory_database)
+        return check_security(self._archive, advisory_database=place, stale_days=stale_days)
+
     @property
     def home(self) -> Path:
         """The archive's folder."""
         return self._archive.home
 
+    @property
+    def notes(self) -> Notes:
+        """Seals what a program notes for itself outside of the archive, such as which files it has brought."""
+        self._archive.access.require_admin("seal what is noted of the archive")
+        return Notes(self._archive.key_for("notes"))
+
     def close(self) -> None:
-        """Bring the index up to date, then free models and connections."""
-        self._jobs.close()
-        self._archive.close()
+        """Bring the index up to date, then free models and connections. A view has none of its own."""
+        if not self._archive.access.restricted:
+            self._jobs.close()
+            self._archive.close()
 
     def __enter__(self) -> Self:
         return self
@@ -373,6 +457,3 @@ class AudioStorageSystem(Reading, Embedding):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _refresh(self, audio_id: int) -> None:
-        sidecars.refresh(self._archive, int(audio_id))

@@ -14,30 +14,35 @@ from audio_storage_system import marker
 from audio_storage_system.archive.opening import (
     Archive,
     bring_in_order,
+    check_vault,
     compose,
     identify,
     make_ready,
     open_blobs,
+    open_vault,
     reach,
+    sealed,
 )
+from audio_storage_system.archive.vault import unlock
 from audio_storage_system.blobs import BlobStore
 from audio_storage_system.database import Database, tables
 from audio_storage_system.database.migrations import HEAD, is_empty, revision_of
 from audio_storage_system.errors import ArchiveDamaged, ArchiveMismatch, Conflict, NewerFormat
 from audio_storage_system.locations import redacted
 from audio_storage_system.marker import Marker
-from audio_storage_system.settings import Settings, load_settings
+from audio_storage_system.settings import Encryption, Settings, key_source, load_settings
 
 Furnish = Callable[[Connection], None]
 
 
 @dataclass(frozen=True)
 class Original:
-    """The truth of an archive: what it is, its catalogue and its blobs."""
+    """The truth of an archive: what it is, its catalogue and its blobs. `sealed`: they are encrypted."""
 
     marker: Marker
     database: Database
     blobs: BlobStore
+    sealed: bool = False
 
     def close(self) -> None:
         """Free connections."""
@@ -54,17 +59,22 @@ def open_original(home: Path, **given: Any) -> Original:
     settings = load_settings(home, **given)
     blobs = open_blobs(home, settings, cached=False)  # each is read once
     found = marker.read(blobs)
-    database = reach(home, settings, found, create=False)
+    vault = unlock(blobs, key_source(settings))
+    keys = vault.keys if vault else None
+    database = reach(home, settings, found, create=False, keys=keys)
     with database.read() as connection:
         _check_revision(revision_of(connection), database.place)
         identity = marker.of_catalogue(connection)
     if identity is None:
         raise ArchiveDamaged(place=database.place, reason="its catalogue does not say which archive it is")
     marker.check(blobs, identity, found)
-    return Original(identity, database, blobs)
+    check_vault(identity, vault, database)
+    return Original(identity, database, sealed(blobs, database, vault), bool(keys and keys.encrypted))
 
 
-def open_copy(home: Path, original: Original, furnish: Furnish, **given: Any) -> Archive:
+def open_copy(
+    home: Path, original: Original, furnish: Furnish, encryption: Encryption | None = None, **given: Any
+) -> Archive:
     """Open the archive that is to become a copy of `original`, founding it with the same identity where there is none.
     `furnish` enters, in the transaction of founding, what every archive has from its beginning. No model is loaded.
 
@@ -78,14 +88,19 @@ def open_copy(home: Path, original: Original, furnish: Furnish, **given: Any) ->
         raise Conflict(reason=f"Both archives would keep their audio in {place}: give the copy a place of its own")
     found = marker.read(blobs)
     refill = found is not None and found.archive_id == original.marker.archive_id
-    database = reach(home, settings, found, create=True, refill=refill)
+    wanted = encryption or Encryption()
+    if wanted.accept_plaintext_catalogue:
+        settings = replace(settings, accept_plaintext_vectors=True)
+    vault = open_vault(home, settings, blobs, found, wanted, create=True, archive_id=original.marker.archive_id)
+    database = reach(home, settings, found, create=True, refill=refill, keys=vault.keys if vault else None)
     if database.place == original.database.place:
         raise Conflict(reason=f"Both archives would keep their catalogue in {database.place}")
     _refuse_another(database, settings, found, original.marker.archive_id)
     make_ready(home, settings, database)
     identity = identify(database, settings.partition, partial(_found, original=original.marker, furnish=furnish))
     marker.check(blobs, identity, found)
-    archive = compose(home, settings, replace(identity, spaces=()), database, blobs)
+    check_vault(identity, vault, database)
+    archive = compose(home, settings, replace(identity, spaces=()), database, blobs, vault)
     if found is None:
         archive.mark()
     if not identity.bound:

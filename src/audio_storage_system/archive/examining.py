@@ -35,6 +35,8 @@ def examine(archive: Archive | None, path: Path, max_bytes: int) -> Examined:
     with opened_file(path, max_bytes) as file:
         info = probe(file, name=path.name)
         size, file_hash = path.stat().st_size, sha256_of(file)
+    if archive:
+        file_hash = archive.blobs.fingerprint(file_hash)
     known = _known(archive, file_hash) if archive else None
     return Examined(path, size, file_hash, info.duration, info.media_type, known)
 

@@ -20,7 +20,10 @@ def export(archive: Archive, audio_id: int, format_name: str, transcript_id: int
     """
     formats.find(format_name)
     with archive.database.read() as connection:
+        archive.access.require(connection, audio_id)
         recording = recordings.get(connection, audio_id)
+        if transcript_id is not None:
+            archive.access.require_version(connection, transcript_id)
         said = _version(connection, audio_id, transcript_id)
         pieces = transcripts.segments_of(connection, said.id)
     document = Document(tuple(pieces), said.language, recording.duration, said.engine, said.flags)
@@ -30,12 +33,16 @@ def export(archive: Archive, audio_id: int, format_name: str, transcript_id: int
 def differences(archive: Archive, before: int, after: int) -> Comparison:
     """Where two versions of one recording differ. Raises `NotFound`, `InvalidInput`."""
     with archive.database.read() as connection:
+        for transcript_id in (before, after):
+            archive.access.require_version(connection, transcript_id)
         versions = [transcripts.get(connection, transcript_id) for transcript_id in (before, after)]
         if versions[0].audio_id != versions[1].audio_id:
             of = " and ".join(f"{version.id} of recording {version.audio_id}" for version in versions)
             raise InvalidInput(reason=f"Only versions of one recording can be compared; these are transcript {of}")
         trash.refuse(connection, versions[0].audio_id)
         said = [transcripts.segments_of(connection, version.id) for version in versions]
+    for version in versions:
+        archive.audit.read("transcript.read", version.audio_id, transcript_id=version.id)
     return compare(*said)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from audio_storage_system import pipeline
+from audio_storage_system.access import Role
 from audio_storage_system.archive import processing, sidecars
 from audio_storage_system.archive.opening import Archive
 from audio_storage_system.catalogue import recordings
@@ -49,7 +50,7 @@ def import_transcript(archive: Archive, audio: str | os.PathLike[str] | int, pat
     file = reading.read_file(path)
     stored = _stored(archive, audio, wanted.metadata)
     made = pipeline.import_version(
-        archive.database, stored.audio_id, file, language=wanted.language, activate=wanted.activate
+        archive.database, stored.audio_id, file, language=wanted.language, activate=wanted.activate, audit=archive.audit
     )
     if wanted.embedded:
         source = processing.source_of(archive, stored.audio_id)
@@ -73,4 +74,5 @@ def _stored(archive: Archive, audio: str | os.PathLike[str] | int, values: Metad
     if isinstance(audio, str | os.PathLike):
         return processing.store(archive, Path(audio), values, None, "keep")
     with archive.database.read() as connection:
+        archive.access.require(connection, int(audio), Role.EDITOR, "add a transcript to")
         return pipeline.Stored(recordings.get(connection, int(audio)).id, duplicate=True)

@@ -4,32 +4,47 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 from platformdirs import user_cache_path
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from audio_storage_system import deletion, marker, pipeline
-from audio_storage_system.access import Access
+from audio_storage_system.access import Access, Role
 from audio_storage_system.archive.indexing import Indexing
 from audio_storage_system.archive.query_vectors import QueryVectors
 from audio_storage_system.archive.replica import Replica
-from audio_storage_system.audit import Audit
+from audio_storage_system.archive.vault import Vault, unlock
+from audio_storage_system.archive.vault import found as found_vault
+from audio_storage_system.audit import Audit, AuditLog
 from audio_storage_system.blobs import BlobStore, open_blob_store
 from audio_storage_system.blobs.cache import CachedBlobStore
-from audio_storage_system.catalogue import embeddings, fulltext, locks
-from audio_storage_system.database import Database, Pool, passage_search
+from audio_storage_system.blobs.sealed import SealedBlobStore
+from audio_storage_system.catalogue import data_keys, embeddings, fulltext, locks
+from audio_storage_system.catalogue.data_keys import StoredDataKeys
+from audio_storage_system.database import Database, Pool, passage_search, tables
 from audio_storage_system.database.migrations import is_empty, migrate
-from audio_storage_system.durable import disk_errors
-from audio_storage_system.errors import ArchiveDamaged, ArchiveNotFound, InvalidSetting
+from audio_storage_system.durable import disk_errors, make_folders
+from audio_storage_system.errors import (
+    ArchiveDamaged,
+    ArchiveMismatch,
+    ArchiveNotFound,
+    Conflict,
+    InvalidInput,
+    InvalidSetting,
+    KeyMissing,
+)
 from audio_storage_system.keys import ArchiveKeys
 from audio_storage_system.marker import Marker
 from audio_storage_system.model_pool import LoadedModel
-from audio_storage_system.settings import Settings, load_settings
+from audio_storage_system.scratch import SealedFile
+from audio_storage_system.settings import Encryption, Settings, key_source, load_settings
 from audio_storage_system.spaces import Spaces, open_founding_embedders
 from audio_storage_system.vectors import VectorIndex, log, open_vector_index
 
@@ -37,6 +52,10 @@ logger = logging.getLogger(__name__)
 
 CATALOGUE = "audio_storage.db"
 SPOOL = "spool"
+IN_PLACE = (
+    "There is an archive already, and an archive is not encrypted in place. Copy it into a new one that is: "
+    "audio-storage copy --encrypt"
+)
 
 T = TypeVar("T")
 
@@ -53,7 +72,7 @@ class Archive:
     """The parts of an open archive. `close` frees models and connections.
 
     home: the folder of what is kept on this machine: everything where the archive is local, else captures in progress.
-    access: who asks. keys: of an archive that is encrypted or whose audit log is kept.
+    access: who asks. keys: of an archive that is encrypted or whose audit log is kept; vault: what keeps them.
     """
 
     home: Path
@@ -69,8 +88,14 @@ class Archive:
     indexing: Indexing = field(default_factory=Indexing)
     streak: Streak = field(default_factory=Streak)
     access: Access = field(default_factory=Access)
-    audit: Audit = field(default_factory=Audit)
     keys: ArchiveKeys | None = None
+    vault: Vault | None = None
+    audit_log: AuditLog | None = None
+
+    @cached_property
+    def audit(self) -> Audit:
+        """What enters in the audit log what is done through this archive; without keys there is none."""
+        return Audit(self.audit_log, self.access.principal_id, self.access.name)
 
     @property
     def owner_id(self) -> int:
@@ -81,6 +106,19 @@ class Archive:
     def spool(self) -> Path:
         """Where captures in progress are kept."""
         return self.home / SPOOL
+
+    def key_for(self, purpose: str) -> bytes | None:
+        """What content is encrypted with for this purpose; `None` in an archive that is not encrypted."""
+        return content_key(self.keys, purpose)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether nothing that the archive keeps can be read without its key."""
+        return self.keys is not None and self.keys.encrypted
+
+    def temporary_file(self) -> BinaryIO:
+        """A file without a name, gone when it is closed; nobody can read it where the archive is encrypted."""
+        return cast(BinaryIO, SealedFile() if self.encrypted else tempfile.TemporaryFile())
 
     def mark(self) -> None:
         """Write the marker anew, with the spaces as they are now."""
@@ -106,6 +144,16 @@ class Archive:
         """The models in memory now."""
         return self.engines.loaded()
 
+    def seen_by(self, access: Access) -> Archive:
+        """The same archive, open for somebody else; it is closed with this one."""
+        return replace(self, access=replace(access, database=self.database), streak=Streak())
+
+    def require(self, audio_id: int, role: Role = Role.READER, action: str = "read") -> None:
+        """Raise `NotFound` or `Forbidden` unless who asks has this role on the recording, see `Access.require`."""
+        if self.access.restricted:
+            with self.database.read() as connection:
+                self.access.require(connection, audio_id, role, action)
+
     def close(self) -> None:
         """Bring the index up to date, then free models and connections."""
         self.indexing.finish(self.follow)
@@ -114,35 +162,45 @@ class Archive:
         self.engines.close()
         self.index.close()
         self.blobs.close()
+        if self.audit_log:
+            self.audit_log.close()
         self.database.close()
 
 
-def open_archive(home: Path, *, create: bool, **given: Any) -> Archive:
+def open_archive(home: Path, *, create: bool, encryption: Encryption | None = None, **given: Any) -> Archive:
     """Open the archive whose folder on this machine is `home`, making it first when it does not exist and `create` is
-    set. Where its catalogue and its blobs are is among the settings `given`.
+    set. Where its catalogue and its blobs are is among the settings `given`. `encryption`: see `Encryption`.
 
     What a crash left half-done is brought in order: migrations, deletions, blobs without a row. Raises
     `ArchiveNotFound`, `ArchiveMismatch`, `NewerFormat`, `ArchiveDamaged`, `ArchiveReadOnly`, `InvalidSetting`,
-    `DatabaseUnavailable`, `DatabaseRefused`.
+    `DatabaseUnavailable`, `DatabaseRefused`, `KeyMissing`, `KeyRefused`.
     """
     settings = load_settings(home, **given)
     _check_partition(settings)
+    if encryption and encryption.accept_plaintext_catalogue:
+        settings = replace(settings, accept_plaintext_vectors=True)
     blobs = open_blobs(home, settings)
     found = marker.read(blobs)
-    database = reach(home, settings, found, create=create)
+    vault = open_vault(home, settings, blobs, found, encryption or Encryption(), create=create)
+    database = reach(home, settings, found, create=create, keys=vault.keys if vault else None)
     try:
-        return _opened(home, settings, blobs, found, database)
+        return _opened(home, settings, blobs, found, database, vault)
     except BaseException:
         database.close()
         raise
 
 
-def _opened(home: Path, settings: Settings, blobs: BlobStore, found: Marker | None, database: Database) -> Archive:
+def _opened(
+    home: Path, settings: Settings, blobs: BlobStore, found: Marker | None, database: Database, vault: Vault | None
+) -> Archive:
     founding = None if found else open_founding_embedders(settings.text_embedder, settings.audio_embedder)
     make_ready(home, settings, database)
-    identity = identify(database, settings.partition, marker.create)
+    identity = identify(
+        database, settings.partition, partial(marker.create, archive_id=vault.keys.archive_id if vault else None)
+    )
     marker.check(blobs, identity, found, together=not (settings.database_url or settings.blobs_url))
-    archive = compose(home, settings, identity, database, blobs)
+    check_vault(identity, vault, database)
+    archive = compose(home, settings, identity, database, blobs, vault)
     if founding:
         archive.spaces.found(founding)
         archive.mark()
@@ -166,23 +224,118 @@ def make_ready(home: Path, settings: Settings, database: Database) -> None:
     """Make the folder of a local archive where it is missing, and bring the database to the schema of this version."""
     if not settings.database_url:
         with disk_errors(home):
-            home.mkdir(parents=True, exist_ok=True)
+            make_folders(home, private=True)
     migrate(database)
 
 
-def compose(home: Path, settings: Settings, identity: Marker, database: Database, blobs: BlobStore) -> Archive:
+def compose(
+    home: Path, settings: Settings, identity: Marker, database: Database, blobs: BlobStore, vault: Vault | None = None
+) -> Archive:
     """The archive of these parts."""
     return Archive(
         home=home,
         settings=settings,
         marker=identity,
         database=database,
-        blobs=blobs,
+        blobs=sealed(blobs, database, vault),
         index=open_vector_index(settings.vectors_url, database, identity.archive_id, home),
         spaces=Spaces(database, settings.combined_weight),
         engines=pipeline.Engines(settings.model_idle_seconds, settings.transcribe_at_once),
         replica=_replica(home, settings, database, identity.archive_id),
+        keys=vault.keys if vault else None,
+        vault=vault,
+        audit_log=AuditLog(database, vault.keys) if vault else None,
     )
+
+
+def sealed(blobs: BlobStore, database: Database, vault: Vault | None) -> BlobStore:
+    """The blobs, sealed where the archive is encrypted. Above the cache, which holds nothing readable then."""
+    if vault is None or not vault.keys.encrypted:
+        return blobs
+    return SealedBlobStore(blobs, vault.keys, StoredDataKeys(database, lambda: vault.keys, vault.reload))
+
+
+def open_vault(
+    home: Path,
+    settings: Settings,
+    blobs: BlobStore,
+    found: Marker | None,
+    wanted: Encryption,
+    *,
+    create: bool,
+    archive_id: str | None = None,
+) -> Vault | None:
+    """The keys of the archive, made where they are wanted and the archive is to be made (under this id if it is
+    given). Raises `KeyMissing`, `KeyRefused`, and `Conflict` for an archive that is not encrypted and ought to be."""
+    source = key_source(settings, wanted.source)
+    opened = unlock(blobs, source)
+    if opened is not None:
+        if wanted.content and not opened.keys.encrypted:
+            raise Conflict(reason=IN_PLACE)
+        if opened.keys.encrypted:
+            _check_vectors(settings, wanted.accept_plaintext_catalogue)
+        return opened
+    if not (wanted.content or wanted.audit):
+        return None
+    exists = found is not None or not _is_unfounded(home, settings)
+    if wanted.content and exists:
+        raise Conflict(reason=IN_PLACE)
+    if not (exists or create):
+        return None
+    if wanted.content:
+        _check_accepted(settings, wanted)
+    archive_id = _known_id(home, settings, found) if exists else archive_id
+    return found_vault(blobs, source, archive_id, encrypted=wanted.content)
+
+
+def check_vault(identity: Marker, vault: Vault | None, database: Database) -> None:
+    """Raise `KeyMissing` where an archive has sealed blobs and its keys are gone: nothing may be stored openly then.
+    Raise `ArchiveMismatch` where they are another archive's."""
+    if vault is not None and vault.keys.archive_id != identity.archive_id:
+        reason = f"its keys are of archive {vault.keys.archive_id}, its catalogue is of {identity.archive_id}"
+        raise ArchiveMismatch(place=database.place, reason=reason)
+    if vault is None or not vault.keys.encrypted:
+        with database.read() as connection:
+            if data_keys.any_there(connection):
+                raise KeyMissing(place=database.place, reason="its keys.json is gone; restore it from a backup")
+
+
+def _check_accepted(settings: Settings, wanted: Encryption) -> None:
+    readable = []
+    if settings.database_url:
+        readable.append("in PostgreSQL, what was said, names, metadata and vectors")
+    if settings.vectors_url:
+        readable.append("in the vector database, vectors and what searches filter by")
+    if readable and not wanted.accept_plaintext_catalogue:
+        reason = f"Only audio and files would be encrypted. Readable stay: {'; '.join(readable)}. If that is accepted, "
+        raise InvalidInput(reason=reason + "say so: --accept-plaintext-catalogue (accept_plaintext_catalogue=True)")
+
+
+def _check_vectors(settings: Settings, accepted: bool) -> None:
+    """From vectors much of a text can be guessed. A catalogue on a server has them in clear itself."""
+    if settings.vectors_url and not (settings.database_url or settings.accept_plaintext_vectors or accepted):
+        reason = "the archive is encrypted, and its vectors would be readable there, as they are not in its own index. "
+        raise InvalidSetting(name="vectors_url", reason=f"{reason}To accept it, set accept_plaintext_vectors to true")
+
+
+def _is_unfounded(home: Path, settings: Settings) -> bool:
+    if not settings.database_url:
+        return not (home / CATALOGUE).exists()
+    with closing(_connect(settings)) as database, database.read() as connection:
+        if is_empty(connection, database.place):
+            return True
+        return connection.execute(select(tables.archive.c.archive_id)).first() is None
+
+
+def _known_id(home: Path, settings: Settings, found: Marker | None) -> str | None:
+    """The id of an archive that is not encrypted."""
+    if found is not None:
+        return found.archive_id
+    with closing(_connect(settings) if settings.database_url else Database.open(home / CATALOGUE)) as database:
+        migrate(database)
+        with database.read() as connection:
+            identity = marker.of_catalogue(connection)
+    return identity.archive_id if identity else None
 
 
 def archive_exists(home: Path, named: Mapping[str, Any]) -> bool:
@@ -200,10 +353,19 @@ def _check_partition(settings: Settings) -> None:
         raise InvalidSetting(name="partition", reason="the catalogue has to be on PostgreSQL for that")
 
 
-def reach(home: Path, settings: Settings, found: Marker | None, *, create: bool, refill: bool = False) -> Database:
+def reach(
+    home: Path,
+    settings: Settings,
+    found: Marker | None,
+    *,
+    create: bool,
+    refill: bool = False,
+    keys: ArchiveKeys | None = None,
+) -> Database:
     """The catalogue's database, which may be new. Raises `ArchiveNotFound`, and `ArchiveDamaged` where it ought to hold
     an archive and does not, unless it is to be filled again."""
-    database = _connect(settings) if settings.database_url else Database.open(home / CATALOGUE)
+    key = content_key(keys, "catalogue")
+    database = _connect(settings) if settings.database_url else Database.open(home / CATALOGUE, key)
     try:
         _check_place(database, home, settings, found, create=create, refill=refill)
     except BaseException:
@@ -224,6 +386,11 @@ def _check_place(
         raise ArchiveDamaged(place=str(home), reason=f"{lost}; restore it from a backup")
     if not create:
         raise ArchiveNotFound(place=database.place if settings.database_url else str(home))
+
+
+def content_key(keys: ArchiveKeys | None, purpose: str) -> bytes | None:
+    """What an archive's content is encrypted with for a purpose; `None` where it is not encrypted."""
+    return keys.derive(purpose) if keys and keys.encrypted else None
 
 
 def _is_new(database: Database, home: Path, settings: Settings) -> bool:
@@ -272,5 +439,7 @@ def bring_in_order(archive: Archive) -> None:
 
 
 def _adopt(archive: Archive) -> None:
-    for audio_id in pipeline.adopt_orphans(archive.database, archive.blobs, owner_id=archive.owner_id):
+    for audio_id in pipeline.adopt_orphans(
+        archive.database, archive.blobs, owner_id=archive.owner_id, audit=archive.audit
+    ):
         logger.warning("Recovered recording %d, whose storing had been interrupted", audio_id)

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from audio_storage_system import pipeline
+from audio_storage_system.access import Role
 from audio_storage_system.archive import sidecars
 from audio_storage_system.archive.opening import Archive
-from audio_storage_system.catalogue import jobs, locks, recordings, transcripts, trash
+from audio_storage_system.catalogue import jobs, locks, principals, recordings, transcripts, trash
 from audio_storage_system.errors import AudioRemoved, NotFound
 from audio_storage_system.pipeline import OnDuplicate
 from audio_storage_system.records import Added, Metadata, Transcript
@@ -40,6 +41,7 @@ def task_of(
         language=language or archive.settings.language or None,
         fallback=(archive.settings.transcriber_fallback or None) if allow_fallback else None,
         activate=pipeline.rule_of(activate),
+        audit=archive.audit,
         **further,
     )
     return replace(task, progress=progress) if progress else task
@@ -52,24 +54,46 @@ def store(
     recorded_at: datetime | None,
     on_duplicate: OnDuplicate,
     entered: pipeline.Entered = lambda connection, audio_id: None,
+    *,
+    fernet_key: str | bytes | None = None,
 ) -> pipeline.Stored:
-    """Store a file's bytes; see `pipeline.store`. After a file that was stored already, the next one is likely so too
+    """Store a file's bytes, or with a `fernet_key` what they decrypt to; see `pipeline.store`. After a file that was
+    stored already, the next one is likely so too
     (a run that is taken up again), and is looked for first."""
+    owner_id, most = owner_of(archive, values), archive.settings.max_file_bytes
+    source = path if fernet_key is None else pipeline.decrypted(path, fernet_key, most)
     stored = pipeline.store(
         archive.database,
         archive.blobs,
-        path,
-        owner_id=archive.owner_id,
+        source,
+        owner_id=owner_id,
         values={} if values is None else values,
+        name=path.name if fernet_key is None else pipeline.inner_name(path),
         recorded_at=recorded_at,
         on_duplicate=on_duplicate,
-        max_bytes=archive.settings.max_file_bytes,
+        max_bytes=most,
         look_first=archive.streak.duplicates,
         entered=entered,
+        audit=archive.audit,
     )
     archive.streak.duplicates = stored.duplicate
     sidecars.refresh(archive, stored.audio_id)
     return stored
+
+
+def owner_of(archive: Archive, values: Metadata | None) -> int:
+    """Whose a new recording is: of who stores it; where that is nobody in particular, of the `user_id` in its metadata,
+    who becomes a principal if that is new. Raises `Forbidden` for who may only read."""
+    archive.access.require_scope(Role.EDITOR, "store recordings")
+    name = None if archive.access.restricted else principals.name_in(values or {})
+    if name is None:
+        return archive.owner_id
+    with archive.database.read() as connection:
+        known = principals.find(connection, name)
+    if known is not None:
+        return known.id
+    with archive.database.write(locks.PRINCIPALS) as connection:
+        return principals.ensure(connection, name).id
 
 
 def process(archive: Archive, stored: pipeline.Stored, task: pipeline.Task, *, embedded: bool) -> Added:
@@ -155,9 +179,10 @@ def said_in(archive: Archive, audio_id: int) -> Transcript | None:
         return transcripts.active_of(connection, audio_id)
 
 
-def version_of(archive: Archive, transcript_id: int) -> Transcript:
-    """One version. Raises `NotFound`, `InTrash`."""
+def version_of(archive: Archive, transcript_id: int, role: Role = Role.READER, action: str = "read") -> Transcript:
+    """One version, for who has this role on its recording. Raises `NotFound`, `InTrash`, `Forbidden`."""
     with archive.database.read() as connection:
+        archive.access.require_version(connection, transcript_id, role, action)
         version = transcripts.get(connection, transcript_id)
         trash.refuse(connection, version.audio_id)
     return version

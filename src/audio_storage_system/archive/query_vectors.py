@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from audio_storage_system.embedders import TextEmbedder, Vector
 
@@ -14,19 +14,19 @@ LONGEST_TEXT = 1_000
 
 
 class QueryVectors:
-    """Bounded, of one process and one archive. What one owner asked is never used for another's question."""
+    """Bounded, of one process and one archive. What one principal asked is never used for another's question."""
 
     def __init__(self, most: int = MOST_VECTORS) -> None:
         self._most = most
         # The embedder is kept with its vectors, so that no other one is taken for it.
-        self._known: OrderedDict[tuple[int, int, str], tuple[TextEmbedder, Vector | None]] = OrderedDict()
+        self._known: OrderedDict[tuple[Hashable, int, str], tuple[TextEmbedder, Vector | None]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(
-        self, owner_id: int, embedder: TextEmbedder, text: str, embed: Callable[[], Vector | None]
+        self, who: Hashable, embedder: TextEmbedder, text: str, embed: Callable[[], Vector | None]
     ) -> Vector | None:
         """The vector of `text`, made with `embed` unless it is known."""
-        key = owner_id, id(embedder), text
+        key = who, id(embedder), text
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)

@@ -183,6 +183,8 @@ def switch(archive: Archive, building: Building, *, settle: bool = True) -> list
         for space in building.spaces:
             embeddings.must_exist(connection, space)
             embeddings.activate(connection, space)
+        space = building.space
+        archive.audit.note(connection, "archive.reembedded", kind=space.kind.value, model=space.model)
     if settle:
         archive.spaces.settle(building.space.kind)
     archive.mark()
@@ -211,7 +213,8 @@ def drop(archive: Archive, space: Space) -> Iterator[tuple[int, int]]:
             yield done, max(done, total)
         archive.index.forget(space)  # another process may have followed it meanwhile
         with archive.database.write(locks.SPACES) as connection:
-            empty = reembedding.remove_space(connection, space)
+            if empty := reembedding.remove_space(connection, space):
+                archive.audit.note(connection, "space.freed", kind=space.kind.value, model=space.model)
     archive.mark()
     archive.follow()
 

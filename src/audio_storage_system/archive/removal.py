@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from audio_storage_system import deletion
 from audio_storage_system.archive import sidecars
@@ -31,15 +30,11 @@ def remove_stage(
 ) -> Receipt:
     """Remove a recording or a part of it from the catalogue and the files; `finish` does the rest, for many at once.
     Raises `NotFound`, `UnderLegalHold`."""
-    action = "recording.deleted" if stage is Stage.RECORDING else f"recording.{stage}_deleted"
-    details: dict[str, Any] = {"rule": rule} if rule else {}
-    noted = partial(archive.audit.note, action=action, audio_id=audio_id, **details)
+    places, audit = (archive.database, archive.blobs), archive.audit
     if stage is Stage.RECORDING:
-        return deletion.delete_recording(
-            archive.database, archive.blobs, audio_id, sidecars.derived_keys, rule=rule, noted=noted
-        )
+        return deletion.delete_recording(*places, audio_id, sidecars.derived_keys, audit, rule=rule)
     keys_of = partial(sidecars.keys_of, stage)
-    return deletion.delete_stage(archive.database, archive.blobs, audio_id, stage, keys_of, rule=rule, noted=noted)
+    return deletion.delete_stage(*places, audio_id, stage, keys_of, audit, rule=rule)
 
 
 def finish(archive: Archive, receipts: Iterable[Receipt], deadline: Deadline = NEVER) -> list[Receipt]:

@@ -23,7 +23,7 @@ from audio_storage_system.pipeline.sources import MODEL_RATE
 from audio_storage_system.records import EmbeddingKind, Recording
 from audio_storage_system.search import ContextPack, Query, SearchResults, build_context_pack, run
 from audio_storage_system.search.context import CountTokens
-from audio_storage_system.search.query import MAX_QUERY_CHARACTERS, one_state
+from audio_storage_system.search.query import MAX_QUERY_CHARACTERS, one_state, standing
 from audio_storage_system.vectors import VectorIndex
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,8 @@ def search_text(archive: Archive, query: Query, deadline: Deadline, space: str |
     warnings: tuple[str, ...] = ()
     try:
         found, embedder = archive.spaces.text(space, deadline)
-        vector = archive.query_vectors.get(archive.owner_id, embedder, query.text, lambda: _embed(embedder, query.text))
+        who = archive.access.principal_id, archive.access.restricted
+        vector = archive.query_vectors.get(who, embedder, query.text, lambda: _embed(embedder, query.text))
         query = replace(query, space=found, vector=vector)
     except Unavailable as error:
         if query.mode == "semantic":
@@ -111,9 +112,12 @@ def _answer(archive: Archive, query: Query, deadline: Deadline, warnings: tuple[
 def _ask(database: Database, index: VectorIndex, query: Query, deadline: Deadline) -> SearchResults:
     """The answer with what was missing for it, all of one state of the database where the index is part of it."""
     with one_state(database, index, deadline):
+        query = standing(database, query, deadline)
         results = run(database, index, query, deadline)
         missing = _missing_vectors(database, query, deadline)
-        lag = index.lag(query.space) if query.space and query.vector is not None else None
+        # How much there is of everything is no business of who does not see everything.
+        told = query.vector is not None and query.filter.access is None
+        lag = index.lag(query.space) if query.space and told else None
     return replace(results, warnings=(*results.warnings, *missing), index=lag)
 
 
@@ -130,11 +134,12 @@ def _embed(embedder: TextEmbedder, text: str) -> Vector | None:
 
 def _missing_vectors(database: Database, query: Query, deadline: Deadline) -> tuple[str, ...]:
     """A warning when part of what is said in the archive has no vectors in the space searched."""
-    space = query.space
+    space, access = query.space, query.filter.access
     if space is None or space.kind is not EmbeddingKind.TRANSCRIPT or query.mode == "keyword":
         return ()
     with database.read(deadline) as connection:
-        missing = remembered(connection, ("missing", space), lambda: embeddings.missing_in(connection, space))
+        key = "missing", space, repr(access)
+        missing = remembered(connection, key, lambda: embeddings.missing_in(connection, space, access))
     if not missing:
         return ()
     found = "not found" if query.mode == "semantic" else "found by their words only"

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-import tempfile
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import cast
 
 import numpy as np
@@ -75,16 +74,15 @@ def _write_sidecars(archive: Archive, recording: Recording) -> None:
 
 def _write_copy(archive: Archive, recording: Recording, kind: str) -> None:
     """A 16 kHz mono copy of the recording, `flac` or `pcm16`. The original stays as it is."""
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / f"copy{COPIES[kind]}"
+    with archive.temporary_file() as file:
         with archive.blobs.open(recording.file_path) as source:
-            write_copy(source, target, cast(CopyFormat, kind))
-        with target.open("rb") as file:
-            archive.blobs.replace(archive.blobs.stage(file), _copy(recording.file_path, kind))
+            write_copy(source, file, cast(CopyFormat, kind))
+        file.seek(0)
+        archive.blobs.replace(archive.blobs.stage(file), _copy(recording.file_path, kind))
 
 
 def _put(archive: Archive, key: str, data: bytes) -> None:
-    archive.blobs.replace(archive.blobs.stage(io.BytesIO(data)), key)
+    archive.blobs.put(key, data)
 
 
 def _key(key: str, kind: str, suffix: str) -> str:

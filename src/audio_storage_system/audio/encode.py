@@ -24,22 +24,26 @@ _CONTAINERS = {"flac": ("flac", "flac"), "pcm16": ("wav", "pcm_s16le")}
 _OPTIONS = {"rf64": "auto", "fflags": "+bitexact"}
 
 
-def write_copy(source: Source, target_path: str | os.PathLike[str], format: Format = "flac") -> None:
-    """Write `source` to `target_path` as 16 kHz mono with 16 bits, in constant memory; lossless from there on.
+def write_copy(source: Source, target: Source, format: Format = "flac") -> None:
+    """Write `source` to `target` as 16 kHz mono with 16 bits, in constant memory; lossless from there on.
 
-    Nothing is left at `target_path` when it fails. Raises `NotAudio`, or `OSError` where a file cannot be read or
-    written.
+    `target` is a path, where nothing is left when it fails, or a seekable stream. Raises `NotAudio`, or `OSError` where
+    a file cannot be read or written.
     """
     import av
 
     container, codec = _CONTAINERS[format]
-    target = Path(target_path)
+    path = Path(target) if isinstance(target, str | os.PathLike) else None
     options = _OPTIONS if container == "wav" else {"fflags": "+bitexact"}
     try:
-        with stream(source, SAMPLE_RATE) as blocks, av.open(target, "w", format=container, options=options) as output:
+        with (
+            stream(source, SAMPLE_RATE) as blocks,
+            av.open(path or target, "w", format=container, options=options) as output,
+        ):
             _encode(blocks, output, codec)
     except BaseException:
-        target.unlink(missing_ok=True)
+        if path:
+            path.unlink(missing_ok=True)
         raise
 
 

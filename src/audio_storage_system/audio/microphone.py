@@ -78,12 +78,13 @@ def record(
     on_level: Level | None = None,
     stop: threading.Event | None = None,
     metadata: Metadata | None = None,
+    key: bytes | None = None,
 ) -> Spool:
     """Record mono PCM_16 into the new spool `spool_folder`, and return it once the recording is over.
 
     It ends after `duration` seconds (exact to the sample; `None`: no limit), when `stop` is set, or with Ctrl-C, which
     keeps what was said. A device that cannot do `sample_rate` records at its own. About ten times a second `on_level`
-    gets the loudest sample since it was last called, 0…1, in the caller's thread.
+    gets the loudest sample since it was last called, 0…1, in the caller's thread. `key`: as for `SpoolWriter`.
 
     Raises `InvalidInput` for a duration that is not positive; `MicrophoneUnavailable` when recording cannot begin, or
     when the device stops delivering: at once when it says so, after 2 s when it does not. The error's
@@ -108,7 +109,7 @@ def record(
     except sounddevice.PortAudioError as error:
         raise MicrophoneUnavailable(reason=_explain(error)) from error
     with closing(stream):
-        fault, spool = _run(capture, stream, SpoolWriter(spool_folder, rate, 1, metadata), on_level, stop)
+        fault, spool = _run(capture, stream, SpoolWriter(spool_folder, rate, 1, metadata, key), on_level, stop)
     if fault is not None:
         raise MicrophoneUnavailable(reason=_kept(fault, spool), spool=_released(spool))
     return spool

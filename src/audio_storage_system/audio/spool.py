@@ -13,12 +13,16 @@ A frame is one sample of each channel. `first` is the piece's place in the frame
 lost, so pieces that do not follow on each other prove how much is missing between them; a line with no frames, and no
 file, notes at once what the device lost. A piece without a line is the one being written when the writer died: its
 whole frames count, a torn last frame is dropped.
+
+In an encrypted archive (version 2) the manifest is {"format", "version", "spool_id", "number", "sealed"} and a line of
+the journal {"number", "sealed"}, with all else in `sealed`, in base64; a piece is a row of sealed records, one for each
+write (see `spool_seal.py`). So nothing is ever in clear, and no more is lost than without.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import io
 import json
 import logging
 import os
@@ -27,28 +31,31 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
+from audio_storage_system.audio.joined import Joined
+from audio_storage_system.audio.spool_seal import ID_BYTES, Plain, Sealed, Writing, reading
 from audio_storage_system.audio.wav import SAMPLE_BYTES, wav_header
 from audio_storage_system.clock import utc_now
 from audio_storage_system.durable import FileLock, disk_errors, make_folders, sync_folder
-from audio_storage_system.errors import ArchiveDamaged, Conflict
+from audio_storage_system.errors import ArchiveDamaged
 from audio_storage_system.records import Metadata, Span, jsonable
 
 PIECE_SECONDS = 0.5
 MANIFEST, LOCK, JOURNAL, DISCARDED = "manifest.json", "lock", "pieces.jsonl", "discarded"
-FORMAT, VERSION = "pcm_s16le", 1
+FORMAT = "pcm_s16le"
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class SpoolReport:
-    """What joining a spool gave. `missing` counts frames that the device or the disk is known to have lost.
+    """What there is in a spool. `missing` counts frames that the device or the disk is known to have lost.
 
     `gaps` are where they are missing: start in the joined recording, length as it would have been. `torn_bytes` is what
-    was cut from a piece whose writer died within a frame. `sha256` is that of the whole file written.
+    was cut from a piece whose writer died within a frame.
     """
 
     frames: int
@@ -57,7 +64,6 @@ class SpoolReport:
     pieces: int
     gaps: tuple[Span, ...]
     torn_bytes: int
-    sha256: str
 
     @property
     def seconds(self) -> float:
@@ -85,12 +91,21 @@ class _Piece:
 class SpoolWriter:
     """Makes the spool `folder`, which must not exist, and appends sound to it. Not for several threads at once.
 
+    key: of an encrypted archive, for spools (32 bytes). Without it the sound lies there as it is.
+
     What was written is on disk within a second: a piece is synced when it is full or half a second old, if `write` or
     `sync` is called often enough to notice. Raises `StorageFull`, `ArchiveReadOnly`, `StorageFailed`; what is on disk
     stays.
     """
 
-    def __init__(self, folder: Path, sample_rate: int, channels: int, metadata: Metadata | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        sample_rate: int,
+        channels: int,
+        metadata: Metadata | None = None,
+        key: bytes | None = None,
+    ) -> None:
         self.folder = folder
         self.sample_rate = sample_rate
         self.frames = 0
@@ -98,13 +113,17 @@ class SpoolWriter:
         self._piece_frames = max(1, int(sample_rate * PIECE_SECONDS))
         self._position = 0
         self._number = 0
+        self._lines = 0
         self._piece: _OpenPiece | None = None
+        self._key = key
+        self._writing: Writing = Plain() if key is None else Sealed(key, os.urandom(ID_BYTES))
         with disk_errors(folder):
-            make_folders(folder.parent)
+            make_folders(folder.parent, private=True)
             folder.mkdir()
             sync_folder(folder.parent)
             self._lock = FileLock.acquire(folder / LOCK)
-            _write_durably(folder / MANIFEST, _manifest(sample_rate, channels, metadata or {}))
+            manifest = self._writing.text(0, _manifest(sample_rate, channels, metadata or {}))
+            _write_durably(folder / MANIFEST, {"format": FORMAT, **self._writing.head, **manifest})
             self._journal = os.open(folder / JOURNAL, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
     def write(self, pcm: bytes) -> None:
@@ -143,7 +162,7 @@ class SpoolWriter:
             raise
         finally:
             os.close(self._journal)
-        return Spool(self.folder, self._lock)
+        return Spool(self.folder, self._lock, self._key)
 
     def _release(self) -> None:
         if self._piece:
@@ -157,9 +176,9 @@ class SpoolWriter:
         return _OpenPiece(os.open(_piece_path(self.folder, self._number), flags, 0o666), self._position)
 
     def _append(self, piece: _OpenPiece, data: memoryview) -> None:
-        rest = data
-        while rest:
-            rest = rest[os.write(piece.descriptor, rest) :]
+        record = self._writing.record(self._number, piece.records, bytes(data))
+        piece.records += 1  # whether it can be written or not: nothing else is ever sealed under this number
+        piece.append(record)
         frames = len(data) // self._frame_bytes
         piece.crc32 = zlib.crc32(data, piece.crc32)
         piece.frames += frames
@@ -181,7 +200,8 @@ class SpoolWriter:
         self._piece = None
 
     def _enter(self, piece: _Piece) -> None:
-        os.write(self._journal, json.dumps(asdict(piece)).encode() + b"\n")
+        self._lines += 1  # also where it cannot be written, as for records
+        os.write(self._journal, json.dumps(self._writing.text(self._lines, asdict(piece))).encode() + b"\n")
         os.fsync(self._journal)
 
 
@@ -191,19 +211,33 @@ class _OpenPiece:
     first: int
     frames: int = 0
     crc32: int = 0
+    records: int = 0
+    size: int = 0
     opened_at: float = field(default_factory=time.monotonic)
+
+    def append(self, record: bytes) -> None:
+        """Write all of it, or nothing: what follows half a record could not be read."""
+        rest = memoryview(record)
+        try:
+            while rest:
+                rest = rest[os.write(self.descriptor, rest) :]
+        except OSError:
+            os.ftruncate(self.descriptor, self.size)
+            os.lseek(self.descriptor, self.size, os.SEEK_SET)
+            raise
+        self.size += len(record)
 
 
 class Spool:
     """A finished or abandoned capture. Nothing else recovers it while this object holds its lock.
 
-    Raises `ArchiveDamaged` when the manifest cannot be read.
+    key: as that of its writer. Raises `ArchiveDamaged` when the manifest cannot be read.
     """
 
-    def __init__(self, folder: Path, lock: FileLock | None = None) -> None:
+    def __init__(self, folder: Path, lock: FileLock | None = None, key: bytes | None = None) -> None:
         self.folder = folder
         self._lock = lock
-        manifest = _read_manifest(folder)
+        manifest, self._writing = _read_manifest(folder, key)
         self.started_at = datetime.fromisoformat(manifest["started_at"])
         self.utc_offset_minutes: int = manifest["utc_offset_minutes"]
         self.sample_rate: int = manifest["sample_rate"]
@@ -216,25 +250,21 @@ class Spool:
         """How much sound lies here; 0.0 for a capture that ended before it began."""
         return sum(piece.frames for piece in self._pieces()) / self.sample_rate
 
-    def join(self, target: Path) -> SpoolReport:
-        """Write all sound as one WAV file (RF64 above 4 GB), durable when it returns; the spool stays.
+    def open(self) -> tuple[BinaryIO, SpoolReport]:
+        """All sound as one WAV file (RF64 above 4 GB), a seekable stream that reads the pieces as it goes, and what is
+        in it. Nothing is written.
 
-        Pieces that are missing or damaged (their checksum tells) are left out and reported. Raises `Conflict` when
-        `target` exists, `StorageFull`, `ArchiveReadOnly`.
+        Pieces that are missing or damaged (their checksum tells) are left out and reported. Reading raises
+        `ArchiveDamaged` where one is damaged later, `OSError` where it cannot be read.
         """
-        if target.exists():
-            raise Conflict(reason=f"{target} exists and is not overwritten")
         pieces = self._pieces()
-        sound = [piece for piece in pieces if self._is_whole(piece)]
-        temporary = target.with_name(f".{target.name}.part")
-        with disk_errors(target.parent):
-            try:
-                sha256 = self._write_wav(temporary, sound)
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
-            sync_folder(target.parent)
-        return self._report(sound, pieces, sha256)
+        sound, torn = self._whole(pieces)
+        # The time makes every capture a file of its own: two of a muted microphone are not the same recording.
+        frames = sum(piece.frames for piece in sound)
+        header = wav_header(self.sample_rate, self.channels, frames, self.started_at.isoformat())
+        parts = [(piece.frames * self._frame_bytes, partial(self._sound, piece)) for piece in sound]
+        joined = Joined([(len(header), lambda: header), *parts])
+        return cast(BinaryIO, io.BufferedReader(joined)), self._report(sound, pieces, torn)
 
     def discard(self) -> None:
         """Remove the spool: its sound is stored elsewhere, or not wanted."""
@@ -256,7 +286,7 @@ class Spool:
         pieces: list[_Piece] = []
         end = 0
         for number in sorted({*entered, *stored}):
-            piece = entered.get(number) or _Piece(number, end, _size(stored[number]) // self._frame_bytes, None)
+            piece = entered.get(number) or _Piece(number, end, len(self._read(number)[0]) // self._frame_bytes, None)
             pieces.append(piece)
             end = piece.first + piece.frames
         return pieces
@@ -265,31 +295,34 @@ class Spool:
         journal = self.folder / JOURNAL
         for line in journal.read_bytes().splitlines() if journal.exists() else ():
             try:
-                yield _Piece(**json.loads(line))
-            except (ValueError, TypeError):  # torn or damaged: the piece's file speaks for itself
+                yield _Piece(**self._writing.read(json.loads(line)))
+            except (ValueError, TypeError, KeyError):  # torn or damaged: the piece's file speaks for itself
                 continue
 
-    def _is_whole(self, piece: _Piece) -> bool:
-        return piece.crc32 is None or zlib.crc32(self._sound(piece)) == piece.crc32
+    def _whole(self, pieces: list[_Piece]) -> tuple[list[_Piece], int]:
+        """The pieces that are as they were written, and how many bytes at the ends of these are of no use."""
+        whole, torn = [], 0
+        for piece in pieces:
+            sound, rest = self._read(piece.piece)
+            size = piece.frames * self._frame_bytes
+            if piece.crc32 is None or zlib.crc32(sound[:size]) == piece.crc32:
+                whole.append(piece)
+                torn += len(sound) - size + rest
+        return whole, torn
 
     def _sound(self, piece: _Piece) -> bytes:
-        path = _piece_path(self.folder, piece.piece)
-        return path.read_bytes()[: piece.frames * self._frame_bytes] if path.exists() else b""
+        """The sound of a piece that was whole a moment ago."""
+        size = piece.frames * self._frame_bytes
+        sound = self._read(piece.piece)[0][:size]
+        if len(sound) < size or (piece.crc32 is not None and zlib.crc32(sound) != piece.crc32):
+            raise ArchiveDamaged(place=self.folder, reason=f"piece {piece.piece} changed while it was read")
+        return sound
 
-    def _write_wav(self, path: Path, pieces: list[_Piece]) -> str:
-        digest = hashlib.sha256()
-        with path.open("wb") as file:
-            # The time makes every capture a file of its own: two of a muted microphone are not the same recording.
-            frames = sum(piece.frames for piece in pieces)
-            header = wav_header(self.sample_rate, self.channels, frames, self.started_at.isoformat())
-            _write_hashed(file, digest, header)
-            for piece in pieces:
-                _write_hashed(file, digest, self._sound(piece))
-            file.flush()
-            os.fsync(file.fileno())
-        return digest.hexdigest()
+    def _read(self, number: int) -> tuple[bytes, int]:
+        path = _piece_path(self.folder, number)
+        return self._writing.sound(number, path.read_bytes()) if path.exists() else (b"", 0)
 
-    def _report(self, sound: list[_Piece], pieces: list[_Piece], sha256: str) -> SpoolReport:
+    def _report(self, sound: list[_Piece], pieces: list[_Piece], torn_bytes: int) -> SpoolReport:
         frames = sum(piece.frames for piece in sound)
         end = pieces[-1].first + pieces[-1].frames if pieces else 0
         return SpoolReport(
@@ -298,13 +331,8 @@ class Spool:
             sample_rate=self.sample_rate,
             pieces=sum(piece.frames > 0 for piece in sound),
             gaps=tuple(self._gaps(sound, end)),
-            torn_bytes=sum(self._torn_bytes(piece) for piece in sound),
-            sha256=sha256,
+            torn_bytes=torn_bytes,
         )
-
-    def _torn_bytes(self, piece: _Piece) -> int:
-        size = _size(_piece_path(self.folder, piece.piece))
-        return size - piece.frames * self._frame_bytes
 
     def _gaps(self, sound: list[_Piece], end: int) -> Iterator[Span]:
         joined = expected = 0
@@ -316,8 +344,8 @@ class Spool:
             expected = first + frames
 
 
-def find_abandoned(root: Path) -> list[Spool]:
-    """The spools below `root` whose writer is gone, oldest first, locked for the caller.
+def find_abandoned(root: Path, key: bytes | None = None) -> list[Spool]:
+    """The spools below `root` whose writer is gone, oldest first, locked for the caller. key: as that of the writers.
 
     A spool without a manifest never held sound. One that cannot be read is left alone, with a warning in the log.
     """
@@ -326,7 +354,7 @@ def find_abandoned(root: Path) -> list[Spool]:
         if (lock := _lock_dead(folder)) is None:
             continue
         try:
-            found.append(Spool(folder, lock))
+            found.append(Spool(folder, lock, key))
         except ArchiveDamaged as error:
             lock.release()
             logger.warning("%s", error)
@@ -360,8 +388,6 @@ def _remove(folder: Path) -> None:
 def _manifest(sample_rate: int, channels: int, metadata: Metadata) -> dict[str, Any]:
     offset = datetime.now().astimezone().utcoffset()
     return {
-        "format": FORMAT,
-        "version": VERSION,
         "started_at": utc_now().isoformat(),
         "utc_offset_minutes": round(offset.total_seconds() / 60) if offset else 0,
         "sample_rate": sample_rate,
@@ -371,14 +397,15 @@ def _manifest(sample_rate: int, channels: int, metadata: Metadata) -> dict[str, 
     }
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path, key: bytes | None) -> tuple[dict[str, Any], Writing]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if (manifest["format"], manifest["version"]) != (FORMAT, VERSION):
-            raise ValueError(f"format {manifest['format']} version {manifest['version']} is not known")
+        if manifest["format"] != FORMAT:
+            raise ValueError(f"format {manifest['format']} is not known")
+        writing = reading(manifest, key)
+        return writing.read(manifest), writing
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArchiveDamaged(place=folder, reason=f"{MANIFEST} cannot be read ({error})") from error
-    return dict(manifest)
 
 
 def _write_durably(path: Path, data: dict[str, Any]) -> None:
@@ -392,14 +419,5 @@ def _write_durably(path: Path, data: dict[str, Any]) -> None:
     sync_folder(path.parent)
 
 
-def _write_hashed(file: BinaryIO, digest: Any, data: bytes) -> None:
-    digest.update(data)
-    file.write(data)
-
-
 def _piece_path(folder: Path, number: int) -> Path:
     return folder / f"{number:06}.pcm"
-
-
-def _size(path: Path) -> int:
-    return os.path.getsize(path) if path.exists() else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import posixpath
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -17,11 +18,12 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class StagedBlob:
-    """Bytes that have no key yet. `sha256` in lower-case hex, `size` in bytes."""
+    """Bytes that have no key yet. `sha256` in lower-case hex, `size` in bytes; `blob_id` of those that are sealed."""
 
     token: str
     sha256: str
     size: int
+    blob_id: str = ""
 
 
 class BlobStore(ABC):
@@ -83,6 +85,14 @@ class BlobStore(ABC):
     def replace(self, staged: StagedBlob, key: str) -> None:
         """Give staged bytes this very key, in one step, whatever it held before. For derived files only: recordings are
         never overwritten."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Give something small this very key, as `replace` does."""
+        self.replace(self.stage(io.BytesIO(data), name=key), key)
+
+    def fingerprint(self, sha256: str) -> str:
+        """What the catalogue keeps as the hash of bytes that have this one."""
+        return sha256
 
     def describe(self, key: str) -> StagedBlob:
         """Hash and size of the bytes stored under `key`, read anew, with the key as token. Raises `NotFound`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -62,6 +62,11 @@ class Postings:
         few, many = (self.ids, ids) if len(self.ids) < len(ids) else (ids, self.ids)
         common = few[contains(many, few)]
         return Postings(common, self.counts_in(common), self.found)
+
+    def only(self, ids: Ids) -> Postings:
+        """As if there were no passages but these, given in ascending order."""
+        part = self.within(ids)
+        return replace(part, found=len(part.ids))
 
     def counts_in(self, ids: Ids) -> Counts:
         """How often in each of these passages."""

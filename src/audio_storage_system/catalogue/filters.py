@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from reprlib import repr as brief
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Float, Integer, and_, exists, false, or_, select, true
+from sqlalchemy import Column, ColumnElement, Connection, Float, Integer, and_, exists, false, or_, select, true
 
 from audio_storage_system.catalogue import metadata as values
 from audio_storage_system.catalogue import transcripts as versions
+from audio_storage_system.catalogue.limits import Limit
 from audio_storage_system.database import tables
 from audio_storage_system.database.queries import one_of
 from audio_storage_system.database.tables import audio_files, passages, segments, transcripts
@@ -47,18 +49,24 @@ MOST_LISTED = 10_000
 @dataclass(frozen=True)
 class Filter:
     """What to limit to. `since` ≤ recorded_at < `until`; `language` an ISO 639-1 code of the transcript; `speaker` a
-    name that speaks in the passage. Naive times are taken as UTC."""
+    name that speaks in the passage. Naive times are taken as UTC. access: who asks, unless everything is theirs to see.
+    """
 
     where: Mapping[str, Any] = field(default_factory=dict)
     since: datetime | date | str | None = None
     until: datetime | date | str | None = None
     language: str | None = None
     speaker: str | None = None
+    access: Limit | None = None
 
     @property
     def limits(self) -> bool:
         """Whether there is anything to limit to."""
-        return bool(self.where or self.since or self.until or self.language or self.speaker)
+        return bool(self.where or self.since or self.until or self.language or self.speaker or self.access)
+
+    def standing(self, connection: Connection) -> Filter:
+        """The same as who asks is entitled to it now: what holds until anything changes, and may be remembered."""
+        return self if self.access is None else replace(self, access=self.access.standing(connection))
 
     @property
     def period(self) -> tuple[datetime | None, datetime | None]:
@@ -74,6 +82,9 @@ class Filter:
             for key, column, wanted in self._parts()
             if column is None or column.table is audio_files
         ]
+        if self.access is not None:
+            held = self.access.holds() if probing else audio_files.c.id.in_(self.access.recordings())
+            conditions.append(held)
         if self.since is not None:
             conditions.append(audio_files.c.recorded_at >= _instant("since", self.since))
         if self.until is not None:
@@ -202,7 +213,7 @@ def _field_value(key: str, column: Column[Any], operand: Any) -> Any:
         return str(operand)
     if isinstance(operand, int | float) and not isinstance(operand, bool):
         return operand
-    raise InvalidFilter(key=key, reason=f"{operand!r} is not a number")
+    raise InvalidFilter(key=key, reason=f"{brief(operand)} is not a number")
 
 
 def _operators(key: str, wanted: Any) -> list[tuple[str, Any]]:
@@ -242,5 +253,5 @@ def _instant(key: str, operand: Any) -> datetime:
     if isinstance(moment, date) and not isinstance(moment, datetime):
         moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
     if not isinstance(moment, datetime):
-        raise InvalidFilter(key=key, reason=f"{operand!r} is neither a number nor a time")
+        raise InvalidFilter(key=key, reason=f"{brief(operand)} is neither a number nor a time")
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

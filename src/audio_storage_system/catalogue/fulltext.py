@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection, select
 
 from audio_storage_system.catalogue import bm25, fts5, tsvector
-from audio_storage_system.catalogue.analysis import terms
+from audio_storage_system.catalogue.analysis import terms, words
 from audio_storage_system.catalogue.bm25 import TYPICAL_LENGTH, Floats, Ids, Postings
 from audio_storage_system.catalogue.posting_cache import LONG, K, PostingCache, cache_of
 from audio_storage_system.catalogue.query_text import Expression, Word, parse
@@ -52,6 +52,10 @@ class Engine(Protocol):
     def saying(self, connection: Connection, expression: Expression) -> Postings: ...
     def occurrences(self, connection: Connection, forms: Sequence[str]) -> list[Postings]: ...
     def lengths(self, connection: Connection, passage_ids: Sequence[int]) -> dict[int, int]: ...
+    def is_there(self, connection: Connection) -> bool: ...
+    def missing(self, connection: Connection) -> Iterator[int]: ...
+    def surplus(self, connection: Connection) -> Iterator[int]: ...
+    def differing(self, connection: Connection, rows: Sequence[tuple[int, list[str]]]) -> list[int]: ...
 
 
 ENGINES: dict[str, Engine] = {"sqlite": fts5, "postgresql": tsvector}
@@ -102,6 +106,28 @@ def _stored_passages(connection: Connection) -> Iterator[list[tuple[int, str, st
         last = chunk[-1].id
 
 
+def is_there(connection: Connection) -> bool:
+    """Whether there is a table at all: it may be dropped, and made anew."""
+    return engine_of(connection).is_there(connection)
+
+
+def missing(connection: Connection) -> Iterator[int]:
+    """The passages that are not indexed, or not as passages of their recording."""
+    return engine_of(connection).missing(connection)
+
+
+def surplus(connection: Connection) -> Iterator[int]:
+    """What is indexed as a passage that is not there, or twice."""
+    return engine_of(connection).surplus(connection)
+
+
+def differing(connection: Connection) -> Iterator[int]:
+    """The passages that are indexed with other words than they have. Reads all of them."""
+    engine = engine_of(connection)
+    for rows in _stored_passages(connection):
+        yield from engine.differing(connection, [(id_, words(text)) for id_, text, _ in rows])
+
+
 def search(
     connection: Connection,
     query: str,
@@ -111,6 +137,7 @@ def search(
     within_ids: npt.NDArray[np.int64] | None = None,
     languages: Collection[str | None] = (),
     period: Period = tsvector.ALWAYS,
+    existing: npt.NDArray[np.int64] | None = None,
 ) -> list[Match]:
     """The passages that `query` (see `query_text`) finds and `admit` lets pass: (id, BM25 > 0), best first, ties by id.
 
@@ -118,14 +145,17 @@ def search(
     `within_ids`, ascending, where the ids that can pass are few and known, spares the rest that test. `languages` are
     those of the stored transcripts, `None` among them where one is unknown: a word is looked up as its stem in each.
     `period` spares reading what was recorded outside it, where the database can tell; nothing else may pass `admit`.
-    Any text is a valid query; one without a usable word finds nothing.
+    `existing`, ascending: the passages that exist for whoever asks, where these are not all: how much a word weighs
+    then tells nothing of the others. Any text is a valid query; one without a usable word finds nothing.
     """
-    parsed, reader = parse(query, languages), _Reader.of(connection, period)
+    parsed, reader = parse(query, languages), _Reader.of(connection, period if existing is None else tsvector.ALWAYS)
     required = [reader.saying(expression) for expression in parsed.required]
     lists = reader.of_words(reader.informative(parsed.words)) + required
     if not lists or limit <= 0:
         return []
-    total = reader.total()
+    total = reader.total() if existing is None else len(existing)
+    if existing is not None:
+        lists = [postings.only(existing) for postings in lists]
     ids, scores = bm25.outline(_narrowed(lists, required, within_ids), total)
     if parsed.excluded:
         possible = ~_in_any(ids, [reader.saying(expression) for expression in parsed.excluded])

@@ -131,14 +131,14 @@ def unfinished_of(connection: Connection, kind: str) -> list[Job]:
     return select_where(connection, _UNFINISHED, jobs.c.kind == kind)
 
 
-def any_unfinished(connection: Connection) -> bool:
-    """Whether there is a job that has not ended."""
-    return connection.execute(select(jobs.c.id).where(_UNFINISHED).limit(1)).first() is not None
+def any_unfinished(connection: Connection, *conditions: ColumnElement[bool]) -> bool:
+    """Whether there is a job that has not ended, among those that meet the conditions."""
+    return connection.execute(select(jobs.c.id).where(_UNFINISHED, *conditions).limit(1)).first() is not None
 
 
-def outcomes(connection: Connection) -> dict[str | None, int]:
-    """How many jobs ended in which way; `None` for those that have not ended."""
-    rows = connection.execute(select(jobs.c.outcome, func.count()).group_by(jobs.c.outcome))
+def outcomes(connection: Connection, *conditions: ColumnElement[bool]) -> dict[str | None, int]:
+    """How many jobs ended in which way, of those that meet the conditions; `None` for those that have not ended."""
+    rows = connection.execute(select(jobs.c.outcome, func.count()).where(*conditions).group_by(jobs.c.outcome))
     return {outcome: count for outcome, count in rows}  # noqa: C416 - rows are not pairs to the type checker
 
 

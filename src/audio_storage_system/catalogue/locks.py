@@ -27,6 +27,8 @@ FULL_TEXT = "full text"
 COPYING = "copying"
 WORKERS = "workers"
 HOLDS = "legal holds"
+KEYS = "keys"
+PRINCIPALS = "principals"
 
 
 def of_recording(audio_id: int) -> str:

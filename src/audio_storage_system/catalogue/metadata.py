@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, insert, select
 
+from audio_storage_system.catalogue import history
+from audio_storage_system.catalogue.history import MetadataChange
 from audio_storage_system.database import tables
 from audio_storage_system.database.queries import among, given
 from audio_storage_system.errors import InvalidMetadata
@@ -118,9 +120,14 @@ _DECODERS: dict[str, Callable[[str], Any]] = {
 
 
 def decode(value: str | None, value_type: str) -> Any:
-    """The value that was given."""
+    """The value that was given; one that was damaged since as it reads, so that its recording can still be had."""
     decoder = _DECODERS.get(value_type)
-    return decoder(value) if decoder and value is not None else value
+    if decoder is None or value is None:
+        return value
+    try:
+        return decoder(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def validate(values: object) -> None:
@@ -131,12 +138,17 @@ def validate(values: object) -> None:
         encode(key, value)
 
 
-def put(connection: Connection, audio_id: int, values: Metadata) -> None:
-    """Set these keys, replacing what they had. Raises `InvalidMetadata`."""
+def put(connection: Connection, audio_id: int, values: Metadata, by: int) -> list[str]:
+    """Set these keys, replacing what they had; those that this changed, which the history tells from now on as done
+    `by` this principal. Raises `InvalidMetadata`."""
     validate(values)
-    if values:
-        remove(connection, audio_id, values)
-        add(connection, audio_id, values)
+    new = {key: encode(key, value) for key, value in values.items()}
+    present = _rows(connection, audio_id, new)
+    changed = {key: present.get(key) for key, value in new.items() if present.get(key) != value[:2]}
+    _delete(connection, audio_id, changed)
+    add(connection, audio_id, {key: values[key] for key in changed})
+    history.enter(connection, audio_id, changed, None, by)
+    return list(changed)
 
 
 def add(connection: Connection, audio_id: int, values: Metadata) -> None:
@@ -147,10 +159,42 @@ def add(connection: Connection, audio_id: int, values: Metadata) -> None:
         connection.execute(insert(tables.metadata), rows)
 
 
-def remove(connection: Connection, audio_id: int, keys: Iterable[str]) -> None:
-    """Take these keys away; absent ones are no error."""
+def remove(connection: Connection, audio_id: int, keys: Iterable[str], by: int) -> list[str]:
+    """Take these keys away; those that were there, see `put`. Absent ones are no error."""
+    present = _rows(connection, audio_id, list(keys))
+    _delete(connection, audio_id, present)
+    history.enter(connection, audio_id, present, "remove", by)
+    return list(present)
+
+
+def changes(connection: Connection, audio_id: int, key: str | None = None) -> list[MetadataChange]:
+    """What was changed since the recording was stored, the oldest first."""
+    return [
+        MetadataChange(
+            row.key,
+            row.op,
+            None if row.old_type is None else decode(row.old_value, row.old_type),
+            row.changed_at,
+            row.principal_id,
+            row.name,
+        )
+        for row in history.rows_of(connection, audio_id, key)
+    ]
+
+
+def _rows(connection: Connection, audio_id: int, keys: Iterable[str]) -> dict[str, tuple[str | None, str]]:
+    """What these keys have, as it is kept."""
     table = tables.metadata
-    connection.execute(delete(table).where(table.c.audio_file_id == audio_id, table.c.key.in_(list(keys))))
+    query = select(table.c.key, table.c.value, table.c.value_type).where(
+        table.c.audio_file_id == audio_id, table.c.key.in_(list(keys))
+    )
+    return {key: (value, value_type) for key, value, value_type in connection.execute(query.order_by(table.c.id))}
+
+
+def _delete(connection: Connection, audio_id: int, keys: Iterable[str]) -> None:
+    table = tables.metadata
+    if wanted := list(keys):
+        connection.execute(delete(table).where(table.c.audio_file_id == audio_id, table.c.key.in_(wanted)))
 
 
 def get(connection: Connection, audio_id: int) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from sqlalchemy import (
 )
 
 from audio_storage_system.catalogue import changes
+from audio_storage_system.catalogue.limits import Limit
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import tables
 from audio_storage_system.database.bulk import insert_all
@@ -328,9 +329,12 @@ def passed_over() -> Select[Any]:
     return select(transcripts.c.id).where(transcripts.c.active == false(), ~searched(), said)
 
 
-def languages(connection: Connection) -> set[str | None]:
-    """Every language that some version is in; `None` among them where one is unknown."""
-    return set(connection.execute(select(transcripts.c.language).distinct()).scalars())
+def languages(connection: Connection, access: Limit | None = None) -> set[str | None]:
+    """Every language that some version is in, of those `access` may see; `None` among them where one is unknown."""
+    query = select(transcripts.c.language).distinct()
+    if access is not None:
+        query = query.where(transcripts.c.audio_file_id.in_(access.recordings()))
+    return set(connection.execute(query).scalars())
 
 
 def _flags(connection: Connection, transcript_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:

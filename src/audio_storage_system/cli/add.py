@@ -26,6 +26,8 @@ from audio_storage_system.settings import locate
 if TYPE_CHECKING:
     from audio_storage_system import AudioStorageSystem
 
+KEY_FILE_BYTES = 4096
+
 logger = logging.getLogger(__name__)
 
 
@@ -44,6 +46,10 @@ def add(
     background: options.Background = False,
     priority: options.PriorityName = None,
     jobs: options.Jobs = 0,
+    fernet_key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The files are encrypted with Fernet; this one holds the key."),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -59,7 +65,7 @@ def add(
     the exit code is 1 if any did. With --background only storing is done here; see: audio-storage worker.
     """
     how = How.asked(metadata, whisper_model, language, recorded_at, on_duplicate, no_transcribe, no_embeddings)
-    how = how.in_background(background, priority)
+    how = how.in_background(background, priority).decrypting(fernet_key_file)
     found = find_audio(paths, locate(archive)[0])
     report = Report(failed=[Failure(path, "not_found", message, tried=False) for path, message in found.failed])
     report.ignored += found.ignored
@@ -112,6 +118,14 @@ class How:
         if not wanted:
             return self
         return replace(self, background=True, arguments={**self.arguments, "priority": priority or "normal"})
+
+    def decrypting(self, key_file: Path | None) -> How:
+        """The same, for files that are encrypted with the key in this file. Raises `InvalidInput`."""
+        if key_file is None:
+            return self
+        if self.background or not self.transcribed:
+            raise InvalidInput(reason="--fernet-key-file goes with neither --background nor --no-transcribe")
+        return replace(self, arguments={**self.arguments, "fernet_key": read_small_file(key_file)})
 
     def add(self, storage: AudioStorageSystem, path: Path, progress: Callable[[float, float], None]) -> dict[str, Any]:
         """Add one file; what became of it."""
@@ -180,6 +194,15 @@ def note_empty_folders(found: Found, report: Report) -> None:
     for folder in found.folders:
         if folder not in told and not report.exit_code:
             report.failed.append(Failure(folder, "no_audio", f"There is no audio in the folder {folder}"))
+
+
+def read_small_file(path: Path) -> bytes:
+    """What is in a file that holds a key. Raises `InvalidInput`."""
+    try:
+        with path.open("rb") as file:
+            return file.read(KEY_FILE_BYTES).strip()
+    except OSError as error:
+        raise InvalidInput(reason=f"The key file {path} cannot be read: {error.strerror}") from error
 
 
 def _size(path: Path) -> int:

@@ -13,13 +13,16 @@ from audio_storage_system import __version__
 from audio_storage_system.cli import (
     add,
     archive,
+    audit,
     copy,
     demo,
     doctor,
     export,
+    grants,
     hold,
     import_transcripts,
     jobs,
+    keys,
     listing,
     metadata,
     record,
@@ -28,8 +31,12 @@ from audio_storage_system.cli import (
     retention,
     retranscribe,
     search,
+    session,
+    tokens,
     transcripts,
     trash,
+    users,
+    verify,
     watch,
     worker,
 )
@@ -82,9 +89,15 @@ app.add_typer(retention.app, name="retention")
 app.add_typer(hold.app, name="hold")
 app.command("stats")(archive.stats)
 app.command("reindex")(archive.reindex)
+app.command("verify")(verify.verify)
 app.command("copy")(copy.copy)
 app.command("worker")(worker.worker)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(users.app, name="users")
+app.add_typer(grants.app, name="grants")
+app.add_typer(tokens.app, name="tokens")
+app.add_typer(audit.app, name="audit")
+app.add_typer(keys.app, name="keys")
 app.command("doctor")(doctor.doctor)
 app.command("models")(doctor.models)
 app.command("demo")(demo.demo)
@@ -98,6 +111,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -106,6 +120,7 @@ def _root(
     ] = False,
 ) -> None:
     """Options of the program itself; `main` reads `--debug`, wherever it stands."""
+    session.COMMAND = ctx.invoked_subcommand or ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -52,6 +53,23 @@ def init(
     partition: Annotated[
         str | None, typer.Option(metavar="BY", help="Cut PostgreSQL's search table by year, month or owner:N.")
     ] = None,
+    encrypt: Annotated[
+        bool, typer.Option("--encrypt", help="Encrypt everything. A key file is made, unless there is a key.")
+    ] = False,
+    key_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The key file, if not in your configuration folder.")
+    ] = None,
+    key_source: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Where the key is instead of a file: keyring or passphrase.")
+    ] = None,
+    accept_plaintext_catalogue: Annotated[
+        bool,
+        typer.Option(
+            "--accept-plaintext-catalogue",
+            help="Accept that PostgreSQL and vector databases keep texts and vectors readable.",
+        ),
+    ] = False,
+    audit: Annotated[bool, typer.Option("--audit", help="Give the archive keys for an audit log.")] = False,
     archive: options.ArchivePlace = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -73,18 +91,30 @@ def init(
         "blobs_url": blobs,
         "vectors_url": vectors,
         "partition": partition,
+        "key_file": str(Path(key_file).expanduser().absolute()) if key_file else None,
+        "key_source": key_source,
+        "accept_plaintext_vectors": True if accept_plaintext_catalogue and vectors else None,
     }
-    given = {name: value for name, value in values.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
     exists = audio_storage_system.AudioStorageSystem.exists(archive)
     if given and (exists or (home / FILE_NAME).exists()):
         raise Conflict(reason=f"There is an archive or its {FILE_NAME} at {home}; change its settings in that file")
-    with opened(archive, create=True, **given) as storage:
-        spaces = storage.stats()["spaces"]
+    protection: dict[str, Any] = {
+        "encryption": encrypt,
+        "audit": audit,
+        "accept_plaintext_catalogue": accept_plaintext_catalogue,
+    }
+    with opened(archive, create=True, **given, **protection) as storage:
+        spaces, made = storage.stats()["spaces"], storage.keys.made
     if given:
         home.mkdir(parents=True, exist_ok=True)
         (home / FILE_NAME).write_text(_toml(given), encoding="utf-8")
-    out.document({"home": str(home), "created": not exists, "settings": given, "spaces": spaces})
+    out.document(
+        {"home": str(home), "created": not exists, "settings": given, "spaces": spaces, "key_file": made and str(made)}
+    )
     out.line(f"{'There is an archive at' if exists else 'Made an archive at'} {shown(archive)}")
+    if made:
+        out.line(f"Its key is in {made}. Keep a copy elsewhere: without it nothing can ever be read again.")
 
 
 def _toml(values: dict[str, Any]) -> str:
@@ -92,10 +122,12 @@ def _toml(values: dict[str, Any]) -> str:
     return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items())
 
 
-def stats(archive: options.ArchivePlace = None, as_json: options.AsJson = False) -> None:
+def stats(
+    as_user: options.AsUser = None, archive: options.ArchivePlace = None, as_json: options.AsJson = False
+) -> None:
     """Show how much there is of everything."""
     out = Output(as_json)
-    with opened(archive) as storage:
+    with opened(archive, as_user=as_user) as storage:
         numbers = storage.stats()
     out.document(numbers)
     spaces = numbers["spaces"]

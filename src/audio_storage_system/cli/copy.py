@@ -12,6 +12,7 @@ from audio_storage_system.cli import options
 from audio_storage_system.cli.human import clock, count, size
 from audio_storage_system.cli.output import Output, say
 from audio_storage_system.cli.progress import Shown
+from audio_storage_system.cli.session import named_origin
 
 if TYPE_CHECKING:
     from audio_storage_system import CopyReport
@@ -27,6 +28,10 @@ def copy(
     verify_all: Annotated[
         bool, typer.Option("--verify-all", help="Also read back the audio that earlier copies brought.")
     ] = False,
+    encrypt: Annotated[bool, typer.Option("--encrypt", help="Make the copy an encrypted archive, see init.")] = False,
+    accept_plaintext_catalogue: Annotated[
+        bool, typer.Option("--accept-plaintext-catalogue", help="As with init, where the copy is not on SQLite.")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Copy an archive to another place, or bring an earlier copy up to date: catalogue, audio and embeddings, ids kept.
@@ -35,9 +40,14 @@ def copy(
     What is copied is verified; the exit code is 1 when anything differs. Run again after an interruption, it goes on.
     """
     out = Output(as_json)
-    with _Shown() as shown:
+    with named_origin(), _Shown() as shown:
         report = audio_storage_system.copy_archive(
-            source, destination, verify="all" if verify_all else "copied", progress=shown.tell
+            source,
+            destination,
+            verify="all" if verify_all else "copied",
+            progress=shown.tell,
+            encryption=encrypt,
+            accept_plaintext_catalogue=accept_plaintext_catalogue,
         )
     out.document(report.as_dict())
     _print(report, out)

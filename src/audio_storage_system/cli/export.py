@@ -31,6 +31,7 @@ def export(
         int | None, typer.Option(metavar="ID", help="This version instead of the one that search follows.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    as_user: options.AsUser = None,
     archive: options.ArchivePlace = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -41,7 +42,7 @@ def export(
     output = output or (STDOUT if len(audio_ids) * len(names) == 1 or as_json else None)
     if output is None:
         raise InvalidInput(reason="Say where the files shall go: --output FOLDER (or - for stdout)")
-    with opened(archive) as storage:
+    with opened(archive, as_user=as_user) as storage:
         texts = [
             (storage.get_recording(audio_id).original_name, audio_id, name, storage.export(audio_id, name, transcript))
             for audio_id in dict.fromkeys(audio_ids)

@@ -26,13 +26,14 @@ def list_recordings(
     speaker: options.Speaker = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many; 0: all.")] = 50,
     offset: Annotated[int, typer.Option(min=0, help="How many to leave out.")] = 0,
+    as_user: options.AsUser = None,
     archive: options.ArchivePlace = None,
     as_json: options.AsJson = False,
 ) -> None:
     """List recordings, the latest first, each with the transcript that search follows."""
     out = Output(as_json)
     limits: dict[str, Any] = {"where": parse_where(where), "since": since, "until": until}
-    with opened(archive) as storage:
+    with opened(archive, as_user=as_user) as storage:
         found = storage.list_recordings(
             **limits, language=language, speaker=speaker, limit=limit or None, offset=offset
         )
@@ -46,12 +47,13 @@ def list_recordings(
 
 def show(
     audio_id: Annotated[int, typer.Argument(metavar="ID")],
+    as_user: options.AsUser = None,
     archive: options.ArchivePlace = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show a recording: what it is, its metadata, its transcripts, and what is said in it, with times."""
     out = Output(as_json)
-    with opened(archive) as storage:
+    with opened(archive, as_user=as_user) as storage:
         recording = storage.get_recording(audio_id)
         versions = storage.transcripts(audio_id)
         followed = _followed(versions)

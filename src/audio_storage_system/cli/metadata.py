@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from audio_storage_system.cli import options
+from audio_storage_system.cli.human import count, moment
 from audio_storage_system.cli.output import Output
 from audio_storage_system.cli.session import opened
-from audio_storage_system.cli.values import parse_metadata
+from audio_storage_system.cli.values import parse_metadata, read_json
 from audio_storage_system.errors import InvalidInput, NotFound
 
 app = typer.Typer(help="The metadata of a recording: keys and values of your own.")
 
+schema_app = typer.Typer(help="The JSON Schema that the metadata of an owner's recordings has to meet.")
+app.add_typer(schema_app, name="schema")
+
+Owner = Annotated[str | None, typer.Option(metavar="NAME", help="Whose recordings (default: one's own).")]
 AudioId = Annotated[int, typer.Argument(metavar="ID", help="The recording.")]
 
 
@@ -66,3 +73,68 @@ def unset(
         storage.remove_metadata(audio_id, *keys)
         now = storage.get_recording(audio_id).metadata
     Output(as_json).document({"audio_id": audio_id, "metadata": now})
+
+
+@app.command("history")
+def history(
+    audio_id: AudioId,
+    key: Annotated[str | None, typer.Argument(metavar="[KEY]")] = None,
+    archive: options.ArchivePlace = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show what every key, or one, was before it was changed, when and by whom."""
+    out = Output(as_json)
+    with opened(archive) as storage:
+        changes = storage.metadata_history(audio_id, key)
+    out.document({"audio_id": audio_id, "changes": [change.as_dict() for change in changes]})
+    rows = [(moment(one.changed_at), one.principal, one.op, one.key, one.old_value) for one in changes]
+    out.table(("time", "who", "change", "key", "old value"), rows)
+
+
+@app.command("check")
+def check(owner: Owner = None, archive: options.ArchivePlace = None, as_json: options.AsJson = False) -> None:
+    """List the recordings whose metadata does not meet the schema. The exit code is 1 where there are any."""
+    out = Output(as_json)
+    with opened(archive) as storage:
+        found = storage.check_metadata(owner)
+    out.document({"nonconforming": [one.as_dict() for one in found]})
+    for one in found:
+        for broken in one.violations:
+            out.line(f"{one.audio_id}  {one.original_name}  {broken.key or '(as a whole)'}: {broken.message}")
+    out.line(f"{count(len(found), 'recording')} whose metadata does not meet the schema")
+    if found:
+        raise typer.Exit(1)
+
+
+@schema_app.command("set")
+def set_schema(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON Schema, Draft 2020-12.")],
+    owner: Owner = None,
+    archive: options.ArchivePlace = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Have metadata meet a schema from now on. What is stored stays as it is; see metadata check."""
+    wanted = read_json(file)
+    with opened(archive) as storage:
+        storage.set_metadata_schema(wanted, owner)
+    Output(as_json).document({"schema": wanted})
+
+
+@schema_app.command("show")
+def show_schema(owner: Owner = None, archive: options.ArchivePlace = None, as_json: options.AsJson = False) -> None:
+    """Show the schema, as JSON."""
+    out = Output(as_json)
+    with opened(archive) as storage:
+        found = storage.metadata_schema(owner)
+    out.document({"schema": found})
+    out.line("There is no schema." if found is None else json.dumps(found, indent=2, ensure_ascii=True))
+
+
+@schema_app.command("rm")
+def remove_schema(owner: Owner = None, archive: options.ArchivePlace = None, as_json: options.AsJson = False) -> None:
+    """Take the schema away: metadata is free again."""
+    out = Output(as_json)
+    with opened(archive) as storage:
+        gone = storage.remove_metadata_schema(owner)
+    out.document({"removed": gone})
+    out.line("Removed the schema." if gone else "There was no schema.")

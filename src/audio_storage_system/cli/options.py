@@ -34,6 +34,9 @@ ArchivePlace = Annotated[
         "$AUDIO_STORAGE_DATABASE_URL, else $AUDIO_STORAGE_HOME, else ./audio_storage).",
     ),
 ]
+AsUser = Annotated[
+    str | None, typer.Option("--as", metavar="NAME", help="Only what this user, group or service may see.")
+]
 Model = Annotated[
     str | None,
     typer.Option(

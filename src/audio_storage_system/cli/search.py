@@ -64,6 +64,7 @@ def search(
     deadline: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Give up (exit code 8) when it takes longer.")
     ] = None,
+    as_user: options.AsUser = None,
     archive: options.ArchivePlace = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -84,7 +85,7 @@ def search(
         "speaker": speaker,
         "deadline": deadline,
     }
-    with opened(archive) as storage:
+    with opened(archive, as_user=as_user) as storage:
         if pack and text is not None:
             found = storage.context_pack(text, max_tokens, **limits)
             out.document(found.as_dict())

@@ -8,9 +8,11 @@ a zone are UTC.
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 from audio_storage_system.errors import InvalidFilter, InvalidInput, InvalidMetadata
@@ -99,3 +101,17 @@ def _parse_condition(condition: str) -> tuple[str, Mapping[str, Any]]:
 
 def _plain(wanted: Mapping[str, Any]) -> Any:
     return wanted["eq"] if wanted.keys() == {"eq"} else dict(wanted)
+
+
+def read_json(path: Path, max_bytes: int = 1 << 20) -> Any:
+    """What is in a JSON file. Raises `InvalidInput`."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+        if len(data) > max_bytes:
+            raise InvalidInput(reason=f"{path} is larger than {max_bytes:,} bytes")
+        return json.loads(data)
+    except OSError as error:
+        raise InvalidInput(reason=f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(reason=f"{path} is not JSON: {error}") from error

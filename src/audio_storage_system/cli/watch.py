@@ -72,7 +72,8 @@ def watch(
     folder = Path(os.path.abspath(folder))  # remembered paths mean the same wherever the next start happens
     _check_folder(folder, home)
     with opened(archive, create=True) as storage:
-        memory = Memory.of(str(folder), f"{home} {shown(archive)}", transcribed=how.transcribed)
+        place = f"{home} {shown(archive)}"
+        memory = Memory.of(str(folder), place, storage.notes, transcribed=how.transcribed)
         known = memory.keep_only(storage.known_hashes())
         watching = _Watch(storage, how, str(folder), home, Arrivals(settle, known), memory, jobs, Told(Output(as_json)))
         with _signals():

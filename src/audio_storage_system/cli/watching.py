@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from audio_storage_system.archive.notes import Notes
 from audio_storage_system.cli.paths import OTHER_SUFFIXES
 
 # What browsers, downloaders and office programs call a file until it is whole.
@@ -120,27 +121,29 @@ class Memory:
     """What a watch was done with, for its next start: path, stamp and hash of each file in a file of the user's cache.
 
     It may be thrown away at any time: the files are then read and hashed once more. A line is appended for each file; a
-    line cut short by a crash is passed over. `hash` is `None` for what is no audio.
+    line cut short by a crash is passed over. `hash` is `None` for what is no audio. `notes` seals each line where the
+    archive is encrypted.
     """
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, notes: Notes) -> None:
         self._place = place
-        self.entries: dict[str, tuple[Stamp, str | None]] = dict(_read(place))
+        self._notes = notes
+        self.entries: dict[str, tuple[Stamp, str | None]] = dict(_read(place, notes))
 
     @classmethod
-    def of(cls, folder: str, archive: str, *, transcribed: bool) -> Memory:
+    def of(cls, folder: str, archive: str, notes: Notes, *, transcribed: bool) -> Memory:
         """The memory of watching `folder` for this archive. What was only stored has yet to be transcribed by a watch
         that does so: it remembers for itself."""
         from platformdirs import user_cache_path
 
         name = hashlib.sha256(json.dumps([archive, os.path.realpath(folder), transcribed]).encode()).hexdigest()[:32]
-        return cls(user_cache_path("audio-storage") / "watch" / f"{name}.jsonl")
+        return cls(user_cache_path("audio-storage") / "watch" / f"{name}.jsonl", notes)
 
     def keep_only(self, hashes: set[str]) -> dict[str, Stamp]:
         """Forget files whose bytes the archive does not know (it may have been restored from a backup), and write the
         rest anew; what remains, as `Arrivals` wants it."""
         self.entries = {path: entry for path, entry in self.entries.items() if entry[1] is None or entry[1] in hashes}
-        lines = [_line(path, *entry) for path, entry in self.entries.items()]
+        lines = [self._line(path, *entry) for path, entry in self.entries.items()]
         with suppress(OSError):  # without a cache the next start takes longer, that is all
             self._place.parent.mkdir(parents=True, exist_ok=True)
             new = self._place.with_suffix(f".{os.getpid()}")
@@ -152,21 +155,20 @@ class Memory:
         """Remember a file."""
         self.entries[path] = (stamp, file_hash)
         with suppress(OSError), self._place.open("a", encoding="utf-8") as file:
-            file.write(_line(path, stamp, file_hash))
+            file.write(self._line(path, stamp, file_hash))
+
+    def _line(self, path: str, stamp: Stamp, file_hash: str | None) -> str:
+        return self._notes.seal(json.dumps([path, *stamp, file_hash])) + "\n"
 
 
-def _line(path: str, stamp: Stamp, file_hash: str | None) -> str:
-    return json.dumps([path, *stamp, file_hash]) + "\n"
-
-
-def _read(place: Path) -> Iterator[tuple[str, tuple[Stamp, str | None]]]:
+def _read(place: Path, notes: Notes) -> Iterator[tuple[str, tuple[Stamp, str | None]]]:
     try:
         lines = place.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return
     for line in lines:
         with suppress(ValueError, TypeError):
-            path, size, mtime_ns, inode, file_hash = json.loads(line)
+            path, size, mtime_ns, inode, file_hash = json.loads(notes.open(line) or "")
             yield str(path), (Stamp(int(size), int(mtime_ns), int(inode)), file_hash and str(file_hash))
 
 

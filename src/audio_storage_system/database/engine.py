@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, func, select
@@ -21,6 +22,21 @@ from audio_storage_system.errors import ArchiveBusy, AudioStorageSystemError, Da
 from audio_storage_system.locations import redacted
 
 DEFAULT_POOL = Pool()
+_ENDS = f"{__name__}.ends"
+
+
+class Ending(Enum):
+    """How a transaction that writes ended. `UNKNOWN`: the commit failed, and may have happened all the same."""
+
+    COMMITTED = auto()
+    ROLLED_BACK = auto()
+    UNKNOWN = auto()
+
+
+def on_end(connection: Connection, tell: Callable[[Ending], None]) -> None:
+    """Have `tell` called once the write transaction of this connection has ended, in the thread that it belongs to. It
+    asks nothing of the database and raises nothing."""
+    connection.info[_ENDS].append(tell)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +63,9 @@ class Database:
         reopen_after_fork(self.engine)
 
     @classmethod
-    def open(cls, path: Path) -> Database:
-        """The SQLite database in this file, made when missing."""
-        return cls(SQLite(path), str(path))
+    def open(cls, path: Path, key: bytes | None = None) -> Database:
+        """The SQLite database in this file, made when missing; encrypted with `key` (32 bytes) where there is one."""
+        return cls(SQLite(path, key), str(path))
 
     @classmethod
     def connect(cls, url: str, pool: Pool = DEFAULT_POOL) -> Database:
@@ -139,12 +155,20 @@ class Database:
         who do not. Nobody waits in a circle as long as every transaction keeps to the order in `catalogue/locks.py`, so
         a deadlock is a mistake there: it ends as `ArchiveBusy`, and the step may be repeated, but not by itself here.
         """
-        with (
-            self.translated(NEVER),
-            self._connect(NEVER) as connection,
-            self.dialect.writing(connection, sorted(names)),
-        ):
-            yield connection
+        ending, ends = Ending.ROLLED_BACK, list[Callable[[Ending], None]]()
+        try:
+            with (
+                self.translated(NEVER),
+                self._connect(NEVER) as connection,
+                self.dialect.writing(connection, sorted(names)),
+            ):
+                connection.info[_ENDS] = ends
+                yield connection
+                ending = Ending.UNKNOWN
+            ending = Ending.COMMITTED
+        finally:
+            for tell in ends:
+                tell(ending)
         self.writes += 1
 
     @contextmanager

@@ -6,14 +6,15 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from audio_storage_system.clock import NEVER, Deadline
+from audio_storage_system.database import sqlcipher
 from audio_storage_system.database.dialect import Dialect
 from audio_storage_system.errors import (
     ArchiveBusy,
@@ -36,6 +37,8 @@ LOOK_AGAIN_SECONDS = 0.01
 STEPS_BETWEEN_CHECKS = 10_000
 # With fewer bytes than this a disk is full: SQLite's files grow by 32 KiB at a time and more.
 LEAST_ROOM = 1 << 18
+# What a file begins with that is not encrypted.
+HEAD = b"SQLite format 3\0"
 
 PRAGMAS = (
     f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}",
@@ -43,31 +46,33 @@ PRAGMAS = (
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA temp_store = MEMORY",
-    "PRAGMA cache_size = -16384",
     "PRAGMA secure_delete = ON",  # what is deleted is overwritten, in the pages it was in and in those set free
 )
+CACHE_KIB = 16_384
 
 
 class SQLite(Dialect):
-    """A file. Reads begin lazily; writes take the write lock at once, so that they never fail half-way with "database
-    is locked"."""
+    """A file, encrypted where there is a `key` of 32 bytes. Reads begin lazily; writes take the write lock at once, so
+    that they never fail half-way with "database is locked"."""
 
     name = "sqlite"
     patience_seconds = BUSY_TIMEOUT_SECONDS
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: bytes | None = None) -> None:
         self._path = path
+        self._key = key
 
     def create(self) -> Engine:
         engine = create_engine(
             URL.create("sqlite", database=str(self._path)),
-            connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_SECONDS},
+            **sqlcipher.options(self._path, self._key, BUSY_TIMEOUT_SECONDS),
             pool_size=8,
             max_overflow=24,
             pool_timeout=TURN_SECONDS,
             pool_use_lifo=True,  # the connection used last has its pages in memory
         )
-        event.listen(engine, "connect", _prepare)
+        cache = f"PRAGMA cache_size = -{CACHE_KIB if self._key is None else sqlcipher.CACHE_KIB}"
+        event.listen(engine, "connect", lambda connection, _record: _prepare(connection, (*PRAGMAS, cache)))
         event.listen(engine, "begin", _begin)
         return engine
 
@@ -123,15 +128,17 @@ class SQLite(Dialect):
             return StorageFull(place=place)
         if "readonly" in text or "unable to open" in text:
             return ArchiveReadOnly(place=place, reason=text)
-        if "malformed" in text or "not a database" in text:
+        if "not a database" in text:
+            return ArchiveDamaged(place=place, reason=_unreadable(self._path, self._key is not None))
+        if "malformed" in text:
             return ArchiveDamaged(place=place, reason=text)
         return StorageFailed(reason=text)
 
 
-def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
+def _prepare(connection: sqlite3.Connection, pragmas: Sequence[str]) -> None:
     connection.isolation_level = None  # the driver's own implicit transactions get in the way of BEGIN IMMEDIATE
     patience = Deadline.after(BUSY_TIMEOUT_SECONDS)
-    for pragma in PRAGMAS:
+    for pragma in pragmas:
         _insist(connection, pragma, patience)
 
 
@@ -142,7 +149,7 @@ def _insist(connection: sqlite3.Connection, pragma: str, patience: Deadline) -> 
         try:
             connection.execute(pragma)
             return
-        except sqlite3.OperationalError as error:
+        except connection.OperationalError as error:  # of the driver in use: SQLite's or SQLCipher's
             if "locked" not in str(error) or patience.expired:
                 raise
             time.sleep(LOOK_AGAIN_SECONDS)
@@ -161,6 +168,16 @@ def _has_no_room(path: Path) -> bool:
         return False
 
 
+def _unreadable(path: Path, encrypted: bool) -> str:
+    """Why a file cannot be a database of this archive."""
+    with suppress(OSError), path.open("rb") as file:
+        if file.read(len(HEAD)) == HEAD and encrypted:
+            return "it is not encrypted, as that of an encrypted archive has to be"
+    return (
+        "it is damaged, or encrypted with another key" if encrypted else "file is not a database, or an encrypted one"
+    )
+
+
 def version(connection: Connection) -> Hashable:
     """Equal for two moments on one connection only if nothing that it sees has changed in between: SQLite counts the
     commits of others, the driver what this connection wrote itself."""
@@ -170,5 +187,4 @@ def version(connection: Connection) -> Hashable:
 
 def _driver(connection: Connection) -> sqlite3.Connection:
     driver = connection.connection.driver_connection
-    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - tells the type checker what the engine guarantees
-    return driver
+    return cast(sqlite3.Connection, driver)  # SQLCipher's driver is SQLite's, built anew

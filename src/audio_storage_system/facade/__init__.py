@@ -1,6 +1,7 @@
-"""The two larger parts of the facade: what can be read of an archive, and how it embeds."""
+"""The larger parts of the facade: what can be read of an archive, what is said about recordings, and how it embeds."""
 
+from audio_storage_system.facade.describing import Describing
 from audio_storage_system.facade.embedding import Embedding
 from audio_storage_system.facade.reading import Place, Reading
 
-__all__ = ["Embedding", "Place", "Reading"]
+__all__ = ["Describing", "Embedding", "Place", "Reading"]

@@ -36,6 +36,7 @@ class Embedding:
 
     @generate_audio_embedding.setter
     def generate_audio_embedding(self, function: Callable[[Any], npt.ArrayLike]) -> None:
+        self._archive.access.require_admin("choose how sound is embedded")
         self._archive.spaces.use_audio(function)
 
     @property
@@ -51,10 +52,12 @@ class Embedding:
 
     @generate_combined_embedding.setter
     def generate_combined_embedding(self, function: Callable[[str, Any], npt.ArrayLike]) -> None:
+        self._archive.access.require_admin("choose how words and sound are embedded")
         self._archive.spaces.use_combined(function)
 
     def use_embedder(self, function: Callable[[str], npt.ArrayLike], name: str | None = None) -> None:
         """Embed text with this function from now on, in a space called `user:<name>` (default: after the function)."""
+        self._archive.access.require_admin("choose how text is embedded")
         self._archive.spaces.use_text(function, name)
 
     def reembed(
@@ -73,8 +76,10 @@ class Embedding:
         with the stage, how many vectors are there, and how many there will be. Raises `UnknownSpec`, `InvalidInput`,
         `EngineUnavailable`, `EmbedderMissing`, and `Conflict` where a recording's sound cannot be read any more.
         """
+        self._archive.access.require_admin("embed the archive anew")
         return reembedding.run(self._archive, embedder, kind, progress or (lambda *_: None), drop_old=drop_old)
 
     def plan_reembedding(self, embedder: str | None = None, *, kind: str = "transcript") -> Plan:
         """What `reembed` would do, without doing it. Raises as it does."""
+        self._archive.access.require_admin("plan to embed the archive anew")
         return reembedding.plan(self._archive, embedder, kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,9 +12,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from audio_storage_system import pipeline
+from audio_storage_system.access import Access
 from audio_storage_system.archive import Archive, exports, processing, reports, retrieval
 from audio_storage_system.audio import Waveform
-from audio_storage_system.catalogue import recordings, transcripts, trash
+from audio_storage_system.catalogue import principals, recordings, transcripts, trash
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database.tables import transcripts as transcript_table
 from audio_storage_system.errors import InvalidInput, NotFound
@@ -30,6 +32,10 @@ class Reading:
     """What can be read of an archive."""
 
     _archive: Archive
+
+    def _seen(self, where: Mapping[str, Any] | None, *limits: Any) -> Filter:
+        """The filter of a call, to what who asks may see."""
+        return replace(Filter(where or {}, *limits), access=self._archive.access.limit)
 
     # Finding
 
@@ -64,16 +70,30 @@ class Reading:
         """
         if by not in retrieval.BYS:
             raise InvalidInput(reason=f'There is no search by "{by}"; there are: {", ".join(retrieval.BYS)}')
-        wanted = Filter(where or {}, since, until, language, speaker)
+        wanted = self._seen(where, since, until, language, speaker)
         query = Query(text or "", None, None, mode, wanted, limit, offset, context)
         until_then = Deadline.after(deadline)
         if audio is None:
             if text is None or by != "transcript":
                 raise InvalidInput(reason="Give a text to search for, or audio= to search by an example")
-            return retrieval.search_text(self._archive, query, until_then, space)
+            return self._searched(retrieval.search_text(self._archive, query, until_then, space), query)
         example = pipeline.as_waveform(audio) if isinstance(audio, np.ndarray) else Path(audio)
         task = processing.task_of(self._archive, whisper_model, language)
-        return retrieval.search_example(self._archive, example, by, query, until_then, task, space)
+        found = retrieval.search_example(self._archive, example, by, query, until_then, task, space)
+        return self._searched(found, query, by)
+
+    def _searched(self, found: SearchResults, query: Query, by: str = "text") -> SearchResults:
+        """The text of a query may be as private as what it finds: the audit log is told of everything but that."""
+        self._archive.audit.read(
+            "search",
+            by=by,
+            mode=query.mode,
+            characters=len(query.text),
+            keys=sorted(query.filter.where),
+            found=len(found),
+            recordings=sorted({hit.audio_id for hit in found}),
+        )
+        return found
 
     def context_pack(
         self,
@@ -90,8 +110,13 @@ class Reading:
     ) -> ContextPack:
         """The best passages for a question as text for a language model, each with a numbered citation, within a
         budget of tokens as `count_tokens` counts them."""
-        query = Query(text, filter=Filter(where or {}, since, until, language, speaker))
-        return retrieval.context_pack(self._archive, query, Deadline.after(deadline), max_tokens, count_tokens)
+        query = Query(text, filter=self._seen(where, since, until, language, speaker))
+        pack = retrieval.context_pack(self._archive, query, Deadline.after(deadline), max_tokens, count_tokens)
+        shown = {citation.audio_id for citation in pack.citations}
+        self._archive.audit.read(
+            "context.packed", characters=len(text), keys=sorted(where or {}), recordings=sorted(shown)
+        )
+        return pack
 
     def list_recordings(
         self,
@@ -105,58 +130,82 @@ class Reading:
         offset: int = 0,
     ) -> list[Recording]:
         """Recordings that meet the filter, the latest recorded first."""
-        conditions = Filter(where or {}, since, until, language, speaker).on_listing()
+        conditions = self._seen(where, since, until, language, speaker).on_listing()
         with self._archive.database.read() as connection:
-            return recordings.select_where(connection, *conditions, limit=limit, offset=offset)
+            found = recordings.select_where(connection, *conditions, limit=limit, offset=offset)
+        self._archive.audit.read("recordings.listed", found=len(found), keys=sorted(where or {}))
+        return found
 
     def get_recording(self, audio_id: int) -> Recording:
         """One recording. Raises `NotFound`."""
+        found = self._recording(audio_id)
+        self._archive.audit.read("recording.read", found.id)
+        return found
+
+    def _recording(self, audio_id: int) -> Recording:
         with self._archive.database.read() as connection:
+            self._archive.access.require(connection, int(audio_id))
             return recordings.get(connection, int(audio_id))
 
     def known_hashes(self) -> set[str]:
-        """The SHA-256 of every file that is stored here, or was and has been deleted."""
+        """The SHA-256 of every file that is stored here, or was and has been deleted. A view knows those of what its
+        principal has stored."""
         return reports.known_hashes(self._archive)
 
     def get_user_audio(self, user_id: str, audio_id: int) -> Recording:
-        """The recording, when its metadata `user_id` is this user. Raises `NotFound` otherwise."""
-        if not isinstance(user_id, str | int | float):  # a list or an operator would let others pass
+        """The recording, when this user may see it: as its owner, which the `user_id` given when it was stored is, or
+        by a grant. Raises `NotFound` otherwise, also where who asks may not see it."""
+        if isinstance(user_id, bool) or not isinstance(user_id, str | int | float):
             raise InvalidInput(reason="user_id is text or a number")
-        mine = Filter({"user_id": {"eq": user_id}, "audio_id": int(audio_id)}).on_recordings()
         with self._archive.database.read() as connection:
-            found = recordings.select_where(connection, *mine)
-        if not found:
-            raise NotFound(kind="recording", id=audio_id)
-        return found[0]
+            self._archive.access.require(connection, int(audio_id))
+            user = principals.find(connection, principals.name_of(user_id))
+            if user is None or not Access(user.id, user.name, restricted=True).may(connection, int(audio_id)):
+                raise NotFound(kind="recording", id=audio_id)
+            found = recordings.get(connection, int(audio_id))
+        self._archive.audit.read("recording.read", found.id)
+        return found
 
     def open_audio(self, audio_id: int) -> BinaryIO:
         """The recording's bytes, exactly as they were given, as a seekable stream. Raises `AudioRemoved`."""
-        return self._archive.blobs.open(retrieval.audio_key(self.get_recording(audio_id)))
+        file = self._archive.blobs.open(retrieval.audio_key(self._recording(audio_id)))
+        self._archive.audit.read("audio.opened", audio_id)
+        return file
 
     def audio_url(self, audio_id: int, expires: float = 3600) -> str:
         """A URL to read the recording from: below `cdn_url` where that is set, else signed, for anyone who has it and
         `expires` seconds (at most seven days). Raises `Unavailable` where the recordings are in a folder."""
-        return retrieval.audio_url(
-            self._archive, retrieval.audio_key(self.get_recording(audio_id)), timedelta(seconds=expires)
-        )
+        key = retrieval.audio_key(self._recording(audio_id))
+        url = retrieval.audio_url(self._archive, key, timedelta(seconds=expires))
+        self._archive.audit.read("audio.linked", audio_id, seconds=float(expires))
+        return url
 
     # Versions
 
     def transcripts(self, audio_id: int) -> list[Transcript]:
         """Every version of what is said in a recording, the oldest first."""
         with self._archive.database.read() as connection:
+            self._archive.access.require(connection, int(audio_id))
             recordings.get(connection, int(audio_id))
-            return transcripts.select_where(connection, transcript_table.c.audio_file_id == int(audio_id))
+            found = transcripts.select_where(connection, transcript_table.c.audio_file_id == int(audio_id))
+        self._archive.audit.read("transcript.read", audio_id, versions=len(found))
+        return found
 
     def get_transcript(self, transcript_id: int) -> Transcript:
         """One version. Raises `NotFound`."""
-        return processing.version_of(self._archive, transcript_id)
+        found = processing.version_of(self._archive, transcript_id)
+        self._archive.audit.read("transcript.read", found.audio_id, transcript_id=found.id)
+        return found
 
     def segments(self, transcript_id: int) -> list[Segment]:
         """The timed pieces of a version, with their words."""
         with self._archive.database.read() as connection:
-            trash.refuse(connection, transcripts.get(connection, transcript_id).audio_id)
-            return transcripts.segments_of(connection, transcript_id)
+            self._archive.access.require_version(connection, transcript_id)
+            said = transcripts.get(connection, transcript_id)
+            trash.refuse(connection, said.audio_id)
+            found = transcripts.segments_of(connection, transcript_id)
+        self._archive.audit.read("transcript.read", said.audio_id, transcript_id=said.id)
+        return found
 
     def diff_transcripts(self, before: int, after: int) -> Comparison:
         """Where two versions of one recording differ, word by word, with times. Raises `NotFound`, and `InvalidInput`
@@ -165,4 +214,6 @@ class Reading:
 
     def export(self, audio_id: int, format: str = "srt", transcript_id: int | None = None) -> str:
         """A version as `srt`, `vtt`, `txt`, `tsv` or `json`."""
-        return exports.export(self._archive, int(audio_id), format, transcript_id)
+        text = exports.export(self._archive, int(audio_id), format, transcript_id)
+        self._archive.audit.read("transcript.exported", audio_id, transcript_id=transcript_id, format=format)
+        return text

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection
+from sqlalchemy import ColumnElement, Connection, or_
 
+from audio_storage_system.access import Role
 from audio_storage_system.archive import Archive
 from audio_storage_system.catalogue import jobs, locks, recordings, transcripts, workers
 from audio_storage_system.catalogue.workers import WorkerRow
@@ -29,11 +30,21 @@ REOPENED_AT_ONCE = 500  # in one transaction, for which other writers wait
 
 
 class Jobs:
-    """The background jobs of an archive, which its workers do. Safe to share between threads."""
+    """The background jobs of an archive, which its workers do: those of the recordings that who asks may see. Safe to
+    share between threads."""
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Archive, runs: Runs | None = None) -> None:
         self._archive = archive
-        self.runs = Runs(archive.database, archive.home)
+        self.runs = runs or Runs(archive.database, archive.home, archive.key_for("jobs"))
+
+    def seen_by(self, archive: Archive) -> Jobs:
+        """The same board for who asks of this archive, `Archive.seen_by` somebody."""
+        return Jobs(archive, self.runs)
+
+    def _seen(self) -> list[ColumnElement[bool]]:
+        """The condition for jobs of recordings that who asks may see; the archive's own are there for admins."""
+        seen = self._archive.access.only(table.c.audio_file_id)
+        return [or_(*seen, table.c.audio_file_id.is_(None))] if seen and self._archive.access.is_admin else seen
 
     def entry(
         self, kind: str, options: Mapping[str, Any], *, priority: Priority | str, share: str | None = None
@@ -60,10 +71,12 @@ class Jobs:
         is done once for each recording, also one that is done.
 
         They are in the catalogue when this returns; should the process end before they are queued, the sweep of a
-        worker queues them.
+        worker queues them. Raises `NotFound`, `Forbidden` as the access to the recordings says.
         """
         order = self._order(kind, options, priority, share)
         with self._archive.database.write() as connection:
+            for audio_id in audio_ids:
+                self._archive.access.require(connection, audio_id, Role.EDITOR, "give work on")
             given = {
                 audio_id: job
                 for audio_id, job in jobs.standing_for(connection, audio_ids, kind, done=kind in steps.ONCE).items()
@@ -87,6 +100,7 @@ class Jobs:
         self, embedder: str | None, kind: str, *, drop_old: bool, priority: Priority | str = Priority.NORMAL
     ) -> Job:
         """Give the job of embedding the archive anew; the one that waits for the same, if there is one."""
+        self._archive.access.require_admin("embed the archive anew")
         options = {"embedder": embedder, "kind": kind, "drop_old": drop_old}
         order = self._order(jobs.REEMBED, options, priority, None)
         with self._archive.database.write(locks.SPACES) as connection:
@@ -123,8 +137,14 @@ class Jobs:
     def get(self, job_id: int) -> Job:
         """One job. Raises `NotFound`."""
         with self._archive.database.read() as connection:
-            job = jobs.get(connection, job_id)
+            job = self._got(connection, job_id)
         return self._told([job])[0]
+
+    def _got(
+        self, connection: Connection, job_id: int, role: Role = Role.READER, action: str = "see the jobs of"
+    ) -> Job:
+        self._archive.access.require_job(connection, job_id, role, action)
+        return jobs.get(connection, job_id)
 
     def find(
         self,
@@ -140,6 +160,7 @@ class Jobs:
         if wanted is not None:
             conditions.append(table.c.outcome == wanted.value if wanted.ended else table.c.outcome.is_(None))
         sifted = wanted is None or wanted.ended
+        conditions += self._seen()
         with self._archive.database.read() as connection:
             page = (limit, offset) if sifted else (None, 0)
             found = jobs.select_where(connection, *conditions, limit=page[0], offset=page[1])
@@ -151,19 +172,23 @@ class Jobs:
 
     def is_idle(self) -> bool:
         """Whether every job has ended."""
+        seen = self._seen()
         with self._archive.database.read() as connection:
-            return not jobs.any_unfinished(connection)
+            return not jobs.any_unfinished(connection, *seen)
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state."""
+        seen = self._seen()
         with self._archive.database.read() as connection:
-            ends = jobs.outcomes(connection)
+            ends = jobs.outcomes(connection, *seen)
         counts = {state.value: ends.get(state.value, 0) for state in ENDS}
         counts["unfinished"] = ends.get(None, 0)
         return counts
 
     def workers(self) -> list[WorkerRow]:
-        """Every worker that is at work; one of another machine that died is among them for some seconds."""
+        """Every worker that is at work; one of another machine that died is among them for some seconds. Raises
+        `Forbidden` for who is no admin."""
+        self._archive.access.require_admin("see the workers")
         return [row for row in self._known_workers() if not is_gone(row)]
 
     def _known_workers(self) -> list[WorkerRow]:
@@ -172,10 +197,13 @@ class Jobs:
 
     def cancel(self, *job_ids: int) -> list[Job]:
         """End these jobs; those that this ended. What they have stored stays. One being worked at stops after the
-        window in hand. Raises `NotFound`."""
+        window in hand. Raises `NotFound`, `Forbidden`."""
         with self._archive.database.write() as connection:
+            for job_id in job_ids:
+                self._archive.access.require_job(connection, job_id, Role.EDITOR, "cancel the jobs of")
             jobs.must_exist(connection, job_ids)
             ended = jobs.cancel_all(connection, job_ids)
+            self._note(connection, "job.cancelled", ended)
         try:
             self.runs.cancel([id_of(job) for job in ended])
         except StorageFailed as error:  # whoever takes one of these runs sees that its job has ended
@@ -183,16 +211,23 @@ class Jobs:
         return ended
 
     def retry(self, *job_ids: int) -> list[Job]:
-        """Let jobs that failed or were cancelled go on at the step where they ended. Raises `NotFound`, and `Conflict`
-        for one that did neither."""
+        """Let jobs that failed or were cancelled go on at the step where they ended. Raises `NotFound`, `Forbidden`,
+        and `Conflict` for one that did neither."""
         with self._archive.database.read() as connection:
-            ended = [_reopenable(jobs.get(connection, job_id)) for job_id in job_ids]
+            found = [self._got(connection, job_id, Role.EDITOR, "retry the jobs of") for job_id in job_ids]
+        ended = [_reopenable(job) for job in found]
         reopened: list[Job] = []
         for batch in batches(iter(ended), REOPENED_AT_ONCE):
             with self._archive.database.write() as connection:
-                reopened += [again for job in batch if (again := jobs.reopen(connection, job))]
+                now = [again for job in batch if (again := jobs.reopen(connection, job))]
+                self._note(connection, "job.retried", now)
+                reopened += now
         self._queue_if_possible(reopened)
         return reopened
+
+    def _note(self, connection: Connection, action: str, changed: Sequence[Job]) -> None:
+        for job in changed:
+            self._archive.audit.note(connection, action, job.audio_id, job_id=job.id, kind=job.kind)
 
     def wait(self, job_ids: Iterable[int], timeout: float | None = None) -> list[Job]:
         """These jobs once they have ended, or as they are after `timeout` seconds."""
@@ -200,14 +235,15 @@ class Jobs:
         wanted = list(job_ids)
         while True:
             with self._archive.database.read() as connection:
-                found = [jobs.get(connection, job_id) for job_id in wanted]
+                found = [self._got(connection, job_id) for job_id in wanted]
             if all(job.state.ended for job in found) or (until is not None and time.monotonic() > until):
                 return self._told(found)
             time.sleep(POLL_SECONDS)
 
     def close(self) -> None:
-        """Close every connection."""
-        self.runs.close()
+        """Close every connection; those of a view are its parent's."""
+        if not self._archive.access.restricted:
+            self.runs.close()
 
     def _told(self, found: list[Job]) -> list[Job]:
         """The same jobs with where their runs are and how much is done of them."""

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Engine, create_engine, event
 
-from audio_storage_system.database import Database
+from audio_storage_system.database import Database, sqlcipher
 from audio_storage_system.database.engine import reopen_after_fork
+from audio_storage_system.database.sqlite import BUSY_TIMEOUT_SECONDS
 from audio_storage_system.errors import ArchiveDamaged, QueueDamaged
 from audio_storage_system.pipeline import batches
 from audio_storage_system.records import Job, JobState
@@ -90,9 +91,11 @@ class RunState:
 class Runs:
     """The queued and running runs of an archive. Safe to share between threads; nothing is opened until it is used."""
 
-    def __init__(self, database: Database, home: Path) -> None:
+    def __init__(self, database: Database, home: Path, key: bytes | None = None) -> None:
+        """key: what `jobs.db` is encrypted with, if it is."""
         self._database = database
         self._home = home
+        self._key = key
         self._lock = threading.Lock()
         self._opened: tuple[Engine, DBOSClient] | None = None
 
@@ -204,18 +207,23 @@ class Runs:
 
         quiet()
         engine = self._engine()
-        DBOS.migrate(engine.url.render_as_string(hide_password=False))
+        if not self._in_a_file:
+            DBOS.migrate(engine.url.render_as_string(hide_password=False))
         client = DBOSClient(
             system_database_engine=engine,
             serializer=DBOSPortableJSONSerializer(),
             application_name=APPLICATION,
             retry_connection_errors=False,
         )
+        if self._in_a_file:  # an address would not do: it has no key
+            client._sys_db.run_migrations()
         return engine, client
 
     def _engine(self) -> Engine:
         if self._in_a_file:
-            engine = create_engine(URL.create("sqlite", database=str(self._home / FILE)))
+            file = self._home / FILE
+            opening = sqlcipher.options(file, self._key, BUSY_TIMEOUT_SECONDS)
+            engine = create_engine(URL.create("sqlite", database=str(file)), **opening)
             event.listen(engine, "connect", _prepare)
         else:
             engine = self._database.dialect.create()

@@ -5,6 +5,7 @@ from audio_storage_system.pipeline.batches import batches
 from audio_storage_system.pipeline.differences import Change, Comparison, compare
 from audio_storage_system.pipeline.embedding import embed
 from audio_storage_system.pipeline.engines import Engines, check_spec
+from audio_storage_system.pipeline.fernet import decrypted, inner_name
 from audio_storage_system.pipeline.importing import ImportedVersion, import_version
 from audio_storage_system.pipeline.sources import Source, as_model_input, as_waveform
 from audio_storage_system.pipeline.storing import (
@@ -40,8 +41,10 @@ __all__ = [
     "batches",
     "check_spec",
     "compare",
+    "decrypted",
     "embed",
     "import_version",
+    "inner_name",
     "opened_file",
     "rule_of",
     "sha256_of",

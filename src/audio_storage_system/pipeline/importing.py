@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from audio_storage_system.audit import OFF, Audit
 from audio_storage_system.catalogue import locks, passages, recordings, transcripts
 from audio_storage_system.database import Database
 from audio_storage_system.database.tables import transcripts as table
@@ -33,7 +34,13 @@ class ImportedVersion:
 
 
 def import_version(
-    database: Database, audio_id: int, file: TranscriptFile, *, language: str | None, activate: bool | None
+    database: Database,
+    audio_id: int,
+    file: TranscriptFile,
+    *,
+    language: str | None,
+    activate: bool | None,
+    audit: Audit = OFF,
 ) -> ImportedVersion:
     """Make a version of a recording from a transcript file, unless these bytes were imported for it before.
 
@@ -43,7 +50,7 @@ def import_version(
     with database.read() as connection:
         recording = recordings.get(connection, audio_id)
     windows = list(_windows(file.segments, recording.duration))
-    work = _Work(database, recording, file, language_code(language or file.language))
+    work = _Work(database, recording, file, language_code(language or file.language), audit)
     transcript_id, known = work.open()
     if not known:
         for batch in _batches(windows):
@@ -106,6 +113,7 @@ class _Work:
     recording: Recording
     file: TranscriptFile
     language: str | None
+    audit: Audit
 
     def open(self) -> tuple[int, bool]:
         """The version for these bytes, made if there is none, and whether it was complete."""
@@ -182,6 +190,7 @@ class _Work:
             self._keep(connection, transcript_id, self._grouper(connection, transcript_id), [], last=True)
             outcome = Outcome.OK if self.file.segments else Outcome.SILENCE
             transcripts.finish(connection, transcript_id, outcome=outcome, reason=None)
+            self._note(connection, "transcript.imported", transcript_id)
 
     def follow(self, transcript_id: int, activate: bool | None) -> None:
         """Let search follow the version where that is wanted."""
@@ -191,6 +200,10 @@ class _Work:
             wanted = followed is None if activate is None else activate
             if wanted and followed != transcript_id:
                 transcripts.activate(connection, transcript_id)
+                self._note(connection, "transcript.activated", transcript_id)
+
+    def _note(self, connection: Connection, action: str, transcript_id: int) -> None:
+        self.audit.note(connection, action, self.recording.id, transcript_id=transcript_id)
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:

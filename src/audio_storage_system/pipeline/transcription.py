@@ -12,6 +12,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from audio_storage_system.audio import SpeechWindow, Waveform, speech_windows
+from audio_storage_system.audit import OFF, Audit
 from audio_storage_system.catalogue import locks, passages, recordings, transcripts
 from audio_storage_system.database import Database
 from audio_storage_system.errors import (
@@ -57,6 +58,7 @@ class Task:
     prompt: str | None = None
     activate: Rule | None = None
     progress: Progress = field(default=lambda seconds, total: None)
+    audit: Audit = OFF
 
     @property
     def options(self) -> TranscribeOptions:
@@ -145,6 +147,8 @@ def _note_unavailable(database: Database, recording: Recording, task: Task, erro
             language=task.language,
         )
         transcripts.finish(connection, transcript_id, outcome=Outcome.ENGINE_UNAVAILABLE, reason=str(error))
+        made = {"transcript_id": transcript_id, "engine": engine, "outcome": Outcome.ENGINE_UNAVAILABLE}
+        task.audit.note(connection, "transcript.made", recording.id, **made)
 
 
 @dataclass
@@ -289,6 +293,12 @@ class _Run:
                 self.decision = self._decide(connection, agreements)
                 if self.decision.follow:
                     transcripts.activate(connection, self.transcript_id)
+            self._note(connection, outcome)
+
+    def _note(self, connection: Connection, outcome: Outcome) -> None:
+        of = {"transcript_id": self.transcript_id, "engine": self.transcriber.engine, "outcome": outcome}
+        active = self.decision is not None and self.decision.follow
+        self.task.audit.note(connection, "transcript.made", self.recording.id, **of, active=active)
 
     def succeeded(self) -> bool:
         """Whether the version is complete by now."""

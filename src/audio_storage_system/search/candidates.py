@@ -43,6 +43,7 @@ from audio_storage_system.database import Database
 from audio_storage_system.database.queries import among, given, ids_in_order
 from audio_storage_system.database.remembering import remembered
 from audio_storage_system.database.tables import audio_files, embeddings, passages, transcripts
+from audio_storage_system.errors import InvalidFilter
 from audio_storage_system.records import Space
 from audio_storage_system.vectors import Candidates, Ids, Scope
 
@@ -52,6 +53,7 @@ T = TypeVar("T")
 LONGEST_KEY = 10_000
 # About how many recordings there are, at no cost: rather too many, as some are deleted.
 _NEWEST = select(func.coalesce(func.max(audio_files.c.id), 0))
+EVERYTHING = 2**40
 # So few recordings are named one by one to a vector database that filters by itself.
 FEW_RECORDINGS = 1_000
 
@@ -189,6 +191,7 @@ def _scope(recordings: Ids | None, period: tuple[datetime | None, datetime | Non
 
 def of_passages(connection: Connection, wanted: Filter) -> Candidates:
     """Passages of the transcripts that search follows, where the filter holds, as this connection sees them."""
+    wanted = wanted.standing(connection)
     if wanted.on_passages():
         return _asked_passages(connection, wanted)
     allowed = _allowed(connection, wanted)
@@ -200,9 +203,21 @@ def of_passages(connection: Connection, wanted: Filter) -> Candidates:
     return _kept(connection, ("passages", wanted), lambda: allowed.of(placement.of_passages(connection)))
 
 
+def seen_passages(connection: Connection, wanted: Filter) -> Ids | None:
+    """Every passage that whoever asks might find without any other condition, ascending; `None` where it is all of
+    them. Words weigh as if there were no others."""
+    asking = Filter(access=wanted.access).standing(connection)
+    if asking.access is None:
+        return None
+    return _kept(connection, ("seen", asking), lambda: of_passages(connection, asking).ids(EVERYTHING))
+
+
 def of_embeddings(database: Database, space: Space, wanted: Filter, deadline: Deadline) -> Candidates:
     """Embeddings of one space where the filter holds. A window of non-speech has no transcript: only conditions on its
     recording can hold for it."""
+    if wanted.access is not None:
+        with database.read(deadline) as connection:
+            wanted = wanted.standing(connection)
     if wanted.on_passages():
         return _asked_embeddings(database, space, wanted, deadline)
     with database.read(deadline) as connection:
@@ -228,7 +243,10 @@ def _allowed(connection: Connection, wanted: Filter) -> Allowed:
 
 def _kept(connection: Connection, key: tuple[Hashable, ...], find: Callable[[], T]) -> T:
     """What a filter means for the database as it is; the filter goes by how it is written, types and all."""
-    written = repr(key)
+    try:
+        written = repr(key)
+    except RecursionError as error:
+        raise InvalidFilter(key="as a whole", reason="it is nested too deeply") from error
     return remembered(connection, written, find) if len(written) <= LONGEST_KEY else find()
 
 

@@ -66,7 +66,15 @@ def run(database: Database, index: VectorIndex, query: Query, deadline: Deadline
     """Search; hits are as if the filter came first. Raises `InvalidFilter`, `DeadlineExceeded`."""
     query = replace(query, text=query.text[:MAX_QUERY_CHARACTERS])
     with one_state(database, index, deadline):
-        return _results(database, index, query, deadline)
+        return _results(database, index, standing(database, query, deadline), deadline)
+
+
+def standing(database: Database, query: Query, deadline: Deadline) -> Query:
+    """The same as whoever asks is entitled to it now."""
+    if query.filter.access is None:
+        return query
+    with database.read(deadline) as connection:
+        return replace(query, filter=query.filter.standing(connection))
 
 
 def one_state(database: Database, index: VectorIndex, deadline: Deadline) -> AbstractContextManager[None]:
@@ -134,15 +142,18 @@ def _alike(database: Database, index: VectorIndex, query: Query, deadline: Deadl
 
 def _by_words(database: Database, query: Query, depth: int, deadline: Deadline) -> dict[int, float]:
     with database.read(deadline) as connection:
-        within = candidates.of_passages(connection, query.filter)
+        within, access = candidates.of_passages(connection, query.filter), query.filter.access
         found = fulltext.search(
             connection,
             query.text,
             limit=depth,
             admit=within.admit,
             within_ids=within.ids(SELECTIVE) if query.filter.limits else None,
-            languages=remembered(connection, "languages", lambda: versions.languages(connection)),
+            languages=remembered(
+                connection, ("languages", repr(access)), lambda: versions.languages(connection, access)
+            ),
             period=query.filter.period,
+            existing=candidates.seen_passages(connection, query.filter),
         )
     return dict(found)
 

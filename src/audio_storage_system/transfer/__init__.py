@@ -25,7 +25,8 @@ from audio_storage_system.database.queries import within
 from audio_storage_system.database.sequences import advance_to, last_given
 from audio_storage_system.database.tables import audio_files, embeddings, metadata, tombstones, transcripts
 from audio_storage_system.errors import InvalidInput, Unavailable
-from audio_storage_system.settings import locate_apart
+from audio_storage_system.keys import KeySource
+from audio_storage_system.settings import Encryption, locate_apart
 from audio_storage_system.transfer import recordings, removals, versions
 from audio_storage_system.transfer.pair import COPIED, GROWING, Pair, newest, refuse_own_rows
 from audio_storage_system.transfer.report import CopyProblem, CopyProgress, CopyReport, Progress, TableCount
@@ -42,7 +43,13 @@ ROUNDS = 3
 
 
 def copy_archive(
-    source: Place, destination: Place, *, verify: Verify = "copied", progress: Progress | None = None
+    source: Place,
+    destination: Place,
+    *,
+    verify: Verify = "copied",
+    progress: Progress | None = None,
+    encryption: bool | str | bytes | KeySource | None = None,
+    accept_plaintext_catalogue: bool = False,
 ) -> CopyReport:
     """Copy an archive to another place: its catalogue, audio and embeddings, ids kept, whatever either is kept on.
 
@@ -50,6 +57,7 @@ def copy_archive(
     which then gets what is new, changed or deleted at the source since; what was deleted at the destination stays so.
     The source may be in use; nothing in it is changed. Cut short, the same call goes on.
 
+    encryption, accept_plaintext_catalogue: make the destination an encrypted archive, see `AudioStorageSystem`.
     verify: `all` also reads back audio that earlier copies brought, besides what this one copies.
 
     Raises `ArchiveNotFound`, `ArchiveMismatch` where the destination is another archive or was written to, `Conflict`
@@ -57,13 +65,14 @@ def copy_archive(
     """
     if verify not in get_args(Verify):
         raise InvalidInput(reason=f'verify is "copied" or "all", not {verify!r}')
+    protection = Encryption.of(encryption, audit=False, accept=accept_plaintext_catalogue)
     began = time.monotonic()
     with ExitStack() as opened:
         (source_home, source_named), (home, named) = locate_apart(source), locate_apart(destination)
         original = open_original(source_home, **source_named)
         opened.callback(original.close)
         furnish = partial(versions.furnish, _founding_rows(original))
-        archive = open_copy(home, original, furnish, **named)
+        archive = open_copy(home, original, furnish, protection, **named)
         opened.callback(archive.close)
         return _copy(Pair(original, archive, progress or (lambda _: None)), verify, began)
 

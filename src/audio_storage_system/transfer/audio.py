@@ -10,7 +10,7 @@ from sqlalchemy import select
 from audio_storage_system.blobs import StagedBlob
 from audio_storage_system.catalogue import locks
 from audio_storage_system.database.tables import audio_files
-from audio_storage_system.errors import InvalidInput, NotFound
+from audio_storage_system.errors import InvalidInput, NotFound, SealBroken
 from audio_storage_system.transfer.pair import Pair
 from audio_storage_system.transfer.rows import Row
 
@@ -18,13 +18,15 @@ from audio_storage_system.transfer.rows import Row
 @dataclass(frozen=True, slots=True)
 class Brought:
     """What became of it. `there`: the destination has the bytes, read back. `sent`: bytes copied. `problem`: why not;
-    `None` also where the recording was deleted meanwhile."""
+    `None` also where the recording was deleted meanwhile. file_hash, blob_id: of the bytes at the destination."""
 
     audio_id: int
     key: str
     there: bool
     sent: int | None = None
     problem: str | None = None
+    file_hash: str = ""
+    blob_id: str = ""
 
 
 class _Refused(Exception):
@@ -42,11 +44,14 @@ def bring(pair: Pair, row: Row) -> Brought:
         return Brought(*this, there=False, problem=str(error))
     except InvalidInput as error:  # a key that leads out of the archive: somebody else wrote this row
         return Brought(*this, there=False, problem=error.message)
+    except SealBroken as error:
+        return Brought(*this, there=False, problem=f"the destination holds other bytes under this key: {error.message}")
     except NotFound:  # at the destination: what was there a moment ago was being deleted, and comes with the next copy
         return Brought(*this, there=False)
-    if found.sha256 != row["file_hash"]:
+    if pair.source.blobs.fingerprint(found.sha256) != row["file_hash"]:
         return Brought(*this, there=False, problem="the destination holds other bytes under this key")
-    return Brought(*this, there=True, sent=sent)
+    file_hash = pair.destination.blobs.fingerprint(found.sha256)
+    return Brought(*this, there=True, sent=sent, file_hash=file_hash, blob_id=found.blob_id)
 
 
 def _send(pair: Pair, row: Row) -> int | None:
@@ -57,9 +62,11 @@ def _send(pair: Pair, row: Row) -> int | None:
         if _is_deleted(pair, row["id"]):
             raise
         raise _Refused("its file is missing at the source") from error
+    except SealBroken as error:
+        raise _Refused(f"its file at the source is damaged: {error.message}") from error
     with file:
         staged = _stage(pair, file)
-    if staged.sha256 != row["file_hash"]:
+    if pair.source.blobs.fingerprint(staged.sha256) != row["file_hash"]:
         pair.destination.blobs.discard(staged)
         raise _Refused(f"its file at the source is damaged: {staged.size:,} bytes whose hash is not the one stored")
     return staged.size if _publish(pair, staged, row["file_path"]) else None
@@ -70,6 +77,8 @@ def _stage(pair: Pair, file: BinaryIO) -> StagedBlob:
         return pair.destination.blobs.stage(file)
     except OSError as error:  # of the source: the destination's own are of our tree
         raise _Refused(f"its file at the source cannot be read: {error.strerror}") from error
+    except SealBroken as error:
+        raise _Refused(f"its file at the source is damaged: {error.message}") from error
 
 
 def _is_deleted(pair: Pair, audio_id: int) -> bool:

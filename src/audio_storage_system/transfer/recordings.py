@@ -10,12 +10,12 @@ from functools import partial
 from sqlalchemy import Connection, delete, insert, select
 
 from audio_storage_system.blobs import BlobStore
-from audio_storage_system.catalogue import changes, locks
+from audio_storage_system.catalogue import changes, data_keys, locks
 from audio_storage_system.catalogue.recordings import AUDIO_REMOVED
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.sequences import advance
 from audio_storage_system.database.tables import audio_files, metadata, trash
-from audio_storage_system.errors import ArchiveMismatch, NotFound
+from audio_storage_system.errors import ArchiveMismatch, NotFound, SealBroken
 from audio_storage_system.transfer.audio import Brought, bring
 from audio_storage_system.transfer.pair import Pair, buried_among, same_ids
 from audio_storage_system.transfer.report import CopyProblem
@@ -94,8 +94,11 @@ def _damage(pair: Pair, row: Row) -> str | None:
         found = pair.destination.blobs.describe(row["file_path"])
     except NotFound:
         return "its file is missing at the destination"
+    except SealBroken as error:
+        return f"its file at the destination is damaged: {error.message}"
     pair.verified += 1
-    return None if found.sha256 == row["file_hash"] else "its file at the destination is damaged"
+    same = pair.destination.blobs.fingerprint(found.sha256) == row["file_hash"]
+    return None if same else "its file at the destination is damaged"
 
 
 def _compare(pair: Pair) -> Iterator[_Difference]:
@@ -128,11 +131,19 @@ def _outlines(connection: Connection, after: int, upto: int, limit: int | None) 
 def _difference(pair: Pair, there: dict[int, Row], here: dict[int, Row], buried: set[int]) -> _Difference:
     both = there.keys() & here.keys()
     for audio_id in both:
-        if any(there[audio_id][name] != here[audio_id][name] for name in ("owner_id", "file_hash", "file_path")):
+        if not _is_same(pair, there[audio_id], here[audio_id]):
             reason = f"its recording {audio_id} is another than that of the source: both were written to since the copy"
             raise ArchiveMismatch(place=pair.destination.database.place, reason=reason)
     missing = {id_: there[id_]["file_size"] or 0 for id_ in there if id_ not in here and id_ not in buried}
     return _Difference(missing, [id_ for id_ in both if there[id_]["updated_at"] != here[id_]["updated_at"]])
+
+
+def _is_same(pair: Pair, there: Row, here: Row) -> bool:
+    """Whether both are one recording, as far as rows tell: an encrypted archive's hashes are like no other's, and only
+    what is readable can be told in its terms."""
+    if any(there[name] != here[name] for name in ("owner_id", "file_path", "file_size")):
+        return False
+    return pair.source.sealed or pair.destination.blobs.fingerprint(there["file_hash"]) == here["file_hash"]
 
 
 def _copy_batch(pair: Pair, pool: ThreadPoolExecutor, ids: Sequence[int]) -> None:
@@ -140,17 +151,30 @@ def _copy_batch(pair: Pair, pool: ThreadPoolExecutor, ids: Sequence[int]) -> Non
         rows, values = read_rows(connection, audio_files, ids), _values_of(connection, ids)
         thrown = _trashed(connection, ids)
     with pair.destination.database.read() as connection:
-        new = absent(connection, audio_files, rows)
+        new, hashes = absent(connection, audio_files, rows), _hashes(connection, ids)
     sounding = [row for row in new if row["status"] != AUDIO_REMOVED]
-    lacking = {brought.audio_id for brought in pool.map(partial(bring, pair), sounding) if not _note(pair, brought)}
-    rows = [row for row in rows if row["id"] not in lacking]
+    all_brought = list(pool.map(partial(bring, pair), sounding))
+    lacking = {brought.audio_id for brought in all_brought if not _note(pair, brought)}
+    hashes |= {brought.audio_id: brought.file_hash for brought in all_brought}
+    hashes = {row["id"]: row["file_hash"] for row in rows if row["status"] == AUDIO_REMOVED} | hashes
+    rows = [{**row, "file_hash": hashes[row["id"]]} for row in rows if row["id"] not in lacking]
     keys = {row["file_path"] for row in sounding if row["id"] not in lacking}
     with pair.destination.database.write(locks.COPYING, *map(locks.of_blob, keys)) as connection:
         kept = _still_wanted(connection, pair.destination.blobs, rows, keys)
         values = [value for value in values if value["audio_file_id"] in kept]
         pair.copied[audio_files.name] += _write(connection, kept, values)
         _write_trash(connection, kept, thrown)
+        for brought in all_brought:
+            if brought.audio_id in kept:
+                data_keys.bind(connection, brought.blob_id, brought.key)
+        for audio_id in kept:
+            pair.destination.audit.note(connection, "recording.copied", audio_id)
     pair.copied[metadata.name] += len(values)
+
+
+def _hashes(connection: Connection, audio_ids: Sequence[int]) -> dict[int, str]:
+    query = select(audio_files.c.id, audio_files.c.file_hash).where(within(audio_files.c.id, audio_ids))
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def _note(pair: Pair, brought: Brought) -> bool:

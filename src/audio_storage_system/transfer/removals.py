@@ -93,7 +93,9 @@ def _existing(connection: Connection, audio_ids: Sequence[int]) -> set[int]:
 
 def _delete(pair: Pair, audio_id: int) -> None:
     try:
-        deletion.delete_recording(pair.destination.database, pair.destination.blobs, audio_id, derived_keys)
+        deletion.delete_recording(
+            pair.destination.database, pair.destination.blobs, audio_id, derived_keys, pair.destination.audit
+        )
     except NotFound:  # another copy was faster
         return
     except UnderLegalHold as error:  # of this archive: it stays here until that is released
@@ -108,7 +110,7 @@ def _bury(pair: Pair, graves: Sequence[Row]) -> None:
     if not graves:
         return
     blobs = pair.destination.blobs
-    rows = [{**_without_id(grave), "completed": not blobs.has(grave["file_path"])} for grave in graves]
+    rows = [{**_translated(pair, grave), "completed": not blobs.has(grave["file_path"])} for grave in graves]
     with pair.destination.database.write(locks.COPYING) as connection:
         known = buried_among(connection, [row["audio_id"] for row in rows])
         if new := [row for row in rows if row["audio_id"] not in known]:
@@ -118,8 +120,13 @@ def _bury(pair: Pair, graves: Sequence[Row]) -> None:
     deletion.complete_deletions(pair.destination.database, blobs)
 
 
-def _without_id(grave: Row) -> Row:
-    return {name: value for name, value in grave.items() if name != "id"}
+def _translated(pair: Pair, grave: Row) -> Row:
+    """The row for the destination, with the hash that its catalogue would have; one of an encrypted archive stays."""
+    row = {name: value for name, value in grave.items() if name != "id"}
+    if not pair.source.sealed:
+        row["file_hash"] = pair.destination.blobs.fingerprint(grave["file_hash"])
+        row["receipt"] = {**grave["receipt"], "file_hash": row["file_hash"]}
+    return row
 
 
 def count(connection: Connection) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, func, insert, select
+from sqlalchemy import Connection, Table, delete, func, insert, select
 
 from audio_storage_system.archive import reembedding
 from audio_storage_system.catalogue import changes, locks
@@ -49,8 +49,17 @@ def copy_small(pair: Pair) -> None:
         new = [{**row, **_passive(row)} for row in wanted[table.name] if row["id"] not in here]
         if new:
             with pair.destination.database.write(locks.COPYING, locks.SPACES) as connection:
+                if table is principals:
+                    _make_way(connection, new, {row["id"] for row in wanted[table.name]})
                 put(connection, table, absent(connection, table, new))
             pair.copied[table.name] += len(new)
+
+
+def _make_way(connection: Connection, new: Sequence[Row], there: set[int]) -> None:
+    """Take principals away that the source no longer has, where others have their names now."""
+    gone = [id_ for id_ in connection.execute(select(principals.c.id)).scalars() if id_ not in there]
+    named = principals.c.name.in_([row["name"] for row in new])
+    connection.execute(delete(principals).where(within(principals.c.id, gone), named))
 
 
 def settle_spaces(pair: Pair) -> bool:

@@ -1,6 +1,6 @@
 """Who there is, and what they may."""
 
-from sqlalchemy import JSON, Column, Index, String, UniqueConstraint
+from sqlalchemy import JSON, Column, Float, Index, String, UniqueConstraint
 
 from audio_storage_system.database.tables.base import identity, now, reference, table
 from audio_storage_system.database.types import Id, PlainText, UtcDateTime
@@ -24,13 +24,14 @@ memberships = table(
     Index("idx_memberships_member_id", "member_id"),
 )
 
-# What a principal may: with one recording; else with those whose metadata meets every condition of the grant, which
-# without conditions is the whole archive.
+# What a principal may, and with what (`reach`): one recording, those whose metadata meets every condition of the grant
+# (a selection), or the whole archive. Said in so many words, so that conditions that are lost never widen a grant.
 grants = table(
     "grants",
     identity(),
     reference("principal_id", "principals"),
     Column("role", String(16), nullable=False),
+    Column("reach", String(16), nullable=False),
     reference("audio_file_id", "audio_files", nullable=True),
     Column("created_by", Id, nullable=False),
     now(),
@@ -45,6 +46,7 @@ grant_conditions = table(
     reference("grant_id", "grants"),
     Column("key", PlainText, nullable=False),
     Column("value", PlainText, nullable=False),
+    Column("value_number", Float),
     UniqueConstraint("grant_id", "key"),
 )
 

@@ -8,6 +8,21 @@ from audio_storage_system.database.types import Id, PlainText, UtcDateTime
 revision = "0004"
 down_revision = "0003"
 
+# Whose a recording was by its metadata, as it says now: they may do with it what owners may. It stays the archive's own
+# all the same, so that its bytes are found again as before; later edits of the metadata change nothing.
+_USERS = """
+    INSERT INTO principals (name, kind)
+    SELECT DISTINCT m.value, 'user' FROM metadata m
+    WHERE m.key = 'user_id' AND m.value_type IN ('text', 'integer')
+    AND m.value = trim(m.value) AND length(m.value) BETWEEN 1 AND 255
+    AND NOT EXISTS (SELECT 1 FROM principals p WHERE p.name = m.value)
+"""
+_THEIRS = """
+    INSERT INTO grants (principal_id, role, reach, audio_file_id, created_by)
+    SELECT p.id, 'owner', 'recording', m.audio_file_id, 1 FROM metadata m JOIN principals p ON p.name = m.value
+    WHERE m.key = 'user_id' AND m.value_type IN ('text', 'integer')
+"""
+
 
 def _moment(name: str) -> sa.Column[object]:
     return sa.Column(name, UtcDateTime, nullable=False, server_default=sa.func.current_timestamp())
@@ -32,6 +47,7 @@ def upgrade() -> None:
         sa.Column("id", Id, nullable=False),
         sa.Column("principal_id", Id, nullable=False),
         sa.Column("role", sa.String(16), nullable=False),
+        sa.Column("reach", sa.String(16), nullable=False),
         sa.Column("audio_file_id", Id),
         sa.Column("created_by", Id, nullable=False),
         _moment("created_at"),
@@ -49,6 +65,7 @@ def upgrade() -> None:
         sa.Column("grant_id", Id, nullable=False),
         sa.Column("key", PlainText, nullable=False),
         sa.Column("value", PlainText, nullable=False),
+        sa.Column("value_number", sa.Float()),
         sa.PrimaryKeyConstraint("id", name="pk_grant_conditions"),
         sa.ForeignKeyConstraint(["grant_id"], ["grants.id"], name="fk_grant_conditions_grant_id"),
         sa.UniqueConstraint("grant_id", "key", name="uq_grant_conditions_grant_id_key"),
@@ -211,6 +228,8 @@ def upgrade() -> None:
         sa.UniqueConstraint("destination", "set_id", name="uq_backup_sets_destination_set_id"),
         sqlite_autoincrement=True,
     )
+    op.execute(_USERS)
+    op.execute(_THEIRS)
     _forget_names()
 
 

@@ -1,0 +1,586 @@
+"""The audit log: what is entered, and that nothing can be done to it unseen."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from audio_storage_system import AudioStorageSystem
+from audio_storage_system.audit import Anchor, Audit, AuditLog, came_from, heads, verify
+from audio_storage_system.cli import main
+from audio_storage_system.database import Database
+from audio_storage_system.errors import Conflict, Forbidden, InvalidInput, NotFound
+from audio_storage_system.keys import ArchiveKeys
+from audited import ROOT, actions, audited, speech_file
+from catalogues import Catalogues, open_database, plain_sql
+
+KEYS = ArchiveKeys("an archive", ROOT)
+
+
+@pytest.fixture
+def database(home: Path) -> Iterator[Database]:
+    with closing(open_database(home)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def log(database: Database) -> Iterator[AuditLog]:
+    log = AuditLog(database, KEYS)
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def kept(home: Path, scripted_engine: object) -> Iterator[AudioStorageSystem]:
+    with audited(home) as storage:
+        yield storage
+
+
+def note(log: AuditLog, action: str = "recording.stored", audio_id: int | None = 1, **details: object) -> None:
+    with log.database.write() as connection:
+        Audit(log).note(connection, action, audio_id, **details)
+
+
+def rows(home: Path) -> list[tuple[object, ...]]:
+    return plain_sql(home, "SELECT chain, sequence, action, audio_id, id FROM audit_log ORDER BY chain, sequence")
+
+
+# What is entered
+
+
+def test_every_change_is_entered_with_who_and_where(kept: AudioStorageSystem, tmp_path: Path) -> None:
+    path = speech_file(tmp_path / "a.wav")
+    added = kept.add(path, metadata={"user": "john"})
+    kept.set_metadata(added, {"user": "jane", "city": "Rome"})
+    kept.set_metadata(added, {"city": "Rome"})  # changes nothing
+    kept.remove_metadata(added, "user")
+    second = kept.generate_transcript(added, activate=False, language="en")
+    kept.activate_transcript(second)
+    [job] = kept.retranscribe([int(added)])
+    kept.jobs.cancel(job.id)
+    kept.jobs.retry(job.id)
+    kept.jobs.cancel(job.id)
+    kept.reindex()
+    kept.delete(added)
+    done = [one for one in actions(kept) if not one.endswith(".read")]
+    assert done == [
+        "recording.stored",
+        "transcript.made",
+        "metadata.set",
+        "metadata.removed",
+        "transcript.made",
+        "transcript.activated",
+        "job.cancelled",
+        "job.retried",
+        "job.cancelled",
+        "archive.reindexed",
+        "recording.deleted",
+    ]
+    assert actions(kept, audio_id=int(added), action="recording.") == ["recording.stored", "recording.deleted"]
+    entry = kept.audit.list(action="recording.deleted").entries[0]
+    assert (entry.principal, entry.principal_id, entry.audio_id) == ("owner", 1, int(added))
+    assert entry.origin.startswith("python@") and entry.origin.endswith(f" {os.getpid()}")
+    assert kept.audit.verify().ok
+
+
+def test_every_read_is_entered_within_a_second(kept: AudioStorageSystem, tmp_path: Path, home: Path) -> None:
+    audio_id = int(kept.add(speech_file(tmp_path / "a.wav")))
+    said = kept.transcripts(audio_id)[0]
+    kept.search_similar_audio("secret question", where={"user": "john"})
+    kept.context_pack("secret question")
+    kept.list_recordings()
+    kept.get_recording(audio_id)
+    kept.open_audio(audio_id).close()
+    kept.get_transcript(said.id)
+    kept.segments(said.id)
+    kept.export(audio_id, "srt")
+    kept.diff_transcripts(said.id, said.id)
+    wanted = [
+        "transcript.read",
+        "search",
+        "context.packed",
+        "recordings.listed",
+        "recording.read",
+        "audio.opened",
+        "transcript.read",
+        "transcript.read",
+        "transcript.exported",
+        "transcript.read",
+        "transcript.read",
+    ]
+    until = time.monotonic() + 5
+    while len(found := [row[0] for row in _reads(home)]) < len(wanted) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert found == wanted
+    search = json.loads(str(_reads(home)[1][1]))
+    assert search["keys"] == ["user"] and search["found"] == 0 and search["characters"] == len("secret question")
+
+
+def _reads(home: Path) -> list[tuple[object, ...]]:
+    changes = "('chain.begun', 'recording.stored', 'transcript.made')"
+    query = f"SELECT action, CAST(details AS TEXT) FROM audit_log WHERE action NOT IN {changes} ORDER BY id"  # noqa: S608
+    return plain_sql(home, query)
+
+
+def test_no_text_value_name_or_query_is_in_the_log(kept: AudioStorageSystem, tmp_path: Path, home: Path) -> None:
+    audio_id = int(kept.add(speech_file(tmp_path / "nightingale.wav"), metadata={"user": "porcupine"}))
+    said = kept.export(audio_id, "txt").strip()
+    kept.set_metadata(audio_id, {"user": "armadillo"})
+    kept.search_similar_audio("hedgehog", where={"user": "armadillo"})
+    kept.metadata_history(audio_id)
+    kept.delete(audio_id)
+    kept.audit.list()
+    text = repr(plain_sql(home, "SELECT * FROM audit_log"))
+    assert "metadata.set" in text and said
+    for word in ("nightingale", "porcupine", "armadillo", "hedgehog", *said.splitlines()):
+        assert word not in text
+
+
+def test_a_change_that_is_rolled_back_is_not_entered_and_leaves_no_gap(log: AuditLog, home: Path) -> None:
+    for number in range(6):
+        with suppress(ZeroDivisionError), log.database.write() as connection:
+            Audit(log).note(connection, "recording.stored", number)
+            if number % 2:
+                raise ZeroDivisionError
+    assert [row[3] for row in rows(home)] == [None, 0, 2, 4]
+    assert [row[1] for row in rows(home)] == [0, 1, 2, 3]
+    assert verify(log.database, KEYS).ok
+
+
+def test_a_chain_whose_commit_nobody_knows_of_is_never_used_again(
+    log: AuditLog, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note(log)
+    committed = []
+
+    def lost(connection: object) -> None:
+        monkeypatch.undo()
+        type(log.database.engine.dialect).do_commit(log.database.engine.dialect, connection)  # type: ignore[arg-type]
+        committed.append(True)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), log.database.write() as connection:
+        Audit(log).note(connection, "recording.stored", 2)
+        monkeypatch.setattr(log.database.engine.dialect, "do_commit", lost)
+    note(log, audio_id=3)
+    assert committed
+    assert len({row[0] for row in rows(home)}) == 2
+    assert {2, 3} <= {row[3] for row in rows(home)}
+    assert verify(log.database, KEYS).ok
+
+
+def test_without_keys_there_is_no_log(storage: AudioStorageSystem, tmp_path: Path, home: Path) -> None:
+    storage.store_audio_file(speech_file(tmp_path / "a.wav"))
+    storage.list_recordings()
+    assert not storage.audit.kept
+    for call in (storage.audit.list, storage.audit.verify, storage.audit.heads):
+        with pytest.raises(Conflict, match="init --audit"):
+            call()
+    assert rows(home) == []
+
+
+def test_who_asks_is_entered_and_only_admins_read_the_log(kept: AudioStorageSystem, tmp_path: Path) -> None:
+    kept.users.add("john")
+    john = kept.as_user("john")
+    mine = john.store_audio_file(speech_file(tmp_path / "a.wav"))
+    john.set_metadata(mine, {"a": 1})
+    entries = kept.audit.list(principal="john").entries
+    assert {one.action for one in entries} == {"recording.stored", "metadata.set"}
+    for call in (john.audit.list, john.audit.verify, john.audit.heads):
+        with pytest.raises(Forbidden):
+            call()
+    with pytest.raises(Forbidden):
+        john.audit.export(io.StringIO())
+
+
+def test_a_request_names_where_it_comes_from(log: AuditLog, home: Path) -> None:
+    with came_from("http:10.0.0.7"):
+        note(log)
+    note(log)
+    origins = [str(row[0]) for row in plain_sql(home, "SELECT origin FROM audit_log WHERE audio_id = 1 ORDER BY id")]
+    assert [origin.split("@")[0] for origin in origins] == ["http:10.0.0.7", "python"]
+
+
+# Chains
+
+
+def test_threads_that_write_at_once_borrow_a_chain_each(log: AuditLog, home: Path) -> None:
+    def work(worker: int) -> None:
+        for number in range(20):
+            with suppress(ZeroDivisionError), log.database.write() as connection:
+                Audit(log).note(connection, "recording.stored", worker)
+                Audit(log).note(connection, "metadata.set", worker)
+                if number % 5 == 4:
+                    raise ZeroDivisionError
+            Audit(log).read("search", worker)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))
+    log.flush()
+    report = verify(log.database, KEYS)
+    assert report.ok, report
+    assert report.entries == 6 * (16 * 2 + 20) + report.chains
+    assert report.chains <= 7
+
+
+def test_on_a_server_nobody_waits_for_the_log(log: AuditLog, catalogues: Catalogues, home: Path) -> None:
+    if catalogues.name == "sqlite":
+        pytest.skip("there is one writer at a time")
+    with log.database.write() as one:
+        Audit(log).note(one, "recording.stored", 1)
+        with log.database.write() as other:
+            Audit(log).note(other, "recording.stored", 2)
+    assert len({row[0] for row in rows(home)}) == 2
+    note(log, audio_id=3)
+    assert len({row[0] for row in rows(home)}) == 2
+    assert verify(log.database, KEYS).ok
+
+
+WRITER = """
+import sys, threading
+from pathlib import Path
+from audited import ROOT
+from catalogues import open_database
+from audio_storage_system.audit import Audit, AuditLog
+from audio_storage_system.keys import ArchiveKeys
+
+database = open_database(Path(sys.argv[1]))
+log = AuditLog(database, ArchiveKeys("an archive", ROOT))
+
+def work():
+    for number in range(int(sys.argv[2])):
+        with database.write() as connection:
+            name = f"{sys.argv[3]}-{threading.get_ident()}-{number}"
+            connection.exec_driver_sql(f"INSERT INTO principals (name, kind) VALUES ('{name}', 'user')")
+            Audit(log).note(connection, "recording.stored", number)
+        Audit(log).read("search", number)
+        print(number, flush=True)
+
+threads = [threading.Thread(target=work) for _ in range(2)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+def writer(home: Path, times: int, name: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    command = [sys.executable, "-c", WRITER, str(home), str(times), name]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+
+
+def test_processes_write_chains_of_their_own(database: Database, home: Path) -> None:
+    writers = [writer(home, 15, name) for name in "abc"]
+    for one in writers:
+        one.communicate()
+        assert one.returncode == 0
+    report = verify(database, KEYS)
+    assert report.ok, report
+    assert report.entries == 3 * 2 * 15 * 2 + report.chains
+
+
+def test_after_a_kill_every_change_has_its_entry_and_the_chains_hold(database: Database, home: Path) -> None:
+    one = writer(home, 100_000, "killed")
+    assert one.stdout
+    for _ in range(25):
+        one.stdout.readline()
+    one.kill()
+    one.communicate()
+    assert verify(database, KEYS).ok
+    [(made,)] = plain_sql(home, "SELECT count(*) FROM principals WHERE name LIKE 'killed%'")
+    [(entered,)] = plain_sql(home, "SELECT count(*) FROM audit_log WHERE action = 'recording.stored'")
+    assert made == entered and int(str(made)) >= 25
+    log = AuditLog(database, KEYS)
+    note(log)
+    assert verify(database, KEYS).ok
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_writes_its_own_chain(log: AuditLog, home: Path) -> None:
+    note(log)
+    Audit(log).read("search", 1)
+    child = os.fork() if threading.active_count() <= 2 else -1
+    if child == 0:
+        code = 1
+        with suppress(BaseException):
+            note(log, audio_id=2)
+            code = 0
+        os._exit(code)
+    if child < 0:
+        pytest.skip("other threads run")
+    assert os.waitpid(child, 0)[1] == 0
+    note(log, audio_id=3)
+    log.flush()
+    assert verify(log.database, KEYS).ok
+    [(reads,)] = plain_sql(home, "SELECT count(*) FROM audit_log WHERE action = 'search'")
+    assert reads == 1
+    chain = {row[3]: row[0] for row in rows(home) if row[3] is not None}
+    assert chain[2] != chain[3]
+
+
+# Reads
+
+
+def test_a_hundred_reads_are_written_at_once(log: AuditLog, home: Path) -> None:
+    began = time.monotonic()
+    for number in range(100):
+        Audit(log).read("search", number)
+    while len(rows(home)) < 101 and time.monotonic() < began + 5:
+        time.sleep(0.01)
+    assert time.monotonic() - began < 0.95, "it waited for its second"
+    assert [row[3] for row in rows(home)] == [None, *range(100)]
+
+
+def test_reads_wait_while_the_database_takes_no_writes(
+    log: AuditLog, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*names: str) -> None:
+        raise Conflict(reason="not now")
+
+    monkeypatch.setattr("audio_storage_system.audit.reads.MOST_KEPT", 150)
+    monkeypatch.setattr(log.database, "write", refused)
+    for number in range(200):
+        Audit(log).read("search", number)
+    with pytest.raises(Conflict):
+        log.flush()
+    monkeypatch.delattr(log.database, "write")
+    log.flush()
+    found = plain_sql(home, "SELECT action, CAST(details AS TEXT) FROM audit_log ORDER BY id")
+    lost = [json.loads(str(details))["count"] for action, details in found if action == "reads.lost"]
+    assert [action for action, _ in found].count("search") + sum(lost) == 200
+    assert sum(lost) > 0
+    assert verify(log.database, KEYS).ok
+
+
+def test_what_was_read_is_written_at_exit(database: Database, home: Path) -> None:
+    script = WRITER.split("def work")[0] + 'Audit(log).read("search", 7)\n'
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    subprocess.run([sys.executable, "-c", script, str(home)], env=environment, check=True)
+    assert [row[2] for row in rows(home)] == ["chain.begun", "search"]
+
+
+# Tampering
+
+
+def filled(log: AuditLog, chains: int = 3, entries: int = 6) -> Anchor:
+    """A log of several chains, and its anchor."""
+    for chain in range(chains):
+        again = AuditLog(log.database, KEYS)
+        for number in range(entries):
+            note(again, "recording.stored", number, chain=chain)
+    with log.database.read() as connection:
+        return heads(connection, KEYS)
+
+
+FIELDS = {
+    "action": "'recording.read'",
+    "audio_id": "4711",
+    "principal": "'mallory'",
+    "principal_id": "666",
+    "origin": "'elsewhere'",
+    "details": "'{\"chain\": 9}'",
+    "at": "'2020-01-01 00:00:00.000000+00'",
+    "mac": "'" + "0" * 64 + "'",
+    "sequence": "sequence + 1000",
+    "id": "id + 1000000",
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_an_edit_of_any_field_is_found(log: AuditLog, home: Path, field: str) -> None:
+    anchor = filled(log)
+    assert verify(log.database, KEYS, [anchor]).ok
+    change = f"UPDATE audit_log SET {field} = {FIELDS[field]} WHERE sequence = 3"  # noqa: S608
+    plain_sql(home, change)
+    report = verify(log.database, KEYS)
+    assert not report.ok and report.fault_count >= 3
+
+
+def test_rows_that_are_no_entries_are_found_not_fallen_over(log: AuditLog, home: Path, catalogues: Catalogues) -> None:
+    filled(log)
+    bad = ["details = '[1]'", "details = 'null'"]
+    if catalogues.name == "sqlite":
+        bad += ["details = 'no json'", "at = 'never'", "principal_id = 'x'", "audio_id = 'x'", "mac = 7"]
+    else:
+        bad += ["at = 'infinity'"]
+    ids = [row[4] for row in rows(home)]
+    for one, id_ in zip(bad, ids, strict=False):
+        plain_sql(home, f"UPDATE audit_log SET {one} WHERE id = ?", id_)  # noqa: S608
+    report = verify(log.database, KEYS)
+    assert report.fault_count >= len(bad)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_is_done_to_the_rows_is_found(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    home = tmp_path_factory.mktemp("tampered")
+    with closing(open_database(home)) as database:
+        log = AuditLog(database, KEYS)
+        anchor = filled(log, data.draw(st.integers(1, 3), "chains"), data.draw(st.integers(1, 5), "entries"))
+        places = [(chain, sequence) for chain, sequence, *_ in rows(home)]
+        one, other = data.draw(st.sampled_from(places)), data.draw(st.sampled_from(places))
+        here = "chain = ? AND sequence = ?"
+        kind = data.draw(st.sampled_from(["edit", "delete", "truncate", "swap", "insert", "copy"]))
+        if kind == "edit":
+            field = data.draw(st.sampled_from(sorted(FIELDS.keys() - {"id"})))  # which only orders listings
+            plain_sql(home, f"UPDATE audit_log SET {field} = {FIELDS[field]} WHERE {here}", *one)  # noqa: S608
+        elif kind == "delete":
+            plain_sql(home, f"DELETE FROM audit_log WHERE {here}", *one)  # noqa: S608
+        elif kind == "truncate":
+            plain_sql(home, "DELETE FROM audit_log WHERE chain = ? AND sequence >= ?", *one)
+        elif kind == "swap":
+            if one[0] != other[0] or one == other:
+                return
+            for chain, sequence, to in ((*one, -1), (*other, one[1]), (one[0], -1, other[1])):
+                plain_sql(home, f"UPDATE audit_log SET sequence = ? WHERE {here}", to, chain, sequence)  # noqa: S608
+        else:
+            chain = one[0] if kind == "insert" else "another chain"
+            columns = "at, principal_id, principal, action, audio_id, origin, details, mac"
+            copied = f"INSERT INTO audit_log (chain, sequence, {columns}) SELECT ?, ?, {columns} FROM audit_log"  # noqa: S608
+            at = max(int(str(sequence)) for of, sequence in places if of == one[0]) + 1 if kind == "insert" else one[1]
+            plain_sql(home, f"{copied} WHERE {here}", chain, at, *one)
+        assert not verify(database, KEYS, [anchor]).ok, kind
+
+
+def test_truncation_is_found_back_past_an_anchor_and_by_chains_that_began_later(log: AuditLog, home: Path) -> None:
+    anchor = filled(log, chains=1)
+    late = AuditLog(log.database, KEYS)
+    note(late, audio_id=77)
+    [(last,)] = plain_sql(home, "SELECT chain FROM audit_log WHERE audio_id = 77")
+    [(first,)] = plain_sql(home, "SELECT DISTINCT chain FROM audit_log WHERE chain <> ?", last)
+    plain_sql(home, "DELETE FROM audit_log WHERE chain = ?", last)
+    assert verify(log.database, KEYS, [anchor]).ok, "what came after the anchor is not covered"
+    again = AuditLog(log.database, KEYS)
+    note(again)
+    plain_sql(home, "DELETE FROM audit_log WHERE chain = ? AND sequence >= 5", first)
+    assert {fault.what for fault in verify(log.database, KEYS).faults} == {"missing"}
+    assert {fault.what for fault in verify(log.database, KEYS, [anchor]).faults} == {"missing", "anchor"}
+
+
+def test_without_the_key_nothing_can_be_forged(log: AuditLog, home: Path) -> None:
+    forger = AuditLog(log.database, ArchiveKeys("an archive", b"x" * 32))
+    note(log)
+    note(forger)
+    assert {fault.what for fault in verify(log.database, KEYS).faults} == {"changed"}
+
+
+def test_a_long_log_is_verified_in_batches(log: AuditLog, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audio_storage_system.audit.verification.AT_ONCE", 4)
+    anchor = filled(log)
+    told: list[tuple[int, int]] = []
+    report = verify(log.database, KEYS, [anchor], lambda done, total: told.append((done, total)))
+    assert report.ok and (report.entries, report.chains) == (21, 3)
+    assert told[-1] == (21, 21) and len(told) == 6
+    plain_sql(home, "UPDATE audit_log SET audio_id = 99 WHERE audio_id = 5")
+    assert verify(log.database, KEYS).fault_count == 3
+
+
+# The board
+
+
+def test_an_anchor_file_is_checked_and_never_replaced(kept: AudioStorageSystem, tmp_path: Path, home: Path) -> None:
+    kept.store_audio_file(speech_file(tmp_path / "a.wav"))
+    file = tmp_path / "anchor.json"
+    kept.audit.anchor(file)
+    assert kept.audit.verify([file]).anchors == 1
+    with pytest.raises(InvalidInput, match="already"):
+        kept.audit.anchor(file)
+    data = json.loads(file.read_text())
+    data["heads"] = []
+    changed = tmp_path / "changed.json"
+    changed.write_text(json.dumps(data))
+    for bad, why in ((changed, "was changed"), (tmp_path / "none", "cannot be read"), (tmp_path / "a.wav", "not JSON")):
+        with pytest.raises(InvalidInput, match=why):
+            kept.audit.verify([bad])
+    plain_sql(home, "DELETE FROM audit_log")
+    assert {fault.what for fault in kept.audit.verify([file]).faults} == {"anchor"}
+
+
+def test_pages_and_exports_hold_every_entry(kept: AudioStorageSystem, tmp_path: Path) -> None:
+    added = kept.store_audio_file(speech_file(tmp_path / "a.wav"))
+    for number in range(10):
+        kept.set_metadata(added, {"n": number})
+    found, cursor = [], None
+    while page := kept.audit.list(action="metadata.", limit=3, cursor=cursor):
+        found += [one.id for one in page.entries]
+        if (cursor := page.cursor) is None:
+            break
+    assert len(found) == 10 and found == sorted(found, reverse=True)
+    stream = io.StringIO()
+    assert kept.audit.export(stream, action="metadata.set") == 10
+    assert [json.loads(line)["id"] for line in stream.getvalue().splitlines()] == found[::-1]
+    file = tmp_path / "log.csv"
+    kept.audit.export(file, "csv", audio_id=int(added))
+    table = list(csv.DictReader(io.StringIO(file.read_text())))
+    assert [row["action"] for row in table if row["action"].startswith("metadata")] == ["metadata.set"] * 10
+    assert json.loads(table[-1]["details"]) and table[0]["principal"] == "owner"
+    with pytest.raises(InvalidInput, match="already"):
+        kept.audit.export(file, "csv")
+    with pytest.raises(InvalidInput, match="no format"):
+        kept.audit.export(stream, "xlsx")  # type: ignore[arg-type]
+
+
+def test_a_formula_stays_text_in_a_table(log: AuditLog, home: Path) -> None:
+    from audio_storage_system.auditing import _cell
+
+    assert _cell("=HYPERLINK(1)") == "'=HYPERLINK(1)"
+
+
+def test_what_is_read_in_an_archive_that_is_gone_is_an_error_as_ever(kept: AudioStorageSystem) -> None:
+    with pytest.raises(NotFound):
+        kept.get_recording(4711)
+    assert actions(kept) == []
+
+
+def test_adopted_recordings_are_entered(home: Path, tmp_path: Path, scripted_engine: object) -> None:
+    from audio_storage_system.pipeline import adopt_orphans
+
+    with audited(home) as storage:
+        archive = storage._archive
+        with speech_file(tmp_path / "a.wav").open("rb") as file:
+            archive.blobs.publish(
+                archive.blobs.stage(file, name="a.wav"), "audio_files/2026/11/audio_20261122_120000.wav"
+            )
+        [audio_id] = adopt_orphans(archive.database, archive.blobs, owner_id=1, audit=archive.audit)
+        assert actions(storage, audio_id=audio_id) == ["recording.adopted"]
+
+
+# The commands
+
+
+def test_the_commands(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*words: str) -> tuple[int, Any]:
+        code = main([*words, "--archive", str(home), "--json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    with audited(home) as storage:
+        added = int(storage.store_audio_file(speech_file(tmp_path / "a.wav")))
+    assert run("metadata", "set", str(added), "user=john")[0] == 0
+    assert run("show", str(added))[0] == 0
+    listed = run("audit", "list", "--of", str(added))[1]["entries"]
+    assert [one["action"] for one in listed][-2:] == ["metadata.set", "recording.stored"]
+    assert listed[-2]["origin"].startswith("cli:metadata@") and listed[-2]["details"] == {"keys": ["user"]}
+    anchor = str(tmp_path / "anchor.json")
+    assert run("audit", "anchor", anchor)[0] == 0
+    assert run("audit", "anchor", anchor)[0] == 2
+    code, told = run("audit", "verify", "--anchor", anchor)
+    assert (code, told["ok"], told["anchors"]) == (0, True, 1)
+    code, told = run("audit", "export", str(tmp_path / "log.csv"), "--format", "csv", "--action", "metadata.set")
+    assert (code, told["entries"]) == (0, 1)
+    plain_sql(home, "DELETE FROM audit_log WHERE action = 'metadata.set'")
+    code, told = run("audit", "verify", "--anchor", anchor)
+    assert code == 1 and {fault["what"] for fault in told["faults"]} == {"missing"}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from audio_storage_system import AudioStorageSystem, copy_archive
 from audio_storage_system.archive import open_archive
 from audio_storage_system.clock import NEVER
-from audio_storage_system.errors import DuplicateRecording, InTrash, NotFound, UnderLegalHold
+from audio_storage_system.errors import DuplicateRecording, Forbidden, InTrash, NotFound, UnderLegalHold
 from audio_storage_system.jobs import upkeep
 from audio_storage_system.retention import Trash
 from audio_storage_system.search import Filter, Query, run
@@ -61,7 +61,7 @@ def test_what_is_thrown_away_is_found_by_no_call(storage: AudioStorageSystem, tw
     with pytest.raises(InTrash, match=f"trash restore {gone}"):
         storage.get_recording(gone)
     with pytest.raises(DuplicateRecording, match=f"recording {gone}, which is in the trash.*trash restore {gone}"):
-        storage.add(demo / "call.flac")
+        storage.add(demo / "call.flac", metadata={"user_id": "ann"})
     assert [recording.id for recording in storage.list_recordings()] == [kept]
     for mode in ("hybrid", "semantic", "keyword"):
         assert {hit.audio_id for hit in storage.search_similar_audio("spoken", 100, mode=mode)} == {kept}
@@ -173,3 +173,23 @@ def test_answers_equal_those_of_an_archive_without_it(
         archive.close()
         answers.append(found)
     assert answers[0] == answers[1]
+
+
+def test_a_view_has_its_own_trash_only(storage: AudioStorageSystem, demo: Path) -> None:
+    mine = storage.add(demo / "call.flac", metadata={"user_id": "ann"})
+    other = storage.add(demo / "voice_note.flac", metadata={"user_id": "bob"})
+    ann, bob = storage.as_user("ann"), storage.as_user("bob")
+    with pytest.raises(NotFound):
+        ann.trash.put(other)
+    ann.trash.put(mine)
+    assert bob.trash.list() == [] and len(storage.trash.list()) == 1
+    assert (ann.stats()["trashed"], bob.stats()["trashed"]) == (1, 0)
+    for call in (lambda: bob.trash.restore(mine), lambda: bob.trash.empty(mine), lambda: bob.get_recording(mine)):
+        with pytest.raises(NotFound) as refused:
+            call()
+        assert not isinstance(refused.value, InTrash), "that would tell"
+    assert bob.trash.empty().receipts == []
+    for forbidden in (ann.retention.run, ann.retention.rules, ann.holds.list, lambda: ann.cleanup_old_files(0)):
+        with pytest.raises(Forbidden):
+            forbidden()
+    assert ann.trash.restore(mine) == [mine]

@@ -84,7 +84,6 @@ class AudioStorageSystem(Reading, Describing, Embedding):
             home, create=create, encryption=protection, **{**named, **settings, **places}
         )
         self._jobs = Jobs(self._archive)
-        self._retention, self._holds, self._trash = Retention(self._archive), Holds(self._archive), Trash(self._archive)
         self.recovered: list[captures.Recovered] = captures.recover(self._archive)
 
     def as_user(self, name: str) -> Self:
@@ -374,22 +373,22 @@ class AudioStorageSystem(Reading, Describing, Embedding):
     def cleanup_old_files(self, days_old: float = 30) -> list[Receipt]:
         """Delete every recording that was stored more than `days_old` days ago and that no legal hold covers; what was
         removed."""
-        return self._retention.clean_up(days_old)
+        return self.retention.clean_up(days_old)
 
     @property
     def trash(self) -> Trash:
         """Recordings that were thrown away: put, list, restore, empty."""
-        return self._trash
+        return Trash(self._archive)
 
     @property
     def retention(self) -> Retention:
         """What is kept for how long: add, rules, remove, plan, run, report."""
-        return self._retention
+        return Retention(self._archive)
 
     @property
     def holds(self) -> Holds:
         """Legal holds, which beat every rule and every hand: place, list, release."""
-        return self._holds
+        return Holds(self._archive)
 
     # The archive itself
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection
 
+from audio_storage_system.access import Role
 from audio_storage_system.archive import Archive, removal
 from audio_storage_system.catalogue import holds, jobs, locks, recordings, trash
 from audio_storage_system.catalogue.trash import Trashed
@@ -54,8 +55,8 @@ class Trash:
         wanted = sorted({int(audio_id) for audio_id in audio_ids})
         with self._archive.database.write(*map(locks.of_recording, wanted)) as connection:
             for audio_id in wanted:
-                recording = recordings.get(connection, audio_id)
-                self._must_be_mine(recording.owner_id, audio_id)
+                self._archive.access.require(connection, audio_id, Role.OWNER, "delete")
+                recordings.get(connection, audio_id)
                 holds.refuse(connection, audio_id)
                 trash.put(connection, audio_id, by=self._archive.access.principal_id, at=now, purge_after=until)
                 _end_jobs(connection, audio_id)
@@ -78,6 +79,7 @@ class Trash:
             those = within(trash_table.c.audio_file_id, wanted)
             mine = {entry.audio_id: entry for entry in trash.entries(connection, those, *self._mine())}
             for audio_id in wanted:
+                self._archive.access.require(connection, audio_id, Role.OWNER, "restore")
                 if audio_id not in mine or not trash.take_out(connection, audio_id):
                     raise NotFound(kind="recording in the trash", id=audio_id)
                 if _ended_jobs(connection, mine[audio_id]):
@@ -89,6 +91,7 @@ class Trash:
     def empty(self, *audio_ids: int) -> Emptied:
         """Delete these for good, or everything in the trash; what a legal hold covers stays. Raises `NotFound` for one
         that is not in the trash, before anything is deleted."""
+        self._archive.access.require_scope(Role.OWNER, "empty the trash")
         mine = [entry.audio_id for entry in self.list()]
         for audio_id in audio_ids:
             if int(audio_id) not in mine:
@@ -96,14 +99,8 @@ class Trash:
         return purge(self._archive, [int(audio_id) for audio_id in audio_ids] or reversed(mine))
 
     def _mine(self) -> Conditions:
-        """Who is restricted sees in the trash what is theirs."""
-        access = self._archive.access
-        return [audio_files.c.owner_id == access.principal_id] if access.restricted else []
-
-    def _must_be_mine(self, owner_id: int, audio_id: int) -> None:
-        access = self._archive.access
-        if access.restricted and owner_id != access.principal_id:
-            raise NotFound(kind="recording", id=audio_id)
+        """Who is restricted has in the trash what they could delete."""
+        return self._archive.access.only(audio_files.c.id, Role.OWNER)
 
 
 def purge(archive: Archive, audio_ids: Iterable[int]) -> Emptied:

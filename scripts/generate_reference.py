@@ -36,7 +36,9 @@ from audio_storage_system.backup import (
     SetDecision,
     VerifyReport,
 )
+from audio_storage_system.catalogue.holds import Hold
 from audio_storage_system.catalogue.principals import Principal
+from audio_storage_system.catalogue.trash import Trashed
 from audio_storage_system.cli import app
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.diagnosis import Check, Model
@@ -46,7 +48,9 @@ from audio_storage_system.jobs import JobEvent, Jobs, Worker
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.permissions import Grant, Grants, NewToken, Token, Tokens, Users
 from audio_storage_system.pipeline import Change, Comparison, Decision, Made
-from audio_storage_system.records import Job, JobState, Outcome, Priority, Recording, Segment, Transcript, Word
+from audio_storage_system.records import Job, JobState, Outcome, Priority, Recording, Segment, Stage, Transcript, Word
+from audio_storage_system.retention import Decision as Due
+from audio_storage_system.retention import Emptied, Holds, Retention, RetentionRule, RetentionRun, Trash
 from audio_storage_system.search import Filter
 from audio_storage_system.search.context import Citation
 from audio_storage_system.security import Gravity, SecurityReport, Weakness
@@ -61,10 +65,11 @@ VALUES = (
     *(Principal, Grant, Token, NewToken),
     *(BackupReport, BackupSet, VerifyReport, Damage, PruneReport, SetDecision, RestoreReport, BackupProgress),
     *(Made, Decision, Comparison, Change, Plan, Reembedded),
+    *(Stage, Hold, Trashed, Emptied, Due, RetentionRule, RetentionRun),
     *(Verification, Finding, Severity, SecurityReport, Weakness, Gravity),
 )
 # What the facade hands out that does things.
-PARTS = (Jobs, Worker, Users, Grants, Tokens, Backups)
+PARTS = (Jobs, Worker, Users, Grants, Tokens, Backups, Trash, Retention, Holds)
 NOTE = "<!-- Made by scripts/generate_reference.py; do not edit. -->"
 
 

@@ -321,9 +321,9 @@ def test_metadata_is_set_read_and_taken_away(spoken: Command) -> None:
 
 
 def test_rm_asks_and_leaves_a_receipt(spoken: Command, home: Path) -> None:
-    assert spoken("rm", 1).code == 2  # nobody can be asked here
+    assert spoken("rm", 1, "--for-good").code == 2  # nobody can be asked here
     assert spoken("list", "--json").data["recordings"][1]["audio_id"] == 1
-    (receipt,) = spoken("rm", 1, "--yes", "--json").data["deleted"]
+    (receipt,) = spoken("rm", 1, "--for-good", "--yes", "--json").data["deleted"]
     assert receipt["audio_id"] == 1
     assert receipt["rows"]["segments"] > 0
     assert not (home / receipt["keys"][0]).exists()

@@ -21,11 +21,11 @@ LAYERS = [
     {"access", "audit", "passages", "marker", "settings", "spaces"},
     {"pipeline", "search", "deletion"},
     {"archive"},
+    {"retention"},  # what upkeep carries out
     {
         "diagnosis",
         "jobs",
         "live",
-        "retention",
         "backup",
         "integrity",
         "security",

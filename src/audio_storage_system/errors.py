@@ -10,6 +10,8 @@
     │   ├── TooLarge
     │   └── InvalidSetting
     ├── NotFound
+    │   ├── InTrash
+    │   └── AudioRemoved
     ├── Conflict               what was given contradicts what is stored
     │   ├── DuplicateRecording
     │   ├── ArchiveMismatch
@@ -118,6 +120,16 @@ class NotFound(AudioStorageSystemError):
     """No {kind} with id {id}."""
 
     exit_code, http_status = 4, 404
+
+
+class InTrash(NotFound):
+    """Recording {audio_id} is in the trash. Put it back with: audio-storage trash restore {audio_id}"""
+
+
+class AudioRemoved(NotFound):
+    """The audio of recording {audio_id} was removed by a retention rule; what was said in it may still be here."""
+
+    http_status = 410
 
 
 class Conflict(AudioStorageSystemError):

@@ -25,6 +25,15 @@ class EmbeddingKind(StrEnum):
     COMBINED = "combined"
 
 
+class Stage(StrEnum):
+    """What of a recording is kept or removed by itself."""
+
+    RECORDING = "recording"  # all of it
+    AUDIO = "audio"  # its sound
+    TRANSCRIPT = "transcript"  # what was said in it, with the vectors of that
+    EMBEDDINGS = "embeddings"  # its vectors
+
+
 class Outcome(StrEnum):
     """How a transcription ended. `SILENCE` is a result; the rest below it are failures with a reason."""
 

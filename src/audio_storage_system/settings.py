@@ -57,6 +57,7 @@ class Settings:
     blob_cache_dir: the folder for that, with one folder below it for each place; empty for the user's cache folder.
     remote_per_minute: how many jobs may begin to ask a service over the network in a minute, on all machines together;
         0 for no limit.
+    trash_days: for how many days what was thrown away can be had back; fractions count.
     key_file: the file with the key of an encrypted archive; empty for the archive's file in the user's configuration
     folder.
     key_source: where that key is instead: `keyring` for the operating system's, `passphrase` for the one in
@@ -90,6 +91,7 @@ class Settings:
     blob_cache_dir: str = ""
     cdn_url: str = field(default="", repr=False)
     remote_per_minute: int = 0
+    trash_days: float = 30.0
     key_file: str = ""
     key_source: str = ""
 
@@ -212,6 +214,8 @@ def load_settings(home: Path, **given: Any) -> Settings:
         raise InvalidSetting(name="combined_weight", reason=f"it is a share, 0…1, not {settings.combined_weight:g}")
     if settings.model_idle_seconds != settings.model_idle_seconds:
         raise InvalidSetting(name="model_idle_seconds", reason="it is a number of seconds, not nan")
+    if not 0 <= settings.trash_days <= 36_500:
+        raise InvalidSetting(name="trash_days", reason=f"it is 0…36,500 days, not {settings.trash_days:g}")
     if settings.key_source not in ("", KEYRING, PASSPHRASE):
         raise InvalidSetting(name="key_source", reason='it is "keyring", "passphrase" or empty')
     if settings.transcribe_at_once < 1:

@@ -37,6 +37,7 @@ from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.permissions import Grants, Tokens, Users
 from audio_storage_system.pipeline import Made, OnDuplicate, Rule
 from audio_storage_system.records import Added, Job, Metadata, Priority
+from audio_storage_system.retention import Holds, Retention, Trash
 from audio_storage_system.rotation import KeyBoard
 from audio_storage_system.security import SecurityReport, check_security
 from audio_storage_system.settings import Encryption, locate
@@ -365,14 +366,30 @@ class AudioStorageSystem(Reading, Describing, Embedding):
         self.generate_embeddings(audio_id, transcript_id)
 
     def delete(self, audio_id: int) -> Receipt:
-        """Remove a recording and everything made from it, for good; what was removed."""
+        """Remove a recording and everything made from it, now and for good; what was removed. `trash` can be undone.
+        Raises `NotFound`, `UnderLegalHold`."""
         self._archive.require(int(audio_id), Role.OWNER, "delete")
-        return removal.remove(self._archive, [audio_id])[0]
+        return removal.remove(self._archive, int(audio_id))
 
     def cleanup_old_files(self, days_old: float = 30) -> list[Receipt]:
-        """Delete every recording that was stored more than `days_old` days ago; what was removed."""
-        self._archive.access.require_admin("delete old recordings")
-        return removal.remove_older(self._archive, days_old)
+        """Delete every recording that was stored more than `days_old` days ago and that no legal hold covers; what was
+        removed."""
+        return self.retention.clean_up(days_old)
+
+    @property
+    def trash(self) -> Trash:
+        """Recordings that were thrown away: put, list, restore, empty."""
+        return Trash(self._archive)
+
+    @property
+    def retention(self) -> Retention:
+        """What is kept for how long: add, rules, remove, plan, run, report."""
+        return Retention(self._archive)
+
+    @property
+    def holds(self) -> Holds:
+        """Legal holds, which beat every rule and every hand: place, list, release."""
+        return Holds(self._archive)
 
     # The archive itself
 

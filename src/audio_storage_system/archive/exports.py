@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from audio_storage_system import formats
 from audio_storage_system.archive.opening import Archive
-from audio_storage_system.catalogue import recordings, transcripts
+from audio_storage_system.catalogue import recordings, transcripts, trash
 from audio_storage_system.errors import InvalidInput, NotFound
 from audio_storage_system.formats import Document
 from audio_storage_system.pipeline import Comparison, compare
@@ -39,6 +39,7 @@ def differences(archive: Archive, before: int, after: int) -> Comparison:
         if versions[0].audio_id != versions[1].audio_id:
             of = " and ".join(f"{version.id} of recording {version.audio_id}" for version in versions)
             raise InvalidInput(reason=f"Only versions of one recording can be compared; these are transcript {of}")
+        trash.refuse(connection, versions[0].audio_id)
         said = [transcripts.segments_of(connection, version.id) for version in versions]
     for version in versions:
         archive.audit.read("transcript.read", version.audio_id, transcript_id=version.id)

@@ -15,8 +15,8 @@ from audio_storage_system import pipeline
 from audio_storage_system.access import Role
 from audio_storage_system.archive import sidecars
 from audio_storage_system.archive.opening import Archive
-from audio_storage_system.catalogue import jobs, locks, principals, recordings, transcripts
-from audio_storage_system.errors import NotFound
+from audio_storage_system.catalogue import jobs, locks, principals, recordings, transcripts, trash
+from audio_storage_system.errors import AudioRemoved, NotFound
 from audio_storage_system.pipeline import OnDuplicate
 from audio_storage_system.records import Added, Metadata, Transcript
 
@@ -126,6 +126,8 @@ def transcribe(
 ) -> pipeline.Made:
     """A new version of what is said, or an interrupted one finished; its id. See `pipeline.transcribe`."""
     source = source_of(archive, audio_id, samples)
+    if source.removed is not None and samples is None:
+        raise AudioRemoved(kind="audio", id=audio_id, audio_id=audio_id)
     transcript_id = pipeline.transcribe(archive.database, archive.engines, source, audio_id, task)
     sidecars.refresh(archive, audio_id)
     return transcript_id
@@ -156,10 +158,13 @@ def embed(
 
 
 def source_of(archive: Archive, audio_id: int, samples: npt.NDArray[np.float32] | None = None) -> pipeline.Source:
-    """A recording's sound: its blob, or samples that the caller has. Raises `NotFound`."""
+    """A recording's sound: its blob, or samples that the caller has. Raises `NotFound`; reading it raises
+    `AudioRemoved` where the blob was removed."""
     with archive.database.read() as connection:
         key = recordings.key_of(connection, audio_id)
-    return pipeline.Source(archive.blobs, key, None if samples is None else pipeline.as_waveform(samples))
+        removed = None if recordings.has_audio(connection, audio_id) else audio_id
+    waveform = None if samples is None else pipeline.as_waveform(samples)
+    return pipeline.Source(archive.blobs, key, waveform, removed=removed)
 
 
 def _seconds_of(archive: Archive, audio_id: int) -> float:
@@ -175,15 +180,19 @@ def said_in(archive: Archive, audio_id: int) -> Transcript | None:
 
 
 def version_of(archive: Archive, transcript_id: int, role: Role = Role.READER, action: str = "read") -> Transcript:
-    """One version, for who has this role on its recording. Raises `NotFound`, `Forbidden`."""
+    """One version, for who has this role on its recording. Raises `NotFound`, `InTrash`, `Forbidden`."""
     with archive.database.read() as connection:
         archive.access.require_version(connection, transcript_id, role, action)
-        return transcripts.get(connection, transcript_id)
+        version = transcripts.get(connection, transcript_id)
+        trash.refuse(connection, version.audio_id)
+    return version
 
 
 def said_or_raise(archive: Archive, audio_id: int) -> Transcript:
-    """The version that search follows. Raises `NotFound`."""
-    said = said_in(archive, audio_id)
+    """The version that search follows. Raises `NotFound`, `InTrash`."""
+    with archive.database.read() as connection:
+        trash.refuse(connection, audio_id)
+        said = transcripts.active_of(connection, audio_id)
     if said is None:
         raise NotFound(kind="transcript of the recording", id=audio_id)
     return said

@@ -12,14 +12,15 @@ from urllib.parse import quote
 from audio_storage_system.archive.opening import Archive
 from audio_storage_system.audio import Waveform, load_audio, resample
 from audio_storage_system.catalogue import embeddings
+from audio_storage_system.catalogue.recordings import AUDIO_REMOVED
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database
 from audio_storage_system.database.remembering import remembered
 from audio_storage_system.embedders import TextEmbedder, Vector
-from audio_storage_system.errors import InvalidInput, InvalidVector, Unavailable
+from audio_storage_system.errors import AudioRemoved, InvalidInput, InvalidVector, Unavailable
 from audio_storage_system.pipeline import Task, transcribe_sample
 from audio_storage_system.pipeline.sources import MODEL_RATE
-from audio_storage_system.records import EmbeddingKind
+from audio_storage_system.records import EmbeddingKind, Recording
 from audio_storage_system.search import ContextPack, Query, SearchResults, build_context_pack, run
 from audio_storage_system.search.context import CountTokens
 from audio_storage_system.search.query import MAX_QUERY_CHARACTERS, one_state, standing
@@ -143,6 +144,13 @@ def _missing_vectors(database: Database, query: Query, deadline: Deadline) -> tu
         return ()
     found = "not found" if query.mode == "semantic" else "found by their words only"
     return (f"{missing} passage(s) have no vector in {space.model} and are {found}; reembed adds them",)
+
+
+def audio_key(recording: Recording) -> str:
+    """The key of a recording's blob. Raises `AudioRemoved` where a rule removed it."""
+    if recording.status == AUDIO_REMOVED:
+        raise AudioRemoved(kind="audio", id=recording.id, audio_id=recording.id)
+    return recording.file_path
 
 
 def audio_url(archive: Archive, key: str, expires: timedelta) -> str:

@@ -16,7 +16,7 @@ from audio_storage_system.archive.opening import Archive
 from audio_storage_system.audio import write_copy
 from audio_storage_system.audio.encode import Format as CopyFormat
 from audio_storage_system.catalogue import embeddings, recordings, transcripts
-from audio_storage_system.records import Recording
+from audio_storage_system.records import Recording, Stage
 
 COPIES: dict[str, str] = {"flac": ".flac", "pcm16": ".wav"}
 
@@ -26,6 +26,17 @@ def derived_keys(key: str) -> list[str]:
     return [_key(key, "transcript", ".json"), _key(key, "embedding", ".npy"), *(_copy(key, kind) for kind in COPIES)]
 
 
+def keys_of(stage: Stage, key: str) -> list[str]:
+    """The keys of what belongs to a stage of the recording with this blob, whether it exists or not."""
+    vectors = _key(key, "embedding", ".npy")
+    return {
+        Stage.RECORDING: [key, *derived_keys(key)],
+        Stage.AUDIO: [key, *(_copy(key, kind) for kind in COPIES)],
+        Stage.TRANSCRIPT: [_key(key, "transcript", ".json"), vectors],
+        Stage.EMBEDDINGS: [vectors],
+    }[stage]
+
+
 def refresh(archive: Archive, audio_id: int) -> None:
     """Write what the settings ask for: the derived copy when it is missing, the sidecars as things are now."""
     kind = archive.settings.compress
@@ -33,6 +44,7 @@ def refresh(archive: Archive, audio_id: int) -> None:
         return
     with archive.database.read() as connection:
         recording = recordings.get(connection, audio_id)
+    kind = kind if recording.status != recordings.AUDIO_REMOVED else ""
     if kind and not archive.blobs.has(_copy(recording.file_path, kind)):
         _write_copy(archive, recording, kind)
     if archive.settings.sidecars:

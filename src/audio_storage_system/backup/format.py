@@ -44,6 +44,8 @@ TABLES: tuple[Table, ...] = (
     tables.trash,
     tables.retention_rules,
     tables.legal_holds,
+    tables.retention_runs,
+    tables.removals,
     tables.tombstones,
     tables.data_keys,
     tables.audit_log,

@@ -70,6 +70,10 @@ class BlobStore(ABC):
         """A text that changes when the bytes under `key` do. Raises `NotFound`."""
         return str(self.size(key))
 
+    def age(self, key: str) -> timedelta | None:
+        """How long ago the bytes under `key` were stored, where the store can tell. Raises `NotFound`."""
+        return None
+
     def has(self, key: str) -> bool:
         """Whether there is something under `key`."""
         try:

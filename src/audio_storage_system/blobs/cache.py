@@ -83,6 +83,9 @@ class CachedBlobStore(BlobStore):
             self._entries.forget(key)
         return still
 
+    def age(self, key: str) -> timedelta | None:
+        return self._store.age(key)
+
     def delete(self, key: str) -> bool:
         existed = self._store.delete(key)
         self._entries.forget(key)

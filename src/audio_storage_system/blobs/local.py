@@ -17,8 +17,10 @@ import os
 import stat
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -143,6 +145,9 @@ class LocalBlobStore(BlobStore):
 
     def size(self, key: str) -> int:
         return self._stat(key).st_size
+
+    def age(self, key: str) -> timedelta | None:
+        return timedelta(seconds=max(0.0, time.time() - self._stat(key).st_mtime))
 
     def delete(self, key: str) -> bool:
         path = self._path(key)

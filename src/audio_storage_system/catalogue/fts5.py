@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection
@@ -26,6 +27,9 @@ _CREATE = (
 )
 _DROP = ("DROP TABLE IF EXISTS passages_fts_instances", "DROP TABLE IF EXISTS passages_fts")
 _OPTIMIZE = "INSERT INTO passages_fts (passages_fts) VALUES ('optimize')"
+# See "merge" in SQLite's manual of FTS5: the first step takes all segments there are, the following ones go on; where
+# there is nothing to do, fewer than two rows change.
+_MERGE, MERGED_AT_ONCE, LEAST_CHANGES = "INSERT INTO passages_fts (passages_fts, rank) VALUES ('merge', ?)", 500, 2
 _INSERT = "INSERT OR REPLACE INTO passages_fts (rowid, words, stems) VALUES (?, ?, ?)"
 _DELETE = "DELETE FROM passages_fts WHERE rowid = ?"
 _TOTAL = "SELECT count(*) FROM passages"
@@ -73,6 +77,15 @@ def remove(connection: Connection, passage_ids: Iterable[int]) -> None:
 def optimize(connection: Connection) -> None:
     """Merge the table into one segment: the fastest to search."""
     connection.exec_driver_sql(_OPTIMIZE)
+
+
+def shed(connection: Connection, *, first: bool) -> bool:
+    """One step of rewriting the table without what was removed from it, which it only marks as such; whether there is
+    more to do. The `first` step of all decides what is to be rewritten."""
+    driver: Any = connection.connection.driver_connection
+    before = driver.total_changes
+    connection.exec_driver_sql(_MERGE, (-MERGED_AT_ONCE if first else MERGED_AT_ONCE,))
+    return bool(driver.total_changes - before >= LEAST_CHANGES)
 
 
 def version(connection: Connection) -> Hashable:

@@ -26,6 +26,7 @@ SPACES = "spaces"
 FULL_TEXT = "full text"
 COPYING = "copying"
 WORKERS = "workers"
+HOLDS = "legal holds"
 KEYS = "keys"
 PRINCIPALS = "principals"
 
@@ -36,8 +37,9 @@ def of_recording(audio_id: int) -> str:
 
 
 def of_deletion(audio_id: int) -> tuple[str, ...]:
-    """A recording that goes, and, together with other deletions, what others do to the rows of many recordings."""
-    return Shared(COPYING), Shared(FULL_TEXT), of_recording(audio_id)
+    """A recording that goes, and, together with other deletions, what others do to the rows of many recordings, and
+    the placing of legal holds."""
+    return Shared(COPYING), Shared(FULL_TEXT), Shared(HOLDS), of_recording(audio_id)
 
 
 def of_bytes(owner_id: int, file_hash: str) -> str:

@@ -50,9 +50,12 @@ class Placement:
         first, last, audio_ids, transcript_ids = rows[:, np.argsort(rows[0])]
         return cls(first, last, audio_ids, transcript_ids, newest)
 
-    def runs(self, recordings: Ids | None, transcripts: Ids | None, but_not: Ids) -> npt.NDArray[np.bool_]:
-        """Which runs are of these recordings and these transcripts (`None`: any), and not of those; all ascending."""
-        return _chosen(self, recordings, transcripts, but_not)
+    def runs(
+        self, recordings: Ids | None, transcripts: Ids | None, but_not: Ids, hidden: Ids = NO_IDS
+    ) -> npt.NDArray[np.bool_]:
+        """Which runs are of these recordings and these transcripts (`None`: any), and not of those transcripts nor of
+        the `hidden` recordings; all ascending."""
+        return _chosen(self, recordings, transcripts, but_not, hidden)
 
     def members(self, chosen: npt.NDArray[np.bool_], ids: Ids) -> npt.NDArray[np.bool_]:
         """Which of `ids` are in a chosen run."""
@@ -86,9 +89,11 @@ class Places:
     transcript_ids: Ids
     passage_ids: Ids
 
-    def chosen(self, recordings: Ids | None, transcripts: Ids | None, but_not: Ids) -> npt.NDArray[np.bool_]:
+    def chosen(
+        self, recordings: Ids | None, transcripts: Ids | None, but_not: Ids, hidden: Ids = NO_IDS
+    ) -> npt.NDArray[np.bool_]:
         """As `Placement.runs`, for single ids."""
-        return _chosen(self, recordings, transcripts, but_not)
+        return _chosen(self, recordings, transcripts, but_not, hidden)
 
 
 _PLACES = {
@@ -135,13 +140,15 @@ def of_embeddings(connection: Connection, space: Space) -> Placement:
 
 
 def _chosen(
-    places: Placement | Places, recordings: Ids | None, transcripts: Ids | None, but_not: Ids
+    places: Placement | Places, recordings: Ids | None, transcripts: Ids | None, but_not: Ids, hidden: Ids
 ) -> npt.NDArray[np.bool_]:
     chosen = ~contains(but_not, places.transcript_ids)
     if recordings is not None:
         chosen &= contains(recordings, places.audio_ids)
     if transcripts is not None:
         chosen &= contains(transcripts, places.transcript_ids)
+    if len(hidden):
+        chosen &= ~contains(hidden, places.audio_ids)
     return chosen
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, bindparam, insert, select, update
 
-from audio_storage_system.catalogue import changes, metadata
+from audio_storage_system.catalogue import changes, metadata, trash
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import tables
 from audio_storage_system.database.queries import among, given
@@ -16,11 +16,13 @@ from audio_storage_system.errors import InvalidInput, NotFound
 from audio_storage_system.records import AudioInfo, Metadata, Recording
 
 STORED = "stored"
+AUDIO_REMOVED = "audio_removed"  # its blob is gone, the rest is not
 WARNING = "warning"
 
 _ADD = insert(audio_files).returning(audio_files.c.id)
 _ONE = select(audio_files).where(audio_files.c.id == bindparam("one"))
 _KEY = select(audio_files.c.file_path).where(audio_files.c.id == bindparam("one"))
+_STATUS = select(audio_files.c.status).where(audio_files.c.id == bindparam("one"))
 _NAMES = select(audio_files.c.original_name, audio_files.c.file_path).where(audio_files.c.id == bindparam("one"))
 _DURATION = select(audio_files.c.duration).where(audio_files.c.id == bindparam("one"))
 _BY_HASH = select(audio_files.c.id).where(
@@ -74,11 +76,13 @@ def add(
     return audio_id
 
 
-def get(connection: Connection, audio_id: int) -> Recording:
-    """One recording. Raises `NotFound`."""
+def get(connection: Connection, audio_id: int, *, trashed: bool = False) -> Recording:
+    """One recording; one in the trash only if it may be `trashed`. Raises `NotFound`, `InTrash`."""
     found = _recordings(connection, connection.execute(_ONE, {"one": audio_id}).mappings().all())
     if not found:
         raise NotFound(kind="recording", id=audio_id)
+    if not trashed:
+        trash.refuse(connection, audio_id)
     return found[0]
 
 
@@ -88,6 +92,11 @@ def key_of(connection: Connection, audio_id: int) -> str:
     if key is None:
         raise NotFound(kind="recording", id=audio_id)
     return key
+
+
+def has_audio(connection: Connection, audio_id: int) -> bool:
+    """Whether a recording that exists still has its sound."""
+    return connection.execute(_STATUS, {"one": audio_id}).scalar() != AUDIO_REMOVED
 
 
 def names_of(connection: Connection, audio_id: int) -> tuple[str, str] | None:
@@ -130,12 +139,13 @@ def paths(connection: Connection) -> set[str]:
 def select_where(
     connection: Connection, *conditions: ColumnElement[bool], limit: int | None = None, offset: int = 0
 ) -> list[Recording]:
-    """Recordings that meet the conditions, the latest recorded first, with their metadata. Raises `InvalidInput`."""
+    """Recordings that meet the conditions, the latest recorded first, with their metadata; none from the trash. Raises
+    `InvalidInput`."""
     if offset < 0 or (limit is not None and limit < 0):
         raise InvalidInput(reason="limit and offset are not negative")
     query = (
         select(audio_files)
-        .where(*conditions)
+        .where(*conditions, trash.outside(audio_files.c.id))
         .order_by(audio_files.c.recorded_at.desc(), audio_files.c.id.desc())
         .limit(limit)
         .offset(offset)

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, exi
 
 from audio_storage_system.catalogue import changes
 from audio_storage_system.catalogue.embeddings import NewEmbedding, add, count, from_blob, must_exist
+from audio_storage_system.catalogue.recordings import AUDIO_REMOVED
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.tables import audio_files, embedding_spaces, embeddings, index_cursors, passages
 from audio_storage_system.errors import Conflict
@@ -83,7 +84,8 @@ def recordings_lacking(connection: Connection, space: Space, after: int, limit: 
         embeddings.c.audio_file_id > after, *_window_elsewhere(space)
     )
     found = union(said, heard).subquery()
-    query = select(found.c.id).where(found.c.id % share.of == share.number).order_by(found.c.id).limit(limit)
+    mine = (found.c.id % share.of == share.number, _can_be_heard(found.c.id))
+    query = select(found.c.id).where(*mine).order_by(found.c.id).limit(limit)
     return list(connection.execute(query).scalars())
 
 
@@ -120,7 +122,8 @@ def owed(connection: Connection, space: Space) -> list[int]:
             return []
         query = select(passages.c.audio_file_id).where(~_has(space)).distinct()
         return sorted(connection.execute(query).scalars())
-    elsewhere = select(embeddings.c.audio_file_id).where(_elsewhere(space), ~_there(space)).distinct()
+    missing = (_elsewhere(space), ~_there(space), _can_be_heard(embeddings.c.audio_file_id))
+    elsewhere = select(embeddings.c.audio_file_id).where(*missing).distinct()
     return sorted(connection.execute(elsewhere).scalars())
 
 
@@ -175,6 +178,11 @@ def recording_ids(connection: Connection, after: int, limit: int) -> list[int]:
     """The next recordings, by id."""
     query = select(audio_files.c.id).where(audio_files.c.id > after).order_by(audio_files.c.id).limit(limit)
     return list(connection.execute(query).scalars())
+
+
+def _can_be_heard(audio_id: ColumnElement[int]) -> ColumnElement[bool]:
+    """The sound of the recording was not removed."""
+    return ~exists().where(audio_files.c.id == audio_id, audio_files.c.status == AUDIO_REMOVED)
 
 
 def _has(space: Space) -> ColumnElement[bool]:

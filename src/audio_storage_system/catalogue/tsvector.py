@@ -124,6 +124,11 @@ def optimize(connection: Connection) -> None:
     connection.execute(_ANALYZE)
 
 
+def shed(connection: Connection, *, first: bool) -> bool:
+    """Nothing to do: the table goes with the others when the database is cleaned."""
+    return False
+
+
 def version(connection: Connection) -> Hashable:
     """Equal for two moments only if the table holds the same."""
     return database_version(connection)

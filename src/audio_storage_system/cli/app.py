@@ -20,6 +20,7 @@ from audio_storage_system.cli import (
     doctor,
     export,
     grants,
+    hold,
     import_transcripts,
     jobs,
     keys,
@@ -28,11 +29,13 @@ from audio_storage_system.cli import (
     record,
     reembed,
     remove,
+    retention,
     retranscribe,
     search,
     session,
     tokens,
     transcripts,
+    trash,
     users,
     verify,
     watch,
@@ -82,6 +85,9 @@ app.command("retranscribe")(retranscribe.retranscribe)
 app.command("reembed")(reembed.reembed)
 app.add_typer(metadata.app, name="metadata")
 app.command("rm")(remove.remove)
+app.add_typer(trash.app, name="trash")
+app.add_typer(retention.app, name="retention")
+app.add_typer(hold.app, name="hold")
 app.command("stats")(archive.stats)
 app.command("reindex")(archive.reindex)
 app.command("verify")(verify.verify)

@@ -60,5 +60,9 @@ class Dialect(ABC):
         """One transaction. Of those that give the same name one runs at a time, save for `Shared` ones."""
 
     @abstractmethod
+    def clean(self, engine: Engine) -> bool:
+        """Let go of what deleted rows have left in the database's files; whether that is done. Not in a transaction."""
+
+    @abstractmethod
     def translate(self, error: DBAPIError, place: str, deadline: Deadline) -> AudioStorageSystemError:
         """The error of our own tree for what the database said."""

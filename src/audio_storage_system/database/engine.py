@@ -189,6 +189,12 @@ class Database:
             with self._connect(NEVER) as connection:
                 yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
+    def clean(self) -> bool:
+        """Let go of what deleted rows have left in the database's files; whether that is done, as others may be in the
+        way. Slow on a server, where it looks through whole tables. Raises the `StorageFailed` that fits."""
+        with self.translated(NEVER):
+            return self.dialect.clean(self.engine)
+
     def _connect(self, deadline: Deadline) -> Connection:
         """A connection, waited for until the deadline where all are in use, but no longer than for a lock.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Hashable, Iterator, Sequence
@@ -29,6 +30,8 @@ from audio_storage_system.errors import (
 )
 from audio_storage_system.locations import redacted
 
+logger = logging.getLogger(__name__)
+
 CONNECT_TIMEOUT_SECONDS = 5
 LOCK_TIMEOUT = "30s"
 # How long to wait for a connection in use before looking at the clock again.
@@ -42,6 +45,13 @@ _WRITING = text("SELECT set_config('lock_timeout', :lock_timeout, true)")
 _SNAPSHOT = text("SELECT CAST(pg_current_snapshot() AS text)")
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
 _LOCK_SHARED = text("SELECT pg_advisory_xact_lock_shared(hashtextextended(:name, 0))")
+
+
+_VACUUM = (
+    "VACUUM audio_files, transcripts, transcription_windows, segments, passages, embeddings, metadata,"
+    " metadata_history, annotations, jobs, trash, grants, data_keys"
+)
+_VACUUM_SEARCH = "VACUUM passage_search"
 
 
 class PostgreSQL(Dialect):
@@ -104,6 +114,18 @@ class PostgreSQL(Dialect):
             for name in names:  # in one order everywhere, so that no two wait for each other
                 connection.execute(_LOCK_SHARED if isinstance(name, Shared) else _LOCK, {"name": str(name)})
             yield
+
+    def clean(self, engine: Engine) -> bool:
+        """The room of deleted rows is given free, to be written over. A table of somebody else's is left to them."""
+        with engine.connect() as connection:
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            for statement in (_VACUUM, _VACUUM_SEARCH):
+                try:
+                    connection.exec_driver_sql(statement)
+                except DBAPIError as error:  # the second table may have been dropped: it is made anew
+                    logger.warning("What was deleted is left to autovacuum: %s", _reason(error))
+                    return False
+        return True
 
     def translate(self, error: DBAPIError, place: str, deadline: Deadline) -> AudioStorageSystemError:
         reason, state = _reason(error), getattr(error.orig, "sqlstate", None) or ""

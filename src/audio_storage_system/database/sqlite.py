@@ -29,6 +29,8 @@ from audio_storage_system.errors import (
 BUSY_TIMEOUT_SECONDS = 30
 # How long to wait for a connection in use before looking at the clock again.
 TURN_SECONDS = 0.1
+# How long to wait for others who read before the write-ahead log is left for another time.
+CLEANING_SECONDS = 2
 # How long to wait for a lock that SQLite does not wait for itself before trying again.
 LOOK_AGAIN_SECONDS = 0.01
 # How many instructions of SQLite's machine pass between two looks at the clock: about 0.1 ms.
@@ -44,6 +46,7 @@ PRAGMAS = (
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA temp_store = MEMORY",
+    "PRAGMA secure_delete = ON",  # what is deleted is overwritten, in the pages it was in and in those set free
 )
 CACHE_KIB = 16_384
 
@@ -103,6 +106,17 @@ class SQLite(Dialect):
         """There is one writer at a time, whatever its names."""
         with connection.execution_options(writes=True).begin():
             yield
+
+    def clean(self, engine: Engine) -> bool:
+        """Write the log into the database and empty it. Others may read from it meanwhile, or write: then not."""
+        with engine.connect() as connection:
+            driver = _driver(connection)  # past SQLAlchemy, which would begin a transaction
+            driver.execute(f"PRAGMA busy_timeout = {CLEANING_SECONDS * 1000}")
+            try:
+                busy, _, _ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                driver.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}")
+        return not busy
 
     def translate(self, error: DBAPIError, place: str, deadline: Deadline) -> AudioStorageSystemError:
         text = str(error.orig)

@@ -15,7 +15,7 @@ from audio_storage_system import pipeline
 from audio_storage_system.access import Access
 from audio_storage_system.archive import Archive, exports, processing, reports, retrieval
 from audio_storage_system.audio import Waveform
-from audio_storage_system.catalogue import principals, recordings, transcripts
+from audio_storage_system.catalogue import principals, recordings, transcripts, trash
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database.tables import transcripts as transcript_table
 from audio_storage_system.errors import InvalidInput, NotFound
@@ -167,15 +167,15 @@ class Reading:
         return found
 
     def open_audio(self, audio_id: int) -> BinaryIO:
-        """The recording's bytes, exactly as they were given, as a seekable stream."""
-        file = self._archive.blobs.open(self._recording(audio_id).file_path)
+        """The recording's bytes, exactly as they were given, as a seekable stream. Raises `AudioRemoved`."""
+        file = self._archive.blobs.open(retrieval.audio_key(self._recording(audio_id)))
         self._archive.audit.read("audio.opened", audio_id)
         return file
 
     def audio_url(self, audio_id: int, expires: float = 3600) -> str:
         """A URL to read the recording from: below `cdn_url` where that is set, else signed, for anyone who has it and
         `expires` seconds (at most seven days). Raises `Unavailable` where the recordings are in a folder."""
-        key = self._recording(audio_id).file_path
+        key = retrieval.audio_key(self._recording(audio_id))
         url = retrieval.audio_url(self._archive, key, timedelta(seconds=expires))
         self._archive.audit.read("audio.linked", audio_id, seconds=float(expires))
         return url
@@ -202,6 +202,7 @@ class Reading:
         with self._archive.database.read() as connection:
             self._archive.access.require_version(connection, transcript_id)
             said = transcripts.get(connection, transcript_id)
+            trash.refuse(connection, said.audio_id)
             found = transcripts.segments_of(connection, transcript_id)
         self._archive.audit.read("transcript.read", said.audio_id, transcript_id=said.id)
         return found

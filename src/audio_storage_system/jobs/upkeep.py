@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from audio_storage_system.archive import Archive
+from audio_storage_system.archive import Archive, removal
 from audio_storage_system.catalogue import jobs
 from audio_storage_system.clock import utc_now
 from audio_storage_system.jobs.board import Jobs
+from audio_storage_system.retention import Retention
+from audio_storage_system.retention.trash import purge_due
 
 # How long it is known what became of a job, and of its runs.
 JOBS_KEPT, RUNS_KEPT = timedelta(days=90), timedelta(days=7)
@@ -25,13 +27,22 @@ class Recurring:
 
 
 def tidy(archive: Archive, board: Jobs) -> None:
-    """Bring the vector index up to date, and forget what was done long ago."""
+    """Bring the vector index up to date, let nothing be left of what was deleted, and forget what was done long ago."""
     archive.follow()
     archive.blobs.tidy()
+    removal.scrub(archive)
     while board.runs.forget(utc_now() - RUNS_KEPT) == AT_ONCE:
         pass
     while _forget_jobs(archive) == AT_ONCE:
         pass
+
+
+def keep(archive: Archive, board: Jobs) -> None:
+    """Carry out the retention rules, where there are any, and delete what has been in the trash for its time."""
+    retention = Retention(archive)
+    if retention.rules():
+        retention.run()
+    purge_due(archive)
 
 
 def _forget_jobs(archive: Archive) -> int:
@@ -39,4 +50,4 @@ def _forget_jobs(archive: Archive) -> int:
         return jobs.forget(connection, utc_now() - JOBS_KEPT, AT_ONCE)
 
 
-RECURRING: Mapping[str, Recurring] = {"tidy": Recurring("23 * * * *", tidy)}
+RECURRING: Mapping[str, Recurring] = {"tidy": Recurring("23 * * * *", tidy), "keep": Recurring("41 * * * *", keep)}

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from audio_storage_system.audio import Waveform, resample, stream
 from audio_storage_system.blobs import BlobStore
-from audio_storage_system.errors import InvalidInput
+from audio_storage_system.errors import AudioRemoved, InvalidInput
 from audio_storage_system.records import Span
 
 MODEL_RATE = 16_000
@@ -49,6 +49,7 @@ class Source:
     waveform: Waveform | None = None
     warnings: list[str] = field(default_factory=list)
     tick: Callable[[], None] = field(default=lambda: None)
+    removed: int | None = None  # the recording whose blob a retention rule removed
     _kept: list[Samples] | None = None  # all of a short recording
 
     def blocks(self) -> Iterator[Samples]:
@@ -66,6 +67,8 @@ class Source:
             yield from self._decoded()
 
     def _decoded(self) -> Iterator[Samples]:
+        if self.removed is not None:
+            raise AudioRemoved(kind="audio", id=self.removed, audio_id=self.removed)
         kept, room = [], KEPT_SECONDS * MODEL_RATE
         with closing(self.blobs.open(self.key)) as file, stream(file, MODEL_RATE) as decoded:
             for block in decoded:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from audio_storage_system.audio import probe
 from audio_storage_system.audit import OFF, Audit
 from audio_storage_system.blobs import BlobStore, StagedBlob
-from audio_storage_system.catalogue import data_keys, jobs, locks, metadata, recordings, schemas
+from audio_storage_system.catalogue import data_keys, jobs, locks, metadata, recordings, schemas, trash
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import Database
 from audio_storage_system.errors import (
@@ -38,6 +38,7 @@ OnDuplicate = Literal["keep", "update", "error"]
 Entered = Callable[[Connection, int], None]
 BLOB_PREFIX = "audio_files"
 HASHED_AT_ONCE = 1 << 18
+_IN_TRASH = ", which is in the trash. Put it back with: audio-storage trash restore {audio_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ def store(
     `source` is a path, or a seekable stream, which stays open; `name` is kept as the original name (default: the
     path's). The recording's time is the file's own tag, else
     `recorded_at`, else now. Bytes that the owner has already stored are not stored again: missing metadata keys are
-    added, others left (`keep`), replaced (`update`), or the call refused (`error`). With `look_first` the bytes are
+    added, others left (`keep`), replaced (`update`), or the call refused (`error`, and always where the recording is in
+    the trash). With `look_first` the bytes are
     looked up before anything is probed or copied: cheaper for a file that is stored already, dearer for another.
     `entered` is called in the transaction that enters a new recording, and may enter what belongs to it; `audit` is
     told there. Without `insist` metadata that the owner's schema refuses is stored all the same, with a warning: for
@@ -264,6 +266,11 @@ class _Merge:
         if self.on_duplicate == "error":
             raise DuplicateRecording(name=self.name, audio_id=audio_id, reason="")
         with self.database.read() as connection:
+            if trash.has(connection, audio_id):  # adding does not undelete
+                reason = _IN_TRASH.format(audio_id=audio_id)
+                raise DuplicateRecording(name=self.name, audio_id=audio_id, reason=reason)
+            if not recordings.has_audio(connection, audio_id):
+                logger.warning("%s is recording %d, whose audio was removed and stays so", self.name, audio_id)
             names = recordings.names_of(connection, audio_id)
             lacking = bool(self.values) and names is not None and bool(self._lacking(connection, audio_id))
         if names is None:

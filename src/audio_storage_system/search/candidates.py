@@ -34,7 +34,7 @@ from sqlalchemy import (
 )
 
 from audio_storage_system.catalogue import embeddings as stored
-from audio_storage_system.catalogue import placement
+from audio_storage_system.catalogue import placement, trash
 from audio_storage_system.catalogue.filters import Filter
 from audio_storage_system.catalogue.placement import Placement
 from audio_storage_system.catalogue.transcripts import passed_over, searched
@@ -149,7 +149,7 @@ class LookedUpCandidates:
         with self.connect() as connection:
             places = placement.looked_up(connection, self.table, ids)
         allowed = self.allowed
-        chosen = places.chosen(allowed.recordings, allowed.transcripts, allowed.passed_over)
+        chosen = places.chosen(allowed.recordings, allowed.transcripts, allowed.passed_over, allowed.trashed)
         return set(places.ids[chosen].tolist())
 
     def scope(self) -> Scope:
@@ -164,20 +164,22 @@ class LookedUpCandidates:
 @dataclass(frozen=True, slots=True, eq=False)
 class Allowed:
     """What a filter lets pass, `None` where it is anything: recordings and transcripts; and of these not the
-    transcripts that search passes over. Ids ascending."""
+    transcripts that search passes over, and not what is in the trash. Ids ascending."""
 
     recordings: Ids | None
     transcripts: Ids | None
     passed_over: Ids
+    trashed: Ids
     period: tuple[datetime | None, datetime | None]
 
     @property
     def everything(self) -> bool:
-        return self.recordings is None and self.transcripts is None and not len(self.passed_over)
+        hidden = len(self.passed_over) or len(self.trashed)
+        return self.recordings is None and self.transcripts is None and not hidden
 
     def of(self, placement: Placement) -> PlacedCandidates:
         """The ids of `placement` that pass."""
-        passing = placement.runs(self.recordings, self.transcripts, self.passed_over)
+        passing = placement.runs(self.recordings, self.transcripts, self.passed_over, self.trashed)
         return PlacedCandidates(placement, passing, _scope(self.recordings, self.period))
 
 
@@ -254,6 +256,7 @@ def _resolved(connection: Connection, wanted: Filter) -> Allowed:
         _ids(connection, select(audio_files.c.id).where(*recorded)) if recorded else None,
         _ids(connection, select(transcripts.c.id).where(*said)) if said else None,
         _ids(connection, passed_over()),
+        _ids(connection, trash.ids()),
         wanted.period,
     )
 
@@ -282,12 +285,13 @@ def _asked_passages(connection: Connection, wanted: Filter) -> Candidates:
         select(passages.c.id)
         .join(transcripts, transcripts.c.id == passages.c.transcript_id)
         .join(audio_files, audio_files.c.id == passages.c.audio_file_id)
-        .where(*said, *wanted.on_passages(), *wanted.on_recordings())
+        .where(*said, *wanted.on_passages(), *wanted.on_recordings(), trash.outside(passages.c.audio_file_id))
     )
     probe = _given(passages).where(
         _is(transcripts, passages.c.transcript_id, said),
         _is(audio_files, passages.c.audio_file_id, wanted.on_recordings(probing=True)),
         *wanted.on_passages(),
+        trash.outside(passages.c.audio_file_id),
     )
     return SQLCandidates(lambda: nullcontext(connection), listing, probe)
 
@@ -300,13 +304,14 @@ def _asked_embeddings(database: Database, space: Space, wanted: Filter, deadline
         .outerjoin(transcripts, transcripts.c.id == embeddings.c.transcript_id)
         .outerjoin(passages, passages.c.id == embeddings.c.passage_id)
         .where(embeddings.c.space_id == space.id, *said, *spoken, *wanted.on_recordings())
-        .where(or_(embeddings.c.transcript_id.is_(None), searched()))
+        .where(or_(embeddings.c.transcript_id.is_(None), searched()), trash.outside(embeddings.c.audio_file_id))
     )
     followed = _is(transcripts, embeddings.c.transcript_id, [searched(), *said])
     probe = _given(embeddings).where(
         followed if said or spoken else or_(embeddings.c.transcript_id.is_(None), followed),
         _is(audio_files, embeddings.c.audio_file_id, wanted.on_recordings(probing=True)),
         _is(passages, embeddings.c.passage_id, spoken),
+        trash.outside(embeddings.c.audio_file_id),
     )
     recorded = wanted.on_recordings()
     recordings = select(audio_files.c.id).where(*recorded) if recorded else None

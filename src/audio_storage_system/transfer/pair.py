@@ -38,6 +38,7 @@ MIRRORED = (
     tables.trash,
     tables.retention_rules,
     tables.legal_holds,
+    tables.retention_runs,
 )
 # Ids compared at a time.
 WINDOW = 50_000

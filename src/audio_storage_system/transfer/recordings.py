@@ -11,9 +11,10 @@ from sqlalchemy import Connection, Table, delete, insert, select
 
 from audio_storage_system.blobs import BlobStore
 from audio_storage_system.catalogue import changes, data_keys, locks
+from audio_storage_system.catalogue.recordings import AUDIO_REMOVED
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.sequences import advance
-from audio_storage_system.database.tables import audio_files, metadata
+from audio_storage_system.database.tables import audio_files, metadata, trash
 from audio_storage_system.errors import ArchiveMismatch, NotFound, SealBroken
 from audio_storage_system.transfer.audio import Brought, bring
 from audio_storage_system.transfer.pair import DESCRIBING, Pair, buried_among, same_ids
@@ -83,7 +84,7 @@ def read_back(pair: Pair) -> None:
             return
         after = max(rows)
         for row in rows.values():
-            if (reason := _damage(pair, row)) is not None:
+            if row["status"] != AUDIO_REMOVED and (reason := _damage(pair, row)) is not None:
                 pair.problems[row["id"]] = CopyProblem(row["id"], row["file_path"], reason)
             pair.tell("verifying")
 
@@ -114,7 +115,15 @@ def _compare(pair: Pair) -> Iterator[_Difference]:
 
 def _outlines(connection: Connection, after: int, upto: int, limit: int | None) -> dict[int, Row]:
     table = audio_files.c
-    columns = (table.id, table.owner_id, table.file_hash, table.file_path, table.file_size, table.updated_at)
+    columns = (
+        table.id,
+        table.owner_id,
+        table.file_hash,
+        table.file_path,
+        table.file_size,
+        table.updated_at,
+        table.status,
+    )
     query = select(*columns).where(table.id > after, table.id <= upto).order_by(table.id).limit(limit)
     return {row["id"]: dict(row) for row in connection.execute(query).mappings()}
 
@@ -140,20 +149,22 @@ def _is_same(pair: Pair, there: Row, here: Row) -> bool:
 def _copy_batch(pair: Pair, pool: ThreadPoolExecutor, ids: Sequence[int]) -> None:
     with pair.source.database.read() as connection:
         rows, values = read_rows(connection, audio_files, ids), {t: _values_of(connection, t, ids) for t in DESCRIBING}
+        thrown = _values_of(connection, trash, ids)
     with pair.destination.database.read() as connection:
         new, hashes = absent(connection, audio_files, rows), _hashes(connection, ids)
-    all_brought = list(pool.map(partial(bring, pair), new))
+    sounding = [row for row in new if row["status"] != AUDIO_REMOVED]
+    all_brought = list(pool.map(partial(bring, pair), sounding))
     lacking = {brought.audio_id for brought in all_brought if not _note(pair, brought)}
     hashes |= {brought.audio_id: brought.file_hash for brought in all_brought}
+    hashes = {row["id"]: row["file_hash"] for row in rows if row["status"] == AUDIO_REMOVED} | hashes
     rows = [{**row, "file_hash": hashes[row["id"]]} for row in rows if row["id"] not in lacking]
-    keys = {row["file_path"] for row in new if row["id"] not in lacking}
+    keys = {row["file_path"] for row in sounding if row["id"] not in lacking}
     with pair.destination.database.write(locks.COPYING, *map(locks.of_blob, keys)) as connection:
         kept = _still_wanted(connection, pair.destination.blobs, rows, keys)
         pair.copied[audio_files.name] += _write(connection, kept)
         for table, found in values.items():
-            mine = [value for value in found if value["audio_file_id"] in kept]
-            _describe(connection, table, kept, mine)
-            pair.copied[table.name] += len(mine)
+            pair.copied[table.name] += _describe(connection, table, kept, found)
+        _describe(connection, trash, kept, thrown)  # from the beginning: nobody may find them meanwhile
         for brought in all_brought:
             if brought.audio_id in kept:
                 data_keys.bind(connection, brought.blob_id, brought.key)
@@ -201,9 +212,11 @@ def _write(connection: Connection, rows: dict[int, Row]) -> int:
     return len(rows.keys() - there)
 
 
-def _describe(connection: Connection, table: Table, rows: dict[int, Row], values: list[Row]) -> None:
-    """Have these recordings described by `values` and nothing else."""
+def _describe(connection: Connection, table: Table, rows: dict[int, Row], found: list[Row]) -> int:
+    """Have these recordings described by those of the values found that are theirs, and nothing else; how many."""
+    values = [value for value in found if value["audio_file_id"] in rows]
     connection.execute(delete(table).where(within(table.c.audio_file_id, rows)))
     if values:
         connection.execute(insert(table), values)
         advance(connection, table)
+    return len(values)

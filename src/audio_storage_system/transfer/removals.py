@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
 
 from audio_storage_system import deletion
-from audio_storage_system.archive.sidecars import derived_keys
+from audio_storage_system.archive.sidecars import derived_keys, keys_of
 from audio_storage_system.catalogue import locks
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.sequences import advance
-from audio_storage_system.database.tables import audio_files, tombstones
-from audio_storage_system.errors import NotFound
+from audio_storage_system.database.tables import audio_files, removals, tombstones
+from audio_storage_system.errors import NotFound, UnderLegalHold
+from audio_storage_system.records import Stage
 from audio_storage_system.transfer.pair import Pair, buried_among
+from audio_storage_system.transfer.report import CopyProblem
 from audio_storage_system.transfer.rows import Row
 
 WINDOW = 5_000
@@ -31,7 +35,42 @@ def apply_deletions(pair: Pair) -> None:
             pair.problems.pop(grave["audio_id"], None)
             if grave["audio_id"] in there:
                 _delete(pair, grave["audio_id"])
-        _bury(pair, [grave for grave in graves if grave["audio_id"] not in known | there])
+            _bury(pair, [grave for grave in graves if grave["audio_id"] not in known | there])
+    _apply_stages(pair)
+
+
+def _apply_stages(pair: Pair) -> None:
+    """Remove what the source has removed of recordings: what it has of them again comes with the copy."""
+    after = 0
+    while parts := _parts(pair, after):
+        after = parts[-1]["id"]
+        with pair.destination.database.read() as connection:
+            there = _existing(connection, [part["audio_id"] for part in parts])
+            mine = select(removals).where(within(removals.c.audio_id, there))
+            known = {(row.audio_id, row.stage, row.removed_at) for row in connection.execute(mine)}
+        for part in parts:
+            if part["audio_id"] in there and (part["audio_id"], part["stage"], part["removed_at"]) not in known:
+                _delete_stage(pair, part)
+
+
+def _parts(pair: Pair, after: int) -> list[Row]:
+    whole = removals.c.stage == Stage.RECORDING.value
+    with pair.source.database.read() as connection:
+        query = select(removals).where(removals.c.id > after, ~whole).order_by(removals.c.id).limit(WINDOW)
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _delete_stage(pair: Pair, part: Row) -> None:
+    archive, audio_id, stage = pair.destination, part["audio_id"], Stage(part["stage"])
+    told: dict[str, Any] = {"rule": part["rule"], "at": part["removed_at"]}
+    try:
+        deletion.delete_stage(archive.database, archive.blobs, audio_id, stage, partial(keys_of, stage), **told)
+    except NotFound:  # another copy was faster
+        return
+    except UnderLegalHold as error:  # of this archive: it stays here until that is released
+        pair.problems[audio_id] = CopyProblem(
+            audio_id, "", f"its {stage} was deleted at the source, and stays: {error}"
+        )
 
 
 def kept_deleted(pair: Pair) -> set[int]:
@@ -58,6 +97,9 @@ def _delete(pair: Pair, audio_id: int) -> None:
             pair.destination.database, pair.destination.blobs, audio_id, derived_keys, pair.destination.audit
         )
     except NotFound:  # another copy was faster
+        return
+    except UnderLegalHold as error:  # of this archive: it stays here until that is released
+        pair.problems[audio_id] = CopyProblem(audio_id, "", f"it was deleted at the source, and stays: {error}")
         return
     pair.deleted += 1
     pair.copied[tombstones.name] += 1

@@ -162,6 +162,20 @@ def forget(connection: Connection, space: Space, names: Iterable[str]) -> None:
         connection.execute(delete(index_cursors).where(*_is(space, name)))
 
 
+def forgetting(connection: Connection) -> dict[str, bool]:
+    """Each index that follows the log, by its address, and whether it still has to read of vectors deleted."""
+    reading, found = _reading(connection), dict[str, bool]()
+    followed = ~index_cursors.c.index_name.endswith("+")  # those say how far a first filling is, see `standing`
+    for row in connection.execute(select(index_cursors).where(followed)).mappings():
+        unread = reading.beyond(Cursor(row["xid"] or 0, row["position"]))
+        gone = (change_log.c.table_name == embeddings.name, change_log.c.op == "delete", unread)
+        behind = connection.execute(select(change_log.c.id).where(*gone).limit(1)).first() is not None
+        address = row["index_name"].partition("#")[0]
+        address = "sqlite" if address.startswith("sqlite/") else address
+        found[address] = found.get(address, False) or behind
+    return found
+
+
 def prune(connection: Connection) -> int:
     """Delete what every index has read; how many rows. Nothing is deleted while no index follows the log."""
     reading = _reading(connection)

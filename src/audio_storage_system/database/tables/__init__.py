@@ -20,7 +20,15 @@ from audio_storage_system.database.tables.content import (
     transcription_windows,
     transcripts,
 )
-from audio_storage_system.database.tables.keeping import backup_sets, legal_holds, retention_rules, tombstones, trash
+from audio_storage_system.database.tables.keeping import (
+    backup_sets,
+    legal_holds,
+    removals,
+    retention_rules,
+    retention_runs,
+    tombstones,
+    trash,
+)
 from audio_storage_system.database.tables.sealing import data_keys
 from audio_storage_system.database.tables.work import jobs, workers
 
@@ -47,7 +55,9 @@ __all__ = [
     "metadata_schemas",
     "passages",
     "principals",
+    "removals",
     "retention_rules",
+    "retention_runs",
     "segments",
     "tombstones",
     "transcription_windows",

@@ -17,6 +17,34 @@ tombstones = table(
     Index("idx_tombstones_audio_id", "audio_id"),
 )
 
+# What was removed of recordings, whole or in part, when, and by which rule (NULL: by hand). `files`: the keys of what
+# goes with it, until `completed`; `scrubbed`: nothing of it is left in the database's own files.
+removals = table(
+    "removals",
+    identity(),
+    Column("audio_id", Id, nullable=False),
+    Column("stage", String(16), nullable=False),
+    Column("rule", PlainText),
+    Column("removed_at", UtcDateTime, nullable=False),
+    Column("files", JSON, nullable=False),
+    Column("completed", Boolean, nullable=False),
+    Column("scrubbed", Boolean, nullable=False),
+    Index("idx_removals_audio_id", "audio_id"),
+    Index("idx_removals_rule", "rule"),
+    Index("idx_removals_open", "scrubbed", "completed"),
+)
+
+# Each time the rules were carried out; `ended_at` is NULL where that was cut short.
+retention_runs = table(
+    "retention_runs",
+    identity(),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    Column("started_by", Id, nullable=False),
+    Column("removed", Id, nullable=False),
+    Column("held", Id, nullable=False),
+)
+
 # For how long a stage of the recordings that meet the conditions is kept, in days.
 retention_rules = table(
     "retention_rules",

@@ -150,6 +150,33 @@ def upgrade() -> None:
     op.create_index("idx_data_keys_file_path", "data_keys", ["file_path"])
     op.create_index("idx_data_keys_wrapping", "data_keys", ["wrapping"])
     op.create_table(
+        "removals",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("audio_id", Id, nullable=False),
+        sa.Column("stage", sa.String(16), nullable=False),
+        sa.Column("rule", PlainText),
+        sa.Column("removed_at", UtcDateTime, nullable=False),
+        sa.Column("files", sa.JSON(), nullable=False),
+        sa.Column("completed", sa.Boolean(), nullable=False),
+        sa.Column("scrubbed", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_removals"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("idx_removals_audio_id", "removals", ["audio_id"])
+    op.create_index("idx_removals_rule", "removals", ["rule"])
+    op.create_index("idx_removals_open", "removals", ["scrubbed", "completed"])
+    op.create_table(
+        "retention_runs",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("started_at", UtcDateTime, nullable=False),
+        sa.Column("ended_at", UtcDateTime),
+        sa.Column("started_by", Id, nullable=False),
+        sa.Column("removed", Id, nullable=False),
+        sa.Column("held", Id, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_retention_runs"),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
         "retention_rules",
         sa.Column("id", Id, nullable=False),
         sa.Column("name", PlainText, nullable=False),
@@ -203,3 +230,13 @@ def upgrade() -> None:
     )
     op.execute(_USERS)
     op.execute(_THEIRS)
+    _forget_names()
+
+
+def _forget_names() -> None:
+    """Take what a deleted recording was called out of its tombstone: that it is gone is proven without."""
+    graves = sa.table("tombstones", sa.column("id"), sa.column("receipt", sa.JSON()))
+    connection = op.get_bind()
+    for grave in connection.execute(sa.select(graves)).all():
+        receipt = {name: value for name, value in grave.receipt.items() if name != "original_name"}
+        connection.execute(sa.update(graves).where(graves.c.id == grave.id).values(receipt=receipt))

@@ -25,11 +25,23 @@ import audio_storage_system
 from audio_storage_system import errors
 from audio_storage_system.archive.captures import Recovered
 from audio_storage_system.archive.reembedding import Plan, Reembedded
+from audio_storage_system.backup import (
+    BackupProgress,
+    BackupReport,
+    Backups,
+    BackupSet,
+    Damage,
+    PruneReport,
+    RestoreReport,
+    SetDecision,
+    VerifyReport,
+)
 from audio_storage_system.catalogue.principals import Principal
 from audio_storage_system.cli import app
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.diagnosis import Check, Model
 from audio_storage_system.errors import AudioStorageSystemError
+from audio_storage_system.integrity import Finding, Severity, Verification
 from audio_storage_system.jobs import JobEvent, Jobs, Worker
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.permissions import Grant, Grants, NewToken, Token, Tokens, Users
@@ -37,6 +49,7 @@ from audio_storage_system.pipeline import Change, Comparison, Decision, Made
 from audio_storage_system.records import Job, JobState, Outcome, Priority, Recording, Segment, Transcript, Word
 from audio_storage_system.search import Filter
 from audio_storage_system.search.context import Citation
+from audio_storage_system.security import Gravity, SecurityReport, Weakness
 from audio_storage_system.settings import DEFAULT_HOME, FILE_NAME, PREFIX, Settings
 from audio_storage_system.transfer import CopyProblem, CopyProgress, TableCount
 
@@ -46,10 +59,12 @@ VALUES = (
     *(Filter, Recording, Transcript, Outcome, Segment, Word, Citation, Receipt, Recovered, Check, Model, LoadedModel),
     *(CopyProgress, CopyProblem, TableCount, Job, JobState, Priority, JobEvent),
     *(Principal, Grant, Token, NewToken),
+    *(BackupReport, BackupSet, VerifyReport, Damage, PruneReport, SetDecision, RestoreReport, BackupProgress),
     *(Made, Decision, Comparison, Change, Plan, Reembedded),
+    *(Verification, Finding, Severity, SecurityReport, Weakness, Gravity),
 )
 # What the facade hands out that does things.
-PARTS = (Jobs, Worker, Users, Grants, Tokens)
+PARTS = (Jobs, Worker, Users, Grants, Tokens, Backups)
 NOTE = "<!-- Made by scripts/generate_reference.py; do not edit. -->"
 
 

@@ -22,7 +22,7 @@ from audio_storage_system.database import tables
 from audio_storage_system.settings import locate_apart
 from audio_storage_system.testing.scripted import FACTORY, SPEC
 from audio_storage_system.transcribers import TRANSCRIBERS
-from audio_storage_system.transfer.pair import COPIED
+from audio_storage_system.transfer.pair import COPIED, MIRRORED
 
 WRITES = ("INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "BEGIN IMMEDIATE", "REPLACE")
 Place = str | Path
@@ -66,7 +66,7 @@ def content(place: Place) -> dict[str, Any]:
         with archive.database.read() as connection:
             found: dict[str, Any] = {
                 table.name: [tuple(row) for row in connection.execute(select(table).order_by(table.c.id))]
-                for table in COPIED
+                for table in (*COPIED, *MIRRORED)
             }
             found["identity"] = connection.execute(select(tables.archive)).one()
             grave = tables.tombstones.c

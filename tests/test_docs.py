@@ -28,7 +28,7 @@ def test_the_reference_is_what_the_code_says(pages: dict[str, str], name: str) -
 def test_every_command_is_described_with_its_options(pages: dict[str, str]) -> None:
     page = pages["cli.md"]
     commands = [
-        *"init add watch record search list show export retranscribe reembed rm stats reindex copy".split(),
+        *"init add watch record search list show export retranscribe reembed rm stats reindex copy restore".split(),
         *"worker doctor models demo".split(),
     ]
     groups = [
@@ -40,6 +40,7 @@ def test_every_command_is_described_with_its_options(pages: dict[str, str]) -> N
         *("jobs list", "jobs show", "jobs cancel", "jobs retry", "jobs follow"),
         *("users add", "users list", "users remove", "users join", "users leave"),
         *("grants give", "grants list", "grants revoke", "tokens create", "tokens list", "tokens revoke"),
+        *(f"backup {name}" for name in ("create", "list", "verify", "rehearse", "prune")),
         "metadata get",
         "metadata set",
     ]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from audio_storage_system.catalogue.workers import WorkerRow
 from audio_storage_system.jobs import presence
+from audio_storage_system.machine import process_place
 
 ROW = WorkerRow(1, "w", "h", "", 1, "", [], datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC), 0)
 
@@ -33,10 +34,10 @@ def test_a_worker_is_dead_when_it_gave_no_sign_for_so_long_by_our_own_clock(
 
 
 def test_a_process_of_this_machine_that_is_gone_is_dead_at_once() -> None:
-    if not presence.place():
+    if not process_place():
         pytest.skip("which processes there are is not told on this system")
     child = subprocess.Popen([shutil.which("true") or "true"])
-    row = replace(ROW, place=presence.place(), process=child.pid)
+    row = replace(ROW, place=process_place(), process=child.pid)
     child.wait()
     assert presence.is_gone(row)
     assert not presence.is_gone(replace(row, process=1))

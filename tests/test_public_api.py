@@ -33,12 +33,15 @@ NAMES = {
     "diagnose",
     "known_models",
     "load_audio",
+    "restore_backup",
 }
 METHODS = {
     "activate_transcript",
     "add",
     "as_user",
     "audio_url",
+    "check_security",
+    "backups",
     "audit",
     "check_metadata",
     "cleanup_old_files",
@@ -87,6 +90,7 @@ METHODS = {
     "tokens",
     "transcripts",
     "use_embedder",
+    "verify",
     "users",
     "worker",
 }

@@ -7,6 +7,7 @@ on the disk of an archive that is not encrypted.
 from __future__ import annotations
 
 import itertools
+import multiprocessing.util
 import os
 import subprocess
 import sys
@@ -94,6 +95,7 @@ class Disk:
 @pytest.fixture(params=["encrypted", "plain"])
 def disk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
     made = Disk(tmp_path / "disk", request.param == "encrypted")
+    multiprocessing.util.get_temp_dir()  # for its sockets, whose paths have to be short: not in the folder below
     places = {"TMPDIR": "tmp", "XDG_CACHE_HOME": "caches", "AUDIO_STORAGE_BLOB_CACHE_DIR": "caches/blobs"}
     for name, place in places.items():
         (made.folder / place).mkdir(parents=True, exist_ok=True)

@@ -183,3 +183,14 @@ def edit_distance(one: Sequence[str], two: Sequence[str]) -> int:
         for j, b in enumerate(two, start=1):
             previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (a != b))
     return row[-1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="only Linux tells what a process was given")
+def test_its_process_is_not_given_the_key_of_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIO_STORAGE_KEY", "never-to-be-seen")
+    transcriber = open_transcriber("pocketsphinx")
+    transcriber.load()
+    children = [Path(f"/proc/{recogniser._process.pid}/environ") for recogniser in transcriber._known]  # type: ignore[attr-defined]
+    assert children and all(b"PATH=" in child.read_bytes() for child in children)
+    assert not any(b"never-to-be-seen" in child.read_bytes() for child in children)
+    transcriber.close()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from audio_storage_system.audio.waveform import Waveform
+    from audio_storage_system.backup import restore_backup
     from audio_storage_system.diagnosis import diagnose, known_models
     from audio_storage_system.errors import AudioStorageSystemError
     from audio_storage_system.search import ContextPack, Hit, SearchResults
@@ -39,6 +40,7 @@ __all__ = [
     "diagnose",
     "known_models",
     "load_audio",
+    "restore_backup",
 ]
 
 _HOMES = {
@@ -54,6 +56,7 @@ _HOMES = {
     "diagnose": "diagnosis",
     "known_models": "diagnosis",
     "load_audio": "system",
+    "restore_backup": "backup",
 }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from audio_storage_system.errors import ArchiveReadOnly, StorageFailed, StorageFull
 
 FULL = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
+PRIVATE = 0o700
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -39,13 +40,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def make_folders(folder: Path, *, below: Path | None = None) -> None:
-    """Make `folder` and its parents, their names durable up to `below` (default: the nearest that existed).
+def make_folders(folder: Path, *, below: Path | None = None, private: bool = False) -> None:
+    """Make `folder` and its parents, their names durable up to `below` (default: the nearest that existed). A `private`
+    one that is new may be entered by its owner only, whatever the umask says; one that exists stays as it is.
 
     Folders that exist are synced too: another process may have made them a moment ago and not come further.
     """
     below = below or next(parent for parent in (folder, *folder.parents) if parent.exists())
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=PRIVATE if private else 0o777, exist_ok=True)
     for made in (folder, *folder.parents):
         if made == below:
             return

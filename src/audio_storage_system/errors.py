@@ -15,6 +15,7 @@
     │   ├── ArchiveMismatch
     │   ├── VectorIndexMismatch
     │   ├── UnderLegalHold
+    │   ├── RestoreUnfinished
     │   └── NewerFormat
     ├── Unauthorized           nobody says who asks
     ├── Forbidden              who asks may not
@@ -140,6 +141,11 @@ class VectorIndexMismatch(Conflict):
 
 class UnderLegalHold(Conflict):
     """Recording {audio_id} is under the legal hold "{hold}" and stays until that is released."""
+
+
+class RestoreUnfinished(Conflict):
+    """The archive at {place} is being restored from the backup set {set}, and is not whole yet. If that was
+    interrupted, run the same restore again: it goes on."""
 
 
 class NewerFormat(Conflict):

@@ -15,7 +15,7 @@ from audio_storage_system.clock import utc_now
 from audio_storage_system.database import Database
 from audio_storage_system.database.sequences import advance
 from audio_storage_system.database.tables import archive, principals
-from audio_storage_system.errors import ArchiveDamaged, ArchiveMismatch, NewerFormat, NotFound
+from audio_storage_system.errors import ArchiveDamaged, ArchiveMismatch, NewerFormat, NotFound, RestoreUnfinished
 from audio_storage_system.locations import redacted
 from audio_storage_system.records import OWNER_ID, Space, jsonable
 
@@ -29,13 +29,15 @@ MAX_BYTES = 1 << 20
 @dataclass(frozen=True, slots=True)
 class Marker:
     """Which archive this is. `spaces` are the embedding spaces in use, for whoever looks at the folder. `bound`: the
-    place of the blobs has been told."""
+    place of the blobs has been told. `restoring`: the backup set that it is being restored from; nobody opens it before
+    that is done."""
 
     archive_id: str
     format_version: int
     created_at: datetime
     spaces: tuple[Space, ...] = ()
     bound: bool = False
+    restoring: str = ""
 
 
 def create(connection: Connection, archive_id: str | None = None) -> Marker:
@@ -50,7 +52,7 @@ def create(connection: Connection, archive_id: str | None = None) -> Marker:
 def identify(connection: Connection, marker: Marker) -> Marker:
     """Give an empty catalogue this identity, with no principals yet: that of a new archive, or of the one it is to be a
     copy of."""
-    marker = replace(marker, spaces=(), bound=False)
+    marker = replace(marker, spaces=(), bound=False, restoring="")
     row = {"id": 1, "archive_id": marker.archive_id, "format_version": FORMAT_VERSION, "created_at": marker.created_at}
     connection.execute(insert(archive), row)
     return marker
@@ -71,10 +73,11 @@ def read(blobs: BlobStore) -> Marker | None:
         with blobs.open(FILE_NAME) as file:
             data = json.loads(file.read(MAX_BYTES))
         _check_format(data["format_version"], redacted(blobs.url))
-        return Marker(data["archive_id"], data["format_version"], datetime.fromisoformat(data["created_at"]))
+        created_at = datetime.fromisoformat(data["created_at"])
+        return Marker(data["archive_id"], data["format_version"], created_at, restoring=data.get("restoring", ""))
     except NotFound:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArchiveDamaged(place=redacted(blobs.url), reason=f"{FILE_NAME} cannot be read ({error})") from error
 
 
@@ -86,7 +89,8 @@ def write(blobs: BlobStore, marker: Marker) -> None:
 
 def check(blobs: BlobStore, catalogue: Marker, found: Marker | None, *, together: bool = False) -> None:
     """Raise `ArchiveMismatch` unless the place of the blobs belongs to the catalogue: it says so, nobody has told it
-    yet, or the catalogue lies in the same folder (`together`) and only the marker was lost."""
+    yet, or the catalogue lies in the same folder (`together`) and only the marker was lost. Raises `RestoreUnfinished`.
+    """
     if found is None and (together or not catalogue.bound):
         return
     found = found or read(blobs)  # another process may have put it there since the caller looked, before it bound them
@@ -96,6 +100,8 @@ def check(blobs: BlobStore, catalogue: Marker, found: Marker | None, *, together
     if found.archive_id != catalogue.archive_id:
         reason = f"its files belong to archive {found.archive_id}, its catalogue to {catalogue.archive_id}"
         raise ArchiveMismatch(place=redacted(blobs.url), reason=reason)
+    if found.restoring:
+        raise RestoreUnfinished(place=redacted(blobs.url), set=found.restoring)
 
 
 def begin_filling(blobs: BlobStore) -> None:
@@ -126,6 +132,8 @@ def _as_json(marker: Marker) -> dict[str, Any]:
     ]
     data: dict[str, Any] = jsonable({**asdict(marker), "spaces": spaces})
     del data["bound"]  # that it lies here says so
+    if not marker.restoring:
+        del data["restoring"]
     return data
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,8 @@ class Settings:
     sidecars: bool = False
     compress: str = ""
     max_file_bytes: int = 64 * 1024**3
-    database_url: str = ""
-    replica_url: str = ""
+    database_url: str = field(default="", repr=False)  # they may hold a password
+    replica_url: str = field(default="", repr=False)
     pool_size: int = 8
     pool_overflow: int = 24
     pool_timeout: float = 30.0
@@ -88,7 +88,7 @@ class Settings:
     blobs_url: str = ""
     blob_cache_bytes: int = 2 * 1024**3
     blob_cache_dir: str = ""
-    cdn_url: str = ""
+    cdn_url: str = field(default="", repr=False)
     remote_per_minute: int = 0
     key_file: str = ""
     key_source: str = ""
@@ -204,7 +204,7 @@ def _named_source(name: str) -> KeySource:
 def load_settings(home: Path, **given: Any) -> Settings:
     """The settings in force for the archive in `home`. Raises `InvalidSetting`."""
     settings = Settings()
-    for values in (_read_file(_user_config()), _read_file(home / FILE_NAME), _read_environment(), given):
+    for values in (_read_file(user_config()), _read_file(home / FILE_NAME), _read_environment(), given):
         settings = replace(settings, **_checked(values))
     if settings.compress not in ("", "flac", "pcm16"):
         raise InvalidSetting(name="compress", reason='it is "flac", "pcm16" or empty')
@@ -219,7 +219,13 @@ def load_settings(home: Path, **given: Any) -> Settings:
     return settings
 
 
-def _user_config() -> Path:
+def environment(name: str) -> str:
+    """What the environment says of `AUDIO_STORAGE_<name>`; empty where it says nothing."""
+    return os.environ.get(f"{PREFIX}{name}", "")
+
+
+def user_config() -> Path:
+    """The settings file in the user's own configuration folder, which may not exist."""
     from platformdirs import user_config_path  # only wanted here
 
     return user_config_path("audio-storage") / FILE_NAME

@@ -25,10 +25,12 @@ from audio_storage_system.archive import (
 from audio_storage_system.archive.notes import Notes
 from audio_storage_system.audio import Waveform, load_audio
 from audio_storage_system.auditing import AuditBoard
+from audio_storage_system.backup import Backups
 from audio_storage_system.catalogue import locks, principals, transcripts
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import NotFound
 from audio_storage_system.facade import Describing, Embedding, Place, Reading
+from audio_storage_system.integrity import Verification, verify
 from audio_storage_system.jobs import JobEvent, Jobs, Worker, concurrency_of
 from audio_storage_system.keys import KeySource
 from audio_storage_system.model_pool import LoadedModel
@@ -36,6 +38,7 @@ from audio_storage_system.permissions import Grants, Tokens, Users
 from audio_storage_system.pipeline import Made, OnDuplicate, Rule
 from audio_storage_system.records import Added, Job, Metadata, Priority
 from audio_storage_system.rotation import KeyBoard
+from audio_storage_system.security import SecurityReport, check_security
 from audio_storage_system.settings import Encryption, locate
 from audio_storage_system.vectors import IndexState
 
@@ -373,6 +376,11 @@ class AudioStorageSystem(Reading, Describing, Embedding):
 
     # The archive itself
 
+    @property
+    def backups(self) -> Backups:
+        """The board of backups: create, list, verify, rehearse, prune."""
+        return Backups(self._archive)
+
     def stats(self) -> dict[str, Any]:
         """How much there is of everything; in a view, of everything that its principal may see."""
         return reports.stats(self._archive)
@@ -386,6 +394,32 @@ class AudioStorageSystem(Reading, Describing, Embedding):
     def reindex(self) -> dict[str, IndexState]:
         """Make everything derived anew: full text, and the vector index of each space."""
         return reports.reindex(self._archive)
+
+    def verify(
+        self,
+        *,
+        deep: bool = False,
+        repair: bool = False,
+        after: int = 0,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Verification:
+        """Whether everything is there and fits together; it may be asked while the archive is in use.
+
+        deep: read every file, text and vector too, not only count and compare. repair: make anew what is derived; what
+        was recorded and said is never touched. after: of files, only those of recordings with a higher id, to go on
+        where an earlier call stopped. progress: called with a stage, and how much of how much of it is done.
+        """
+        return verify(self._archive, deep=deep, repair=repair, after=after, progress=progress)
+
+    def check_security(self, *, advisory_database: Place | None = None, stale_days: float = 90.0) -> SecurityReport:
+        """What an auditor would name: open files, keys beside data, old tokens, no backups … each with the fix. Changes
+        nothing and asks no network.
+
+        advisory_database: a folder of known vulnerabilities (OSV), default `advisories` in the user's data folder.
+        stale_days: what nobody has used for so long is stale.
+        """
+        place = None if advisory_database is None else Path(advisory_database)
+        return check_security(self._archive, advisory_database=place, stale_days=stale_days)
 
     @property
     def home(self) -> Path:

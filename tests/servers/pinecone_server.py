@@ -18,6 +18,7 @@ import numpy as np
 
 KEY = "secret-of-the-test"
 LAG_SECONDS = 0.02
+PAGE = 100
 
 
 class PineconeServer(ThreadingHTTPServer):
@@ -108,6 +109,14 @@ class Handler(BaseHTTPRequestHandler):
         there = self.server.namespaces.get(name, {})
         found = {id_: there[id_] for id_ in asked.get("ids", []) if id_ in there}
         self.reply(200, {"vectors": found, "namespace": name})
+
+    def vectors_list(self, body: dict[str, Any]) -> None:
+        asked = parse_qs(urlsplit(self.path).query)
+        name, after = asked.get("namespace", [""])[0], asked.get("paginationToken", [""])[0]
+        ids = sorted(id_ for id_ in self.server.namespaces.get(name, {}) if id_ > after)
+        page, more = ids[:PAGE], len(ids) > PAGE
+        answer: dict[str, Any] = {"vectors": [{"id": id_} for id_ in page], "namespace": name}
+        self.reply(200, {**answer, "pagination": {"next": page[-1]}} if more else answer)
 
     def query(self, body: dict[str, Any]) -> None:
         there = self.server.namespaces.get(body.get("namespace", ""), {})

@@ -99,6 +99,12 @@ class Handler(BaseHTTPRequestHandler):
     def count(self, name: str, body: dict[str, Any]) -> Any:
         return {"count": self.server.client.count(name, exact=True).count}
 
+    def scroll(self, name: str, body: dict[str, Any]) -> Any:
+        points, following = self.server.client.scroll(
+            name, limit=body["limit"], offset=body.get("offset"), with_payload=False, with_vectors=False
+        )
+        return {"points": [{"id": point.id} for point in points], "next_page_offset": following}
+
     def query(self, name: str, body: dict[str, Any]) -> Any:
         wanted = TypeAdapter(models.Filter | None).validate_python(body.get("filter"))
         found = self.server.client.query_points(
@@ -118,6 +124,7 @@ VERBS = {
     "POST/points/delete": "delete",
     "POST/points/count": "count",
     "POST/points/query": "query",
+    "POST/points/scroll": "scroll",
 }
 
 

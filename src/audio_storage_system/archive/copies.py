@@ -14,9 +14,11 @@ from audio_storage_system import marker
 from audio_storage_system.archive.opening import (
     Archive,
     bring_in_order,
+    check_accepted,
     check_vault,
     compose,
     identify,
+    is_unfounded,
     make_ready,
     open_blobs,
     open_vault,
@@ -27,9 +29,11 @@ from audio_storage_system.archive.vault import unlock
 from audio_storage_system.blobs import BlobStore
 from audio_storage_system.database import Database, tables
 from audio_storage_system.database.migrations import HEAD, is_empty, revision_of
-from audio_storage_system.errors import ArchiveDamaged, ArchiveMismatch, Conflict, NewerFormat
+from audio_storage_system.errors import ArchiveDamaged, ArchiveMismatch, Conflict, NewerFormat, RestoreUnfinished
+from audio_storage_system.keys.ring import FILE_NAME as KEYS_FILE
 from audio_storage_system.locations import redacted
 from audio_storage_system.marker import Marker
+from audio_storage_system.pipeline import BLOB_PREFIX
 from audio_storage_system.settings import Encryption, Settings, key_source, load_settings
 
 Furnish = Callable[[Connection], None]
@@ -107,6 +111,55 @@ def open_copy(
         marker.bind(database)
     bring_in_order(archive)
     return archive
+
+
+def open_restoring(
+    home: Path, wanted: Marker, policy: str | None = None, encryption: Encryption | None = None, **given: Any
+) -> Archive:
+    """Open the place where the archive `wanted` is to be restored from its set `wanted.restoring`, founding it with
+    that identity: an empty one, or one where restoring that set has begun. Until its marker is written anew nobody else
+    can open it, and it has nothing: no principal, no space. policy: the text of its `keys.json`, if it has one.
+
+    Raises as `open_archive` does, `Conflict` where an archive is, and `RestoreUnfinished` where another set is being
+    restored, before anything is changed there.
+    """
+    settings, protection = load_settings(home, **given), encryption or Encryption()
+    blobs = open_blobs(home, settings, cached=False)
+    found = marker.read(blobs)
+    mine = found is not None and (found.archive_id, found.restoring) == (wanted.archive_id, wanted.restoring)
+    if not mine:
+        _refuse_taken(home, settings, blobs, found)
+        check_accepted(settings, protection)
+        marker.write(blobs, wanted)  # first of all: whoever comes now is told
+    if policy is not None:
+        blobs.put(KEYS_FILE, policy.encode())
+    vault = unlock(blobs, key_source(settings, protection.source))
+    database = reach(home, settings, found, create=True, refill=True, keys=vault.keys if vault else None)
+    try:
+        make_ready(home, settings, database)
+        identity = identify(database, settings.partition, lambda connection: marker.identify(connection, wanted))
+        check_vault(identity, vault, database)
+        if identity.archive_id != wanted.archive_id:
+            raise ArchiveMismatch(place=database.place, reason=f"its catalogue is of archive {identity.archive_id}")
+        marker.bind(database)
+    except BaseException:
+        database.close()
+        raise
+    return compose(home, settings, replace(identity, bound=True), database, blobs, vault)
+
+
+def _refuse_taken(home: Path, settings: Settings, blobs: BlobStore, found: Marker | None) -> None:
+    if found is not None and found.restoring:
+        raise RestoreUnfinished(place=redacted(blobs.url), set=found.restoring)
+    taken = redacted(settings.database_url) or str(home) if not is_unfounded(home, settings) else None
+    if taken is None and (found is not None or next(iter(blobs.keys(BLOB_PREFIX)), None) is not None):
+        taken = redacted(blobs.url)
+    if taken is not None:
+        raise Conflict(
+            reason=f"There is an archive at {taken}, and restoring never replaces one: restore into an empty place, "
+            "look at what is there, then use that one. To have what was deleted here stay deleted there, name this "
+            "archive as the one whose deletions are honoured"
+        )
 
 
 def _check_revision(revision: str | None, place: str) -> None:

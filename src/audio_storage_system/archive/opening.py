@@ -30,7 +30,7 @@ from audio_storage_system.catalogue import data_keys, embeddings, fulltext, lock
 from audio_storage_system.catalogue.data_keys import StoredDataKeys
 from audio_storage_system.database import Database, Pool, passage_search, tables
 from audio_storage_system.database.migrations import is_empty, migrate
-from audio_storage_system.durable import disk_errors
+from audio_storage_system.durable import disk_errors, make_folders
 from audio_storage_system.errors import (
     ArchiveDamaged,
     ArchiveMismatch,
@@ -39,6 +39,7 @@ from audio_storage_system.errors import (
     InvalidInput,
     InvalidSetting,
     KeyMissing,
+    RestoreUnfinished,
 )
 from audio_storage_system.keys import ArchiveKeys
 from audio_storage_system.marker import Marker
@@ -224,7 +225,7 @@ def make_ready(home: Path, settings: Settings, database: Database) -> None:
     """Make the folder of a local archive where it is missing, and bring the database to the schema of this version."""
     if not settings.database_url:
         with disk_errors(home):
-            home.mkdir(parents=True, exist_ok=True)
+            make_folders(home, private=True)
     migrate(database)
 
 
@@ -277,13 +278,12 @@ def open_vault(
         return opened
     if not (wanted.content or wanted.audit):
         return None
-    exists = found is not None or not _is_unfounded(home, settings)
+    exists = found is not None or not is_unfounded(home, settings)
     if wanted.content and exists:
         raise Conflict(reason=IN_PLACE)
     if not (exists or create):
         return None
-    if wanted.content:
-        _check_accepted(settings, wanted)
+    check_accepted(settings, wanted)
     archive_id = _known_id(home, settings, found) if exists else archive_id
     return found_vault(blobs, source, archive_id, encrypted=wanted.content)
 
@@ -300,7 +300,10 @@ def check_vault(identity: Marker, vault: Vault | None, database: Database) -> No
                 raise KeyMissing(place=database.place, reason="its keys.json is gone; restore it from a backup")
 
 
-def _check_accepted(settings: Settings, wanted: Encryption) -> None:
+def check_accepted(settings: Settings, wanted: Encryption) -> None:
+    """Raise `InvalidInput` where `wanted` is to be encrypted, some of it would be readable, and nobody accepts that."""
+    if not wanted.content:
+        return
     readable = []
     if settings.database_url:
         readable.append("in PostgreSQL, what was said, names, metadata and vectors")
@@ -318,7 +321,8 @@ def _check_vectors(settings: Settings, accepted: bool) -> None:
         raise InvalidSetting(name="vectors_url", reason=f"{reason}To accept it, set accept_plaintext_vectors to true")
 
 
-def _is_unfounded(home: Path, settings: Settings) -> bool:
+def is_unfounded(home: Path, settings: Settings) -> bool:
+    """Whether there is no catalogue of an archive."""
     if not settings.database_url:
         return not (home / CATALOGUE).exists()
     with closing(_connect(settings)) as database, database.read() as connection:
@@ -362,8 +366,8 @@ def reach(
     refill: bool = False,
     keys: ArchiveKeys | None = None,
 ) -> Database:
-    """The catalogue's database, which may be new. Raises `ArchiveNotFound`, and `ArchiveDamaged` where it ought to hold
-    an archive and does not, unless it is to be filled again."""
+    """The catalogue's database, which may be new. Raises `ArchiveNotFound`, `RestoreUnfinished`, and `ArchiveDamaged`
+    where it ought to hold an archive and does not, unless it is to be filled again."""
     key = content_key(keys, "catalogue")
     database = _connect(settings) if settings.database_url else Database.open(home / CATALOGUE, key)
     try:
@@ -377,6 +381,8 @@ def reach(
 def _check_place(
     database: Database, home: Path, settings: Settings, found: Marker | None, *, create: bool, refill: bool
 ) -> None:
+    if found is not None and found.restoring and not refill:
+        raise RestoreUnfinished(place=str(home), set=found.restoring)
     # Asked first: another process that is founding the archive makes the catalogue before there is any audio.
     has_audio = found is not None or (not settings.database_url and (home / pipeline.BLOB_PREFIX).exists())
     if not _is_new(database, home, settings):

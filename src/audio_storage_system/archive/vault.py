@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from audio_storage_system.blobs import BlobStore
-from audio_storage_system.errors import KeyMissing, NotFound
+from audio_storage_system.errors import ArchiveDamaged, KeyMissing, NotFound
 from audio_storage_system.keys import ArchiveKeys, KeySource, Ring, founded
 from audio_storage_system.keys.ring import FILE_NAME, MAX_BYTES
 from audio_storage_system.keys.wrapping import new_key
@@ -62,6 +62,18 @@ class Vault:
     def with_slot(self, ring: Ring, key: bytes | KeySource, slot_id: str) -> Ring:
         """The ring with one more way in."""
         return ring.with_slot(key, self._master, slot_id)
+
+
+def read_text(blobs: BlobStore) -> str | None:
+    """The text of `keys.json`, which holds no key in the clear; `None` where there is none. Raises `ArchiveDamaged`."""
+    try:
+        with blobs.open(FILE_NAME) as file:
+            return file.read(MAX_BYTES).decode()
+    except NotFound:
+        return None
+    except UnicodeDecodeError as error:
+        reason = f"{FILE_NAME} cannot be read; restore it from a backup"
+        raise ArchiveDamaged(place=redacted(blobs.url), reason=reason) from error
 
 
 def read_ring(blobs: BlobStore) -> Ring | None:

@@ -118,7 +118,7 @@ class SpoolWriter:
         self._key = key
         self._writing: Writing = Plain() if key is None else Sealed(key, os.urandom(ID_BYTES))
         with disk_errors(folder):
-            make_folders(folder.parent)
+            make_folders(folder.parent, private=True)
             folder.mkdir()
             sync_folder(folder.parent)
             self._lock = FileLock.acquire(folder / LOCK)

@@ -208,6 +208,7 @@ class LocalBlobStore(BlobStore):
     def _open_session(self) -> _Session:
         with self._session_lock:
             if self._session is None or self._session.pid != os.getpid():
+                make_folders(self._root, private=True)
                 make_folders(self._staging)
                 self._session = _Session.start(self._staging)
                 _sweep(self._staging)

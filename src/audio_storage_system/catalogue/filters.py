@@ -11,6 +11,7 @@ import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from reprlib import repr as brief
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Float, Integer, and_, exists, false, or_, select, true
@@ -212,7 +213,7 @@ def _field_value(key: str, column: Column[Any], operand: Any) -> Any:
         return str(operand)
     if isinstance(operand, int | float) and not isinstance(operand, bool):
         return operand
-    raise InvalidFilter(key=key, reason=f"{operand!r} is not a number")
+    raise InvalidFilter(key=key, reason=f"{brief(operand)} is not a number")
 
 
 def _operators(key: str, wanted: Any) -> list[tuple[str, Any]]:
@@ -252,5 +253,5 @@ def _instant(key: str, operand: Any) -> datetime:
     if isinstance(moment, date) and not isinstance(moment, datetime):
         moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
     if not isinstance(moment, datetime):
-        raise InvalidFilter(key=key, reason=f"{operand!r} is neither a number nor a time")
+        raise InvalidFilter(key=key, reason=f"{brief(operand)} is neither a number nor a time")
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

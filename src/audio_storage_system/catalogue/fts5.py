@@ -10,10 +10,11 @@ are. FTS5 is asked for posting lists and for nothing else: which lists to read, 
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 import numpy as np
 from sqlalchemy import Connection
+from sqlalchemy.exc import DatabaseError
 
 from audio_storage_system.catalogue.bm25 import Ids, Postings
 from audio_storage_system.catalogue.query_text import Expression, Phrase, Word
@@ -32,6 +33,11 @@ _COUNT = "SELECT count(*) FROM passages_fts WHERE passages_fts MATCH ?"
 _IDS = "SELECT group_concat(rowid) FROM passages_fts WHERE passages_fts MATCH ?"
 _OCCURRENCES = "SELECT group_concat(doc) FROM passages_fts_instances WHERE term = ?"
 _LENGTHS = "SELECT id, length(text) FROM passages WHERE id IN (SELECT value FROM json_each(?))"
+_IS_THERE = "SELECT count(*) FROM sqlite_master WHERE name = 'passages_fts'"
+_MISSING = "SELECT id FROM passages WHERE id NOT IN (SELECT id FROM passages_fts_docsize)"
+_SURPLUS = "SELECT id FROM passages_fts_docsize WHERE id NOT IN (SELECT id FROM passages)"
+_WORDS = "SELECT rowid, words FROM passages_fts WHERE rowid IN (SELECT value FROM json_each(?))"
+_CHECK = "INSERT INTO passages_fts (passages_fts, rank) VALUES ('integrity-check', 0)"
 # FTS5 writes its list of segments, record 10, in every transaction that changes the table; the schema's number tells
 # a table from one made anew.
 _SCHEMA, _SEGMENTS = "PRAGMA schema_version", "SELECT block FROM passages_fts_data WHERE id = 10"
@@ -104,6 +110,40 @@ def lengths(connection: Connection, passage_ids: Sequence[int]) -> dict[int, int
     """How many characters each of these passages has, by id."""
     rows = connection.exec_driver_sql(_LENGTHS, (json.dumps(passage_ids),))
     return {row[0]: row[1] for row in rows}
+
+
+def is_there(connection: Connection) -> bool:
+    """Whether there is a table."""
+    return bool(connection.exec_driver_sql(_IS_THERE).scalar_one())
+
+
+def missing(connection: Connection) -> Iterator[int]:
+    """The passages that are not indexed."""
+    yield from connection.exec_driver_sql(_MISSING).scalars()
+
+
+def surplus(connection: Connection) -> Iterator[int]:
+    """What is indexed as a passage that is not there."""
+    yield from connection.exec_driver_sql(_SURPLUS).scalars()
+
+
+def differing(connection: Connection, rows: Sequence[tuple[int, list[str]]]) -> list[int]:
+    """Those of these passages, (id, words), that are indexed with other words."""
+    found = connection.exec_driver_sql(_WORDS, (json.dumps([id_ for id_, _ in rows]),)).all()
+    indexed = {row[0]: row[1] for row in found}
+    return [id_ for id_, words in rows if id_ in indexed and indexed[id_] != " ".join(words)]
+
+
+def is_consistent(connection: Connection) -> bool:
+    """Whether the index holds the terms of its own rows: FTS5 compares them all. Inside a write transaction, although
+    nothing is written."""
+    try:
+        connection.exec_driver_sql(_CHECK)
+    except DatabaseError as error:
+        if "malformed" in str(error.orig):
+            return False
+        raise
+    return True
 
 
 def _numbers(connection: Connection, sql: str, parameter: str) -> Ids:

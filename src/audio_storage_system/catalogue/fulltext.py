@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection, select
 
 from audio_storage_system.catalogue import bm25, fts5, tsvector
-from audio_storage_system.catalogue.analysis import terms
+from audio_storage_system.catalogue.analysis import terms, words
 from audio_storage_system.catalogue.bm25 import TYPICAL_LENGTH, Floats, Ids, Postings
 from audio_storage_system.catalogue.posting_cache import LONG, K, PostingCache, cache_of
 from audio_storage_system.catalogue.query_text import Expression, Word, parse
@@ -51,6 +51,10 @@ class Engine(Protocol):
     def saying(self, connection: Connection, expression: Expression) -> Postings: ...
     def occurrences(self, connection: Connection, forms: Sequence[str]) -> list[Postings]: ...
     def lengths(self, connection: Connection, passage_ids: Sequence[int]) -> dict[int, int]: ...
+    def is_there(self, connection: Connection) -> bool: ...
+    def missing(self, connection: Connection) -> Iterator[int]: ...
+    def surplus(self, connection: Connection) -> Iterator[int]: ...
+    def differing(self, connection: Connection, rows: Sequence[tuple[int, list[str]]]) -> list[int]: ...
 
 
 ENGINES: dict[str, Engine] = {"sqlite": fts5, "postgresql": tsvector}
@@ -94,6 +98,28 @@ def _stored_passages(connection: Connection) -> Iterator[list[tuple[int, str, st
     while chunk := connection.execute(query.where(passages.c.id > last).limit(REBUILD_CHUNK)).all():
         yield [(row.id, row.text, row.language) for row in chunk]
         last = chunk[-1].id
+
+
+def is_there(connection: Connection) -> bool:
+    """Whether there is a table at all: it may be dropped, and made anew."""
+    return engine_of(connection).is_there(connection)
+
+
+def missing(connection: Connection) -> Iterator[int]:
+    """The passages that are not indexed, or not as passages of their recording."""
+    return engine_of(connection).missing(connection)
+
+
+def surplus(connection: Connection) -> Iterator[int]:
+    """What is indexed as a passage that is not there, or twice."""
+    return engine_of(connection).surplus(connection)
+
+
+def differing(connection: Connection) -> Iterator[int]:
+    """The passages that are indexed with other words than they have. Reads all of them."""
+    engine = engine_of(connection)
+    for rows in _stored_passages(connection):
+        yield from engine.differing(connection, [(id_, words(text)) for id_, text, _ in rows])
 
 
 def search(

@@ -120,9 +120,14 @@ _DECODERS: dict[str, Callable[[str], Any]] = {
 
 
 def decode(value: str | None, value_type: str) -> Any:
-    """The value that was given."""
+    """The value that was given; one that was damaged since as it reads, so that its recording can still be had."""
     decoder = _DECODERS.get(value_type)
-    return decoder(value) if decoder and value is not None else value
+    if decoder is None or value is None:
+        return value
+    try:
+        return decoder(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def validate(values: object) -> None:

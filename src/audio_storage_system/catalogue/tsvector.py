@@ -70,6 +70,22 @@ _LENGTHS = text(
     " json_array_elements_text(CAST(:given AS json)))"
 )
 
+_IS_THERE = text("SELECT to_regclass('passage_search')")
+_MISSING = text(
+    "SELECT p.id FROM passages p JOIN audio_files a ON a.id = p.audio_file_id WHERE NOT EXISTS"
+    " (SELECT 1 FROM passage_search s WHERE s.space_id = 0 AND s.passage_id = p.id AND s.audio_id = a.id"
+    " AND s.owner_id = p.owner_id AND s.recorded_at = a.recorded_at)"
+)
+_SURPLUS = text(
+    "SELECT s.passage_id FROM passage_search s LEFT JOIN passages p ON p.id = s.passage_id WHERE s.space_id = 0"
+    " GROUP BY s.passage_id HAVING count(*) > 1 OR count(p.id) = 0"
+)
+_DIFFERING = text(
+    "SELECT s.passage_id FROM unnest(CAST(:ids AS bigint[]), string_to_array(:vectors, chr(10))) given(id, vector)"
+    " JOIN passage_search s ON s.space_id = 0 AND s.passage_id = given.id"
+    " WHERE ts_filter(s.text_vector, '{a}') <> CAST(given.vector AS tsvector)"
+)
+
 
 def create(connection: Connection, partition: str = "") -> None:
     """Make the table where there is none."""
@@ -162,6 +178,27 @@ def _postings(found: bytes, ranks: bytes) -> Postings:
 def lengths(connection: Connection, passage_ids: Sequence[int]) -> dict[int, int]:
     """How many characters each of these passages has, by id."""
     return {row[0]: row[1] for row in connection.execute(_LENGTHS, given(passage_ids))}
+
+
+def is_there(connection: Connection) -> bool:
+    """Whether there is a table."""
+    return connection.execute(_IS_THERE).scalar() is not None
+
+
+def missing(connection: Connection) -> Iterator[int]:
+    """The passages that are not indexed as what they are: of their owner, recording and time."""
+    yield from connection.execute(_MISSING.execution_options(yield_per=BATCH)).scalars()
+
+
+def surplus(connection: Connection) -> Iterator[int]:
+    """What is indexed as a passage that is not there, or twice."""
+    yield from connection.execute(_SURPLUS.execution_options(yield_per=BATCH)).scalars()
+
+
+def differing(connection: Connection, rows: Sequence[tuple[int, list[str]]]) -> list[int]:
+    """Those of these passages, (id, words), that are indexed with other words."""
+    vectors = "\n".join(_vector(words, ()) for _, words in rows)
+    return list(connection.execute(_DIFFERING, {"ids": [id_ for id_, _ in rows], "vectors": vectors}).scalars())
 
 
 def _bounds(period: Period) -> dict[str, str]:

@@ -14,6 +14,7 @@ from audio_storage_system.cli import (
     add,
     archive,
     audit,
+    backup,
     copy,
     demo,
     doctor,
@@ -33,6 +34,7 @@ from audio_storage_system.cli import (
     tokens,
     transcripts,
     users,
+    verify,
     watch,
     worker,
 )
@@ -64,7 +66,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="An archive for audio: store it, and find what was said, by whom and when.",
     epilog="Each command takes --json (one JSON document on stdout, or one per line where it goes on; everything else "
-    "on stderr) and, copy excepted, --archive.",
+    "on stderr) and, copy and restore excepted, --archive.",
 )
 app.command("init")(archive.init)
 app.command("add")(add.add)
@@ -82,7 +84,10 @@ app.add_typer(metadata.app, name="metadata")
 app.command("rm")(remove.remove)
 app.command("stats")(archive.stats)
 app.command("reindex")(archive.reindex)
+app.command("verify")(verify.verify)
 app.command("copy")(copy.copy)
+app.add_typer(backup.app, name="backup")
+app.command("restore")(backup.restore)
 app.command("worker")(worker.worker)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(users.app, name="users")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import metadata
-from pathlib import Path
 
 from audio_storage_system.catalogue.workers import WorkerRow
+from audio_storage_system.machine import process_is_gone
 
 BEAT_SECONDS = 5.0
 # So long without a sign of life, and a worker is dead.
@@ -35,36 +34,7 @@ class Watch:
 
 def is_gone(row: WorkerRow) -> bool:
     """Whether a worker's process is known not to exist: only where its processes are ours to see."""
-    if not row.place or row.place != place():
-        return False
-    try:
-        os.kill(row.process, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # it is there, and somebody else's
-        return False
-    return _is_dead(row.process)
-
-
-def _is_dead(process: int) -> bool:
-    """Whether all that is left of a process is its exit code, which nobody has asked for."""
-    try:
-        state = (
-            Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0]
-        )
-    except OSError:
-        return False
-    return state in "ZX"
-
-
-def place() -> str:
-    """Names what shares its process ids with us: this machine since it was started, within one container. Empty where
-    that cannot be known."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return ""
+    return process_is_gone(row.place, row.process)
 
 
 def version() -> str:

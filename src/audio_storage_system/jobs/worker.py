@@ -19,6 +19,7 @@ from audio_storage_system.jobs.board import Jobs
 from audio_storage_system.jobs.engine import Engine
 from audio_storage_system.jobs.failures import ATTEMPTS, delay_before, is_outage, may_pass, told
 from audio_storage_system.jobs.upkeep import RECURRING
+from audio_storage_system.machine import process_place
 from audio_storage_system.records import Job, JobState
 
 logger = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class Worker:
                 connection,
                 name=self._name,
                 host=presence.host(),
-                place=presence.place(),
+                place=process_place(),
                 process=os.getpid(),
                 version=presence.version(),
                 queues=sorted(self._concurrency),

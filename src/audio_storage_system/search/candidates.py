@@ -43,6 +43,7 @@ from audio_storage_system.database import Database
 from audio_storage_system.database.queries import among, given, ids_in_order
 from audio_storage_system.database.remembering import remembered
 from audio_storage_system.database.tables import audio_files, embeddings, passages, transcripts
+from audio_storage_system.errors import InvalidFilter
 from audio_storage_system.records import Space
 from audio_storage_system.vectors import Candidates, Ids, Scope
 
@@ -240,7 +241,10 @@ def _allowed(connection: Connection, wanted: Filter) -> Allowed:
 
 def _kept(connection: Connection, key: tuple[Hashable, ...], find: Callable[[], T]) -> T:
     """What a filter means for the database as it is; the filter goes by how it is written, types and all."""
-    written = repr(key)
+    try:
+        written = repr(key)
+    except RecursionError as error:
+        raise InvalidFilter(key="as a whole", reason="it is nested too deeply") from error
     return remembered(connection, written, find) if len(written) <= LONGEST_KEY else find()
 
 

@@ -91,6 +91,10 @@ class MemoryEngine(VectorEngine):
     def count(self, collection: Collection) -> int:
         return len(self._of(collection))
 
+    def ids(self, collection: Collection) -> Iterator[Ids]:
+        with self.store.lock:
+            yield np.array(list(self._of(collection)), dtype=np.int64)
+
     def drop(self, name: str) -> None:
         self._check()
         with self.store.lock:
@@ -182,6 +186,14 @@ class VectorEngineContract:
         assert engine.count(collection) == 150
         found = engine.search(collection, stored.vectors[0], 150, Scope())
         assert sorted(found.ids.tolist()) == stored.ids[50:].tolist()
+
+    def test_every_id_is_listed(self, engine: VectorEngine, collection: Collection, stored: Points) -> None:
+        assert sorted(np.concatenate(list(engine.ids(collection))).tolist()) == stored.ids.tolist()
+        engine.delete(collection, stored.ids)
+        engine.settle(collection, deleted=True)
+        assert [id_ for batch in engine.ids(collection) for id_ in batch.tolist()] == []
+        with pytest.raises(NotFound):
+            list(engine.ids(replace(collection, name=f"{collection.name}9")))
 
     def test_another_client_sees_it_at_once(
         self, engine: VectorEngine, collection: Collection, stored: Points, tmp_path: Path

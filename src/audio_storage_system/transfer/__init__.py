@@ -23,12 +23,22 @@ from audio_storage_system.catalogue import embeddings as stored
 from audio_storage_system.catalogue import locks
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.sequences import advance_to, last_given
-from audio_storage_system.database.tables import audio_files, embeddings, metadata, tombstones, transcripts
+from audio_storage_system.database.tables import audio_files, audit_log, embeddings, tombstones, transcripts
 from audio_storage_system.errors import InvalidInput, Unavailable
 from audio_storage_system.keys import KeySource
 from audio_storage_system.settings import Encryption, locate_apart
 from audio_storage_system.transfer import recordings, removals, versions
-from audio_storage_system.transfer.pair import COPIED, GROWING, Pair, newest, refuse_own_rows
+from audio_storage_system.transfer.pair import (
+    COPIED,
+    DATED,
+    DESCRIBING,
+    GROWING,
+    MIRRORED,
+    Pair,
+    newest,
+    refuse_own_rows,
+)
+from audio_storage_system.transfer.protection import copy_protection, count_entries
 from audio_storage_system.transfer.report import CopyProblem, CopyProgress, CopyReport, Progress, TableCount
 from audio_storage_system.transfer.rows import copy_rows
 
@@ -84,7 +94,7 @@ def _founding_rows(original: Original) -> dict[str, list[dict[str, object]]]:
 
 def _copy(pair: Pair, verify: Verify, began: float) -> CopyReport:
     with pair.source.database.read() as connection:
-        pair.upto = {table.name: newest(connection, table) for table in COPIED}
+        pair.upto = {table.name: newest(connection, table) for table in DATED}
     removals.apply_deletions(pair)
     refuse_own_rows(pair)
     _advance(pair)
@@ -123,6 +133,7 @@ def _round(pair: Pair) -> None:
         pair.destination.mark()
     versions.free_spaces(pair)
     versions.settle_transcripts(pair)
+    copy_protection(pair)
     removals.apply_deletions(pair)
 
 
@@ -151,18 +162,22 @@ def _counts(pair: Pair) -> dict[str, TableCount]:
     kept, graves = removals.kept_deleted(pair), tombstones.name
     with pair.source.database.read() as connection:
         source = {table.name: _count(connection, pair, table, kept) for table in COPIED}
+        source |= {table.name: _count_mirrored(connection, table, kept) for table in MIRRORED}
         source[graves] = removals.count(connection)
+        source[audit_log.name] = count_entries(pair, connection)
     with pair.destination.database.read() as connection:
         destination = {table.name: _count(connection, pair, table, set()) for table in COPIED}
+        destination |= {table.name: _count_mirrored(connection, table, set()) for table in MIRRORED}
         destination[graves] = removals.count(connection) - len(kept)
+        destination[audit_log.name] = count_entries(pair, connection)
     return {name: TableCount(source[name], destination[name], pair.copied[name]) for name in source}
 
 
 def _count(connection: Connection, pair: Pair, table: Table, without: set[int]) -> int:
     """The rows that were there when the copy began, without those of some recordings. Metadata is replaced by rows with
-    new ids: what belongs to those recordings counts."""
+    new ids: what belongs to those recordings counts, and so does its history."""
     query = select(func.count()).select_from(table)
-    if table is metadata:
+    if table in DESCRIBING:
         query = query.where(table.c.audio_file_id <= pair.upto[audio_files.name])
     else:
         query = query.where(table.c.id <= pair.upto[table.name])
@@ -173,6 +188,15 @@ def _count(connection: Connection, pair: Pair, table: Table, without: set[int]) 
     elif without and "transcript_id" in table.c:
         query = query.join(transcripts, transcripts.c.id == table.c.transcript_id)
         query = query.where(~within(transcripts.c.audio_file_id, without))
+    return int(connection.execute(query).scalar_one())
+
+
+def _count_mirrored(connection: Connection, table: Table, without: set[int]) -> int:
+    """The rows, without those of some recordings. A grant on one recording has no conditions."""
+    query = select(func.count()).select_from(table)
+    if without and "audio_file_id" in table.c:
+        owner = table.c.audio_file_id
+        query = query.where(owner.is_(None) | ~within(owner, without))
     return int(connection.execute(query).scalar_one())
 
 

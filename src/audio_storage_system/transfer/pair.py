@@ -24,7 +24,21 @@ GROWING = (
     tables.embeddings,
     tables.annotations,
 )
-COPIED = (tables.principals, tables.embedding_spaces, tables.audio_files, tables.metadata, *GROWING)
+# What is written anew with each change of a recording.
+DESCRIBING = (tables.metadata, tables.metadata_history)
+COPIED = (tables.principals, tables.embedding_spaces, tables.audio_files, *DESCRIBING, *GROWING)
+DATED = (*COPIED, tables.audit_log, tables.backup_sets)
+# Small, and edited in place: the destination has them as the source has them.
+MIRRORED = (
+    tables.memberships,
+    tables.api_tokens,
+    tables.metadata_schemas,
+    tables.grants,
+    tables.grant_conditions,
+    tables.trash,
+    tables.retention_rules,
+    tables.legal_holds,
+)
 # Ids compared at a time.
 WINDOW = 50_000
 

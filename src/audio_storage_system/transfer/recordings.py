@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, Table, delete, insert, select
 
 from audio_storage_system.blobs import BlobStore
 from audio_storage_system.catalogue import changes, data_keys, locks
@@ -16,7 +16,7 @@ from audio_storage_system.database.sequences import advance
 from audio_storage_system.database.tables import audio_files, metadata
 from audio_storage_system.errors import ArchiveMismatch, NotFound, SealBroken
 from audio_storage_system.transfer.audio import Brought, bring
-from audio_storage_system.transfer.pair import Pair, buried_among, same_ids
+from audio_storage_system.transfer.pair import DESCRIBING, Pair, buried_among, same_ids
 from audio_storage_system.transfer.report import CopyProblem
 from audio_storage_system.transfer.rows import Row, absent, present, put, read_rows, renew
 
@@ -139,7 +139,7 @@ def _is_same(pair: Pair, there: Row, here: Row) -> bool:
 
 def _copy_batch(pair: Pair, pool: ThreadPoolExecutor, ids: Sequence[int]) -> None:
     with pair.source.database.read() as connection:
-        rows, values = read_rows(connection, audio_files, ids), _values_of(connection, ids)
+        rows, values = read_rows(connection, audio_files, ids), {t: _values_of(connection, t, ids) for t in DESCRIBING}
     with pair.destination.database.read() as connection:
         new, hashes = absent(connection, audio_files, rows), _hashes(connection, ids)
     all_brought = list(pool.map(partial(bring, pair), new))
@@ -149,14 +149,16 @@ def _copy_batch(pair: Pair, pool: ThreadPoolExecutor, ids: Sequence[int]) -> Non
     keys = {row["file_path"] for row in new if row["id"] not in lacking}
     with pair.destination.database.write(locks.COPYING, *map(locks.of_blob, keys)) as connection:
         kept = _still_wanted(connection, pair.destination.blobs, rows, keys)
-        values = [value for value in values if value["audio_file_id"] in kept]
-        pair.copied[audio_files.name] += _write(connection, kept, values)
+        pair.copied[audio_files.name] += _write(connection, kept)
+        for table, found in values.items():
+            mine = [value for value in found if value["audio_file_id"] in kept]
+            _describe(connection, table, kept, mine)
+            pair.copied[table.name] += len(mine)
         for brought in all_brought:
             if brought.audio_id in kept:
                 data_keys.bind(connection, brought.blob_id, brought.key)
         for audio_id in kept:
             pair.destination.audit.note(connection, "recording.copied", audio_id)
-    pair.copied[metadata.name] += len(values)
 
 
 def _hashes(connection: Connection, audio_ids: Sequence[int]) -> dict[int, str]:
@@ -177,8 +179,8 @@ def _note(pair: Pair, brought: Brought) -> bool:
     return brought.there
 
 
-def _values_of(connection: Connection, audio_ids: Sequence[int]) -> list[Row]:
-    query = select(metadata).where(within(metadata.c.audio_file_id, audio_ids)).order_by(metadata.c.id)
+def _values_of(connection: Connection, table: Table, audio_ids: Sequence[int]) -> list[Row]:
+    query = select(table).where(within(table.c.audio_file_id, audio_ids)).order_by(table.c.id)
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
@@ -189,15 +191,19 @@ def _still_wanted(connection: Connection, blobs: BlobStore, rows: list[Row], new
     return {row["id"]: row for row in kept if row["file_path"] not in new or blobs.has(row["file_path"])}
 
 
-def _write(connection: Connection, rows: dict[int, Row], values: list[Row]) -> int:
-    """Enter the rows that are new, bring the others up to date, and replace the metadata of all; how many were new."""
+def _write(connection: Connection, rows: dict[int, Row]) -> int:
+    """Enter the rows that are new, and bring the others up to date; how many were new."""
     there = present(connection, audio_files, rows)
     put(connection, audio_files, [row for id_, row in rows.items() if id_ not in there])
     renew(connection, audio_files, [rows[audio_id] for audio_id in there])
-    connection.execute(delete(metadata).where(within(metadata.c.audio_file_id, rows)))
-    if values:
-        connection.execute(insert(metadata), values)
-        advance(connection, metadata)
     changes.log(connection, audio_files, sorted(rows.keys() - there), "insert")
     changes.log(connection, audio_files, sorted(there), "update")
     return len(rows.keys() - there)
+
+
+def _describe(connection: Connection, table: Table, rows: dict[int, Row], values: list[Row]) -> None:
+    """Have these recordings described by `values` and nothing else."""
+    connection.execute(delete(table).where(within(table.c.audio_file_id, rows)))
+    if values:
+        connection.execute(insert(table), values)
+        advance(connection, table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Table, bindparam, select, update
+from sqlalchemy import Connection, ForeignKey, Table, bindparam, select, update
 
 from audio_storage_system.catalogue import changes, fulltext, locks
 from audio_storage_system.database import bulk
@@ -39,7 +39,7 @@ def _copy_batch(pair: Pair, table: Table, ids: Sequence[int]) -> None:
     if not rows:
         return
     with pair.destination.database.write(locks.COPYING) as connection:
-        rows = _with_parents(connection, table, absent(connection, table, rows))
+        rows = with_parents(connection, table, absent(connection, table, rows))
         put(connection, table, rows)
         _derive(connection, table, rows, languages)
     pair.copied[table.name] += len(rows)
@@ -89,9 +89,11 @@ def _restart_indexes(connection: Connection, table: Table, rows: Sequence[Row]) 
             generations.forget(connection, {row["space_id"] for row in rows})
 
 
-def _with_parents(connection: Connection, table: Table, rows: list[Row]) -> list[Row]:
-    """Those whose references lead somewhere."""
-    for key in table.foreign_keys:
+def with_parents(
+    connection: Connection, table: Table, rows: list[Row], keys: Iterable[ForeignKey] | None = None
+) -> list[Row]:
+    """Those whose references, all of them or these, lead somewhere."""
+    for key in table.foreign_keys if keys is None else keys:
         name = key.parent.name
         there = present(connection, key.column.table, {row[name] for row in rows})
         rows = [row for row in rows if row[name] is None or row[name] in there]

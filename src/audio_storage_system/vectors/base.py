@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
@@ -102,6 +102,24 @@ class IndexState:
     total: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Difference:
+    """What an index has other than the catalogue: embeddings that it lacks though it has read past them, embeddings
+    that are not there (any more), and what else is wrong with it."""
+
+    missing: Ids = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    surplus: Ids = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(len(self.missing) or len(self.surplus) or self.reason)
+
+    def still(self, later: Difference) -> Difference:
+        """What was so before, and is so at a `later` look as well."""
+        missing, surplus = np.intersect1d(self.missing, later.missing), np.intersect1d(self.surplus, later.surplus)
+        return Difference(missing, surplus, self.reason and later.reason)
+
+
 class VectorIndex(ABC):
     """Nearest neighbours by cosine over the embeddings of an archive, one space at a time."""
 
@@ -139,6 +157,11 @@ class VectorIndex(ABC):
     @abstractmethod
     def state(self, space: Space) -> IndexState:
         """How far the index is, without doing anything."""
+
+    def differences(self, space: Space, *, deep: bool = False) -> Difference:
+        """How the index differs from the catalogue, as far as it has followed it; with `deep` also in what it holds of
+        each vector. Writes nothing. While others write, a second look tells what only was under way."""
+        return Difference()
 
     def lag(self, space: Space) -> IndexState | None:
         """`state`, where searches have to make up for what is not indexed yet; `None`, at next to no cost, where they

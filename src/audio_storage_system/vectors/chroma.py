@@ -15,6 +15,7 @@ from typing import Any
 
 import chromadb
 import httpx
+import numpy as np
 from chromadb.config import Settings
 from chromadb.errors import ChromaError, NotFoundError
 
@@ -25,6 +26,7 @@ from audio_storage_system.vectors.engines import NOTHING, Collection, Found, Poi
 from audio_storage_system.vectors.stored import Vectors
 
 PORT = 8000
+IDS_AT_ONCE = 10_000
 # How far a search walks through the graph, and how it is built: recall comes first.
 HNSW = {"space": "cosine", "ef_search": 300, "ef_construction": 200, "max_neighbors": 32}
 
@@ -87,6 +89,13 @@ class ChromaEngine(VectorEngine):
     def count(self, collection: Collection) -> int:
         with self._there(collection) as there:
             return int(there.count())
+
+    def ids(self, collection: Collection) -> Iterator[Ids]:
+        with self._there(collection) as there:
+            seen = 0
+            while page := there.get(limit=IDS_AT_ONCE, offset=seen, include=[])["ids"]:
+                yield np.array([int(id_) for id_ in page], dtype=np.int64)
+                seen += len(page)
 
     def drop(self, name: str) -> None:
         with self._client() as client, suppress(NotFoundError):

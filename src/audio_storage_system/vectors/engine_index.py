@@ -35,8 +35,8 @@ from audio_storage_system.errors import (
     VectorIndexUnavailable,
 )
 from audio_storage_system.records import Space
-from audio_storage_system.vectors import standing, stored
-from audio_storage_system.vectors.base import Candidates, Ids, IndexState, Match, Scope, VectorIndex
+from audio_storage_system.vectors import log, standing, stored
+from audio_storage_system.vectors.base import Candidates, Difference, Ids, IndexState, Match, Scope, VectorIndex
 from audio_storage_system.vectors.engines import Collection, Found, VectorEngine
 from audio_storage_system.vectors.exact import Comparison
 from audio_storage_system.vectors.filling import STEP_ROWS, Filler
@@ -56,6 +56,8 @@ FEW_OF_ALL, LEAST_SHARE = 0.05, 0.02
 TIES = 2_000
 # For how long a database that failed is not asked again.
 PAUSE_SECONDS = 5.0
+# Changes that are read to tell what an index has not followed yet from what it lacks.
+MOST_CHANGES = 1_000_000
 
 
 class EngineIndex(VectorIndex):
@@ -127,6 +129,32 @@ class EngineIndex(VectorIndex):
             found = standing.searched(standing.find(connection, space, self.engine.address))
             missing = total if found is None else len(standing.newer(connection, space, found))
         return IndexState(total - missing, total)
+
+    def differences(self, space: Space, *, deep: bool = False) -> Difference:
+        """As promised; what each vector is, only the database itself knows. Raises `VectorIndexUnavailable`."""
+        if not self._fits(space):
+            return Difference()
+        with self.database.read() as connection:
+            found = standing.searched(standing.find(connection, space, self.engine.address))
+            if found is None or found.loaded == 0:
+                return Difference()
+            if not log.reaches(connection, found.cursor):
+                return Difference(reason="it has missed changes that are no longer in the log")
+        try:
+            held = [*self.engine.ids(self._filler.collection(space, found.number))]
+        except NotFound:
+            return Difference(reason="its collection is gone")
+        return self._differing(space, found, np.concatenate(held) if held else np.empty(0, dtype=np.int64))
+
+    def _differing(self, space: Space, found: Standing, held: Ids) -> Difference:
+        """What is held against what ought to be; what has changed since the index last followed counts as neither."""
+        with self.database.read() as connection:
+            there = stored.ids_of(connection, space)
+            open_ = log.changed(connection, found.cursor, MOST_CHANGES).embedding_ids
+            behind = [*standing.newer(connection, space, found), *open_]
+        twice = "" if len(held) == len(np.unique(held)) else "it holds an embedding twice"
+        missing, surplus = np.setdiff1d(there, held), np.setdiff1d(held, there)
+        return Difference(np.setdiff1d(missing, behind), np.setdiff1d(surplus, behind), twice)
 
     def lag(self, space: Space) -> IndexState | None:
         with self.database.read() as connection:

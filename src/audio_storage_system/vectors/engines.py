@@ -131,6 +131,10 @@ class VectorEngine(ABC):
         """How many there are."""
 
     @abstractmethod
+    def ids(self, collection: Collection) -> Iterator[Ids]:
+        """The id of every point, in batches, in any order; what is written meanwhile may be among them or not."""
+
+    @abstractmethod
     def drop(self, name: str) -> None:
         """Remove a collection with everything in it, if it is there."""
 

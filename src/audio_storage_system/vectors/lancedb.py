@@ -22,6 +22,7 @@ from audio_storage_system.vectors.stored import Vectors
 
 INDEX_FROM_ROWS = 100_000  # fewer are compared one by one, in some 50 ms
 PROBES, REFINE = 40, 4
+IDS_AT_ONCE = 100_000
 
 
 class LanceDBEngine(VectorEngine):
@@ -77,6 +78,12 @@ class LanceDBEngine(VectorEngine):
     def count(self, collection: Collection) -> int:
         with self._errors(collection):
             return int(self._table(collection).count_rows())
+
+    def ids(self, collection: Collection) -> Iterator[Ids]:
+        with self._errors(collection):
+            rows = self._table(collection).search().select(["id"]).to_batches(IDS_AT_ONCE)
+            for batch in rows:
+                yield batch["id"].to_numpy()
 
     def drop(self, name: str) -> None:
         with self._errors(None):

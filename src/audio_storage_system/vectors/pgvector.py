@@ -52,6 +52,7 @@ MOST_COMPARED, WORTH_FILTERING = 20_000, 0.1
 # What only one process at a time makes or removes, how often to look whether it is done, and how long one who removes
 # something waits for that.
 INDEXES, TURN_SECONDS, TURN_PATIENCE_SECONDS = "indexes of passage_search", 0.2, 30.0
+IDS_AT_ONCE = 100_000
 
 _EXTENSION = text("SELECT count(*) FROM pg_extension WHERE extname = 'vector'")
 _COLUMN = text(
@@ -79,6 +80,10 @@ _USABLE = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:
 _COPY_BEGIN, _COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC).timestamp()
 _COUNT = text("SELECT count(*) FROM passage_search WHERE space_id = :id")
+_IDS_AFTER = text(
+    "SELECT embedding_id FROM passage_search WHERE space_id = :id AND embedding_id > :after"
+    " ORDER BY embedding_id LIMIT :limit"
+)
 _SETTINGS = text(
     "SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', :depth, true),"
     " set_config('hnsw.max_scan_tuples', :scanned, true), set_config('jit', 'off', true)"  # compiling takes longer
@@ -186,6 +191,17 @@ class PgvectorEngine(VectorEngine):
     def count(self, collection: Collection) -> int:
         with self._reaching(), self._database.read() as connection:
             return int(connection.execute(_COUNT, {"id": _number(connection, collection)}).scalar_one())
+
+    def ids(self, collection: Collection) -> Iterator[Ids]:
+        last = 0
+        while True:
+            with self._reaching(), self._database.read() as connection:
+                after = {"id": _number(connection, collection), "after": last, "limit": IDS_AT_ONCE}
+                found = np.array(connection.execute(_IDS_AFTER, after).scalars().all(), dtype=np.int64)
+            if not len(found):
+                return
+            yield found
+            last = int(found[-1])
 
     def drop(self, name: str) -> None:
         with self._reaching():

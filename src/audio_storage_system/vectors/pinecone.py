@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pinecone import Pinecone, RetryConfig
 from pinecone.errors import NotFoundError, PineconeError
 
@@ -106,6 +107,11 @@ class PineconeEngine(VectorEngine):
         with self._there(collection) as index:
             namespace = index.describe_index_stats().namespaces.get(collection.name)
         return int(namespace.vector_count) if namespace else 0
+
+    def ids(self, collection: Collection) -> Iterator[Ids]:
+        with self._there(collection) as index:
+            for page in index.list(namespace=collection.name):
+                yield np.array([int(one.id) for one in page.vectors], dtype=np.int64)
 
     def drop(self, name: str) -> None:
         with self._index() as index:

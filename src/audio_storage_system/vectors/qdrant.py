@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
@@ -28,6 +29,7 @@ from audio_storage_system.vectors.stored import Vectors
 PORT = 6333
 TIMEOUT_SECONDS = 10
 MAX_DIMENSION = 65_536
+IDS_AT_ONCE = 10_000
 # How far a search walks through the graph at least; and the smallest share and number of deleted vectors to tidy up.
 SEARCH_WIDTH = 128
 VACUUM = models.OptimizersConfigDiff(deleted_threshold=0.001, vacuum_min_vector_number=100)
@@ -116,6 +118,17 @@ class QdrantEngine(VectorEngine):
     def count(self, collection: Collection) -> int:
         with self._client(collection) as client:
             return client.count(collection.name, exact=True).count
+
+    def ids(self, collection: Collection) -> Iterator[Ids]:
+        following: Any = None
+        while True:
+            with self._client(collection) as client:
+                points, following = client.scroll(
+                    collection.name, limit=IDS_AT_ONCE, offset=following, with_payload=False, with_vectors=False
+                )
+            yield np.array([int(point.id) for point in points], dtype=np.int64)
+            if following is None:
+                return
 
     def drop(self, name: str) -> None:
         with self._client() as client:

@@ -22,7 +22,8 @@ from audio_storage_system.database.remembering import remembered
 from audio_storage_system.errors import ArchiveBusy, ArchiveReadOnly, DeadlineExceeded, StorageFull
 from audio_storage_system.records import Space
 from audio_storage_system.vectors import generations, stored
-from audio_storage_system.vectors.base import Candidates, Capabilities, IndexState, Match, VectorIndex
+from audio_storage_system.vectors.base import Candidates, Capabilities, Difference, IndexState, Match, VectorIndex
+from audio_storage_system.vectors.differences import of_codes
 from audio_storage_system.vectors.exact import ExactIndex
 from audio_storage_system.vectors.following import DEFAULT_SIZES, Follower, Sizes
 from audio_storage_system.vectors.generations import prune_change_log
@@ -87,6 +88,10 @@ class SQLiteIndex(VectorIndex):
             generation = generations.find(connection, space, complete=True)
             coded = generations.size(connection, generation) if generation else 0
         return IndexState(total if total - coded <= self._sizes.tail else min(coded, total), total)
+
+    def differences(self, space: Space, *, deep: bool = False) -> Difference:
+        with self._database.read() as connection:
+            return of_codes(connection, space, deep=deep)
 
     def _view(self, space: Space, deadline: Deadline) -> View:
         with self._database.read(deadline) as connection:

@@ -1,0 +1,127 @@
+"""Bit rot in a backup: found wherever it is, named by what is lost, mended by the next backup."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import pytest
+
+from audio_storage_system import AudioStorageSystem, restore_backup
+from audio_storage_system.backup import Damage
+from audio_storage_system.cli import main
+from audio_storage_system.errors import BackupDamaged
+from backing import audio, back_up, flip, objects, rows
+from copying import fill
+
+pytestmark = pytest.mark.usefixtures("scripted_engine")
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    fill(tmp_path / "a", tmp_path, 3)
+    return tmp_path / "a"
+
+
+def pack_of(dest: Path, table: str) -> Path:
+    """The pack with the rows of a table."""
+    for path in (dest / "packs").rglob("*"):
+        if path.is_file() and zlib.decompress(path.read_bytes()).startswith(f'{{"table":"{table}"'.encode()):
+            return path
+    raise AssertionError(table)
+
+
+def found(archive: Path, dest: Path) -> list[Damage]:
+    with AudioStorageSystem(archive, create=False) as storage:
+        report = storage.backups.verify(dest)
+        assert storage.backups.rehearse(dest).whole == report.whole
+    return report.damages
+
+
+@pytest.mark.parametrize("table", ["segments", "audio_files", "embeddings", "blobs"])
+@pytest.mark.parametrize("rot", ["flipped", "cut", "empty", "swapped", "gone"])
+def test_a_rotten_pack_is_named(table: str, rot: str, archive: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "backup"
+    back_up(archive, dest)
+    path = pack_of(dest, table)
+    if rot == "flipped":
+        flip(path)
+    elif rot == "swapped":  # with one that is in order
+        path.write_bytes(pack_of(dest, "metadata").read_bytes())
+    elif rot == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: -3 if rot == "cut" else 0])
+    [damage] = found(archive, dest)
+    assert damage.key == path.relative_to(dest).as_posix()
+    assert (damage.table == table and "3 rows" in damage.reason) or "9 rows" in damage.reason
+    with pytest.raises(BackupDamaged, match=path.name):
+        restore_backup(str(dest), str(tmp_path / "b"))
+
+
+def test_rotten_audio_is_named_and_mended(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dest = tmp_path / "backup"
+    set_id = back_up(archive, dest)
+    blobs = sorted(path for path in (dest / "blobs").rglob("*") if path.is_file())
+    flip(blobs[0])
+    blobs[1].unlink()
+    flip(pack_of(dest, "segments"))
+    assert main(["backup", "verify", str(dest), "--archive", str(archive)]) == 1
+    said = capsys.readouterr().out
+    assert all(f"{path.relative_to(dest).as_posix()} (recording " in said for path in blobs[:2]) and "NOT whole" in said
+    assert main(["backup", "verify", str(dest), set_id, "--repair", "--archive", str(archive), "--json"]) == 1
+    assert len(json.loads(capsys.readouterr().out)["damages"]) == 3
+    back_up(archive, dest)
+    with AudioStorageSystem(archive) as storage:
+        for one in storage.backups.list(dest):  # the old set has what it needs again
+            assert storage.backups.verify(dest, one.set_id).whole
+    restore_backup(str(dest), str(tmp_path / "b"), set_id=set_id)
+    assert rows(tmp_path / "b") == rows(archive) and audio(tmp_path / "b") == audio(archive)
+
+
+def test_a_restore_tells_which_audio_is_lost(archive: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "backup"
+    back_up(archive, dest)
+    with AudioStorageSystem(archive) as storage:
+        flip(dest / "blobs" / (hash_ := storage.get_recording(2).file_hash)[:2] / hash_)
+    report = restore_backup(str(dest), str(tmp_path / "b"))
+    assert not report.complete and [(one.audio_id, hash_ in one.reason) for one in report.problems] == [(2, True)]
+    assert rows(tmp_path / "b") == rows(archive) and len(audio(tmp_path / "b")) == 2
+
+
+@pytest.mark.parametrize("rot", ["flipped", "cut", "other", "number"])
+def test_a_rotten_manifest_is_named(rot: str, archive: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "backup"
+    path = dest / "sets" / f"{back_up(archive, dest)}.json"
+    if rot == "other":
+        path.write_text("[]")
+    elif rot == "number":
+        path.write_text(path.read_text().replace('"rows"', '"rows "').replace('"window": 1000', '"window": 1001'))
+    elif rot == "cut":
+        path.write_bytes(path.read_bytes()[:-10])
+    else:
+        flip(path)
+    with AudioStorageSystem(archive) as storage:
+        with pytest.raises(BackupDamaged, match=path.name):
+            storage.backups.verify(dest)
+        assert storage.backups.create(dest).complete  # a new one does not need it
+        assert storage.backups.verify(dest).whole
+
+
+def test_any_bit_of_any_object_counts(archive: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "backup"
+    back_up(archive, dest)
+    with AudioStorageSystem(archive) as storage:
+        for name in objects(dest):
+            path = dest / name
+            content = path.read_bytes()
+            flip(path)
+            try:
+                whole = storage.backups.verify(dest).whole
+            except BackupDamaged as error:
+                whole, text = False, str(error)
+                assert path.name in text
+            assert not whole or name == "backup.json", name
+            path.write_bytes(content)
+        assert storage.backups.verify(dest).whole

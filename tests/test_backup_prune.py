@@ -1,0 +1,98 @@
+"""Which sets are kept: the plan has no I/O, and the last set known to be good is never removed."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audio_storage_system import AudioStorageSystem
+from audio_storage_system.backup.pruning import Keep, Taken, plan
+from audio_storage_system.cli import main
+from audio_storage_system.errors import InvalidInput
+from backing import back_up, objects
+from copying import fill
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def taken(hours: float, verified: bool = True) -> Taken:
+    at = START + timedelta(hours=hours)
+    return Taken(f"{at:%Y%m%dT%H%M%S}", at, verified)
+
+
+def kept(sets: list[Taken], **keep: int) -> list[str]:
+    return [decision.set_id for decision in plan(sets, Keep(**keep)) if decision.keep]
+
+
+def test_the_last_of_each_day_week_and_month_stays() -> None:
+    sets = [taken(12 * number) for number in range(120)]  # two a day, for sixty days
+    assert kept(sets, last=2) == [sets[119].set_id, sets[118].set_id]
+    assert kept(sets, daily=3) == [sets[119].set_id, sets[117].set_id, sets[115].set_id]
+    assert [id_[:8] for id_ in kept(sets, weekly=3)] == ["20260301", "20260222", "20260215"]  # Sundays
+    assert [id_[:8] for id_ in kept(sets, monthly=9)] == ["20260301", "20260228", "20260131"]
+    assert len(kept(sets, last=1, daily=7, monthly=3)) == 8
+
+
+def test_nothing_goes_before_a_newer_one_is_verified() -> None:
+    good, unknown, newest = taken(0), taken(24, False), taken(48, False)
+    assert len(kept([good, unknown, newest], last=1)) == 3
+    assert [decision.reason for decision in plan([good, newest], Keep(last=1))] == [
+        "last",
+        "no newer set that stays was verified",
+    ]
+    proven = Taken(newest.set_id, newest.taken_at, True)
+    assert kept([good, unknown, proven], last=1) == [proven.set_id]
+    assert kept([good, proven, taken(60, False)], last=2) == [taken(60).set_id, proven.set_id]
+
+
+@given(
+    sets=st.lists(st.tuples(st.integers(0, 20_000), st.booleans()), max_size=40, unique_by=lambda one: one[0]),
+    keep=st.tuples(*[st.integers(0, 5)] * 4).filter(any),
+)
+def test_whatever_is_kept_a_good_one_is_among_it(sets: list[tuple[int, bool]], keep: tuple[int, ...]) -> None:
+    given_sets = [taken(hours, verified) for hours, verified in sets]
+    decisions = plan(given_sets, Keep(*keep))
+    assert sorted(one.set_id for one in decisions) == sorted(one.set_id for one in given_sets)
+    staying = {one.set_id for one in decisions if one.keep}
+    good = [one for one in given_sets if one.verified]
+    for gone in (one for one in given_sets if one.set_id not in staying):
+        assert any(one.set_id in staying and one.taken_at > gone.taken_at for one in good)
+    again = plan([one for one in given_sets if one.set_id in staying], Keep(*keep))
+    assert all(one.keep for one in again) or not good  # planning twice removes nothing more
+
+
+def test_asking_for_nothing_is_refused() -> None:
+    for wrong in ({}, {"last": -1, "daily": 1}):
+        with pytest.raises(InvalidInput):
+            Keep(**wrong)
+
+
+@pytest.mark.usefixtures("scripted_engine")
+def test_what_only_removed_sets_needed_goes_with_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    archive, dest = tmp_path / "a", tmp_path / "backup"
+    fill(archive, tmp_path, 3)
+    first = back_up(archive, dest)
+    with AudioStorageSystem(archive) as storage:
+        storage.delete(1)
+    last = back_up(archive, dest)
+    prune = ["backup", "prune", str(dest), "--keep-last", "1", "--archive", str(archive), "--json"]
+    assert main(prune) == 0
+    decisions = json.loads(capsys.readouterr().out)["decisions"]
+    assert [(one["set_id"], one["keep"]) for one in decisions] == [(last, True), (first, True)]
+    assert main(["backup", "verify", str(dest), "--archive", str(archive)]) == 0
+    before = objects(dest)
+    capsys.readouterr()
+    assert main([*prune, "--dry-run"]) == 0 and objects(dest) == before
+    assert [one["keep"] for one in json.loads(capsys.readouterr().out)["decisions"]] == [True, False]
+    assert main(prune) == 0
+    report = json.loads(capsys.readouterr().out)
+    after = objects(dest)
+    assert len(before) - len(after) == report["objects"] > 3 and report["bytes"] > 96_000
+    assert len([name for name in after if name.startswith("blobs")]) == 2
+    assert main(["backup", "verify", str(dest), "--archive", str(archive)]) == 0
+    assert main(["backup", "prune", str(dest), "--archive", str(archive)]) == 2

@@ -74,7 +74,7 @@ class LocalBlobStore(BlobStore):
         os.close(descriptor)
         return StagedBlob(path.name, sha256, size)
 
-    def _copy(self, source: BinaryIO, descriptor: int, digest: hashlib._Hash | None) -> tuple[str, int]:
+    def _copy(self, source: BinaryIO, descriptor: int, digest: hashlib._Hash | None = None) -> tuple[str, int]:
         size = 0
         while block := source.read(
             COPIED_AT_ONCE

@@ -16,16 +16,29 @@ import pytest
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.access import Role
 from audio_storage_system.auditing import AuditBoard
+from audio_storage_system.backup import Backups
 from audio_storage_system.catalogue import transcripts
 from audio_storage_system.errors import AudioStorageSystemError, Forbidden, NotFound
 from audio_storage_system.jobs import Jobs
 from audio_storage_system.permissions import Grants, Tokens, Users
+from audio_storage_system.retention import Holds, Retention, Trash
 from audio_storage_system.rotation import KeyBoard
 from audio_storage_system.testing import scripted
 from audio_storage_system.transcribers import TRANSCRIBERS
 from builders import Talk, say
 
-BOARDS = {"jobs": Jobs, "users": Users, "grants": Grants, "tokens": Tokens, "audit": AuditBoard, "keys": KeyBoard}
+BOARDS = {
+    "audit": AuditBoard,
+    "backups": Backups,
+    "grants": Grants,
+    "holds": Holds,
+    "jobs": Jobs,
+    "keys": KeyBoard,
+    "retention": Retention,
+    "tokens": Tokens,
+    "trash": Trash,
+    "users": Users,
+}
 MISSING = 10**9
 WHO = ("nobody", "reader", "editor", "owner", "admin")
 RANK: dict[str, Role | None] = dict(zip(WHO, [None, *Role], strict=True))
@@ -85,7 +98,23 @@ def assign(name: str) -> Do:
 
 def fresh(target: Target) -> Path:
     """A file that nobody has stored."""
-    return tone(target.file.parent / f"{np.random.default_rng().integers(2**60)}.wav")
+    return tone(target.file.parent / f"{some_name()}.wav")
+
+
+def some_name() -> str:
+    return str(np.random.default_rng().integers(2**60))
+
+
+def place(target: Target) -> Path:
+    """Where there is no backup yet."""
+    return target.file.parent / f"backup {some_name()}"
+
+
+def backup(view: AudioStorageSystem, target: Target) -> Path:
+    """A place with a backup."""
+    found = place(target)
+    view.backups.create(found)
+    return found
 
 
 R, E, O = Role.READER, Role.EDITOR, Role.OWNER  # noqa: E741 - the columns of the matrix
@@ -146,6 +175,14 @@ CALLS: dict[str, Call] = {
     "audit.heads": admin(lambda v, t: v.audit.heads()),
     "audit.list": admin(lambda v, t: v.audit.list()),
     "audit.verify": admin(lambda v, t: v.audit.verify()),
+    "backups.create": admin(lambda v, t: v.backups.create(place(t))),
+    "backups.list": admin(lambda v, t: v.backups.list()),
+    "backups.prune": admin(lambda v, t: v.backups.prune(place(t), keep_last=1)),
+    "backups.rehearse": admin(lambda v, t: v.backups.rehearse(backup(v, t))),
+    "backups.verify": admin(lambda v, t: v.backups.verify(backup(v, t))),
+    "holds.list": admin(lambda v, t: v.holds.list()),
+    "holds.place": admin(lambda v, t: v.holds.place(some_name(), where={"nobody": "has it"})),
+    "holds.release": admin(lambda v, t: v.holds.release(v.holds.place(some_name(), where={"nobody": "has it"}).name)),
     "keys.export": admin(lambda v, t: v.keys.export(t.file.with_suffix(".key"))),
     "keys.rotate": admin(lambda v, t: v.keys.rotate()),
     "keys.show": admin(lambda v, t: v.keys.show()),
@@ -164,7 +201,18 @@ CALLS: dict[str, Call] = {
     "jobs.submit_reembedding": admin(lambda v, t: v.jobs.submit_reembedding(None, "audio", drop_old=False)),
     "jobs.wait": on(R, lambda v, t: v.jobs.wait([t.job_id], timeout=0)),
     "jobs.workers": admin(lambda v, t: v.jobs.workers()),
-    "users.add": admin(lambda v, t: v.users.add(str(np.random.default_rng().integers(2**60)))),
+    "retention.add": admin(lambda v, t: v.retention.add(some_name(), 10_000)),
+    "retention.clean_up": admin(lambda v, t: v.retention.clean_up(10_000)),
+    "retention.plan": admin(lambda v, t: list(v.retention.plan())),
+    "retention.remove": admin(lambda v, t: v.retention.remove(v.retention.add(some_name(), 10_000).name)),
+    "retention.report": admin(lambda v, t: v.retention.report()),
+    "retention.rules": admin(lambda v, t: v.retention.rules()),
+    "retention.run": admin(lambda v, t: v.retention.run()),
+    "trash.empty": free(lambda v, t: v.trash.empty(), writes=True),
+    "trash.list": free(lambda v, t: v.trash.list()),
+    "trash.put": on(O, lambda v, t: v.trash.put(t.audio_id)),
+    "trash.restore": on(O, lambda v, t: v.trash.restore(v.trash.put(t.audio_id)[0].audio_id)),
+    "users.add": admin(lambda v, t: v.users.add(some_name())),
     "users.get": admin(lambda v, t: v.users.get("a nobody")),
     "users.join": admin(lambda v, t: v.users.join("group", "a nobody")),
     "users.leave": admin(lambda v, t: v.users.leave("group", "a nobody")),
@@ -292,6 +340,17 @@ def test_a_token_that_only_reads_changes_nothing(storage: AudioStorageSystem, ta
         secret = storage.as_user(f"a {who}").tokens.create(scopes=["read"]).secret
         assert isinstance(told(CALLS[name].do, storage.tokens.authenticate(secret), target), Forbidden | NotFound)
     storage.get_recording(target.audio_id)
+
+
+def test_the_trash_shows_what_one_could_delete(storage: AudioStorageSystem, target: Target) -> None:
+    storage.trash.put(target.audio_id)
+    shown = [who for who in WHO if has("audio_id")(storage.as_user(f"a {who}").trash.list(), target)]
+    assert shown == ["owner", "admin"]
+    for who in ("nobody", "reader", "editor"):
+        error = told(lambda v, t: v.trash.restore(t.audio_id), storage.as_user(f"a {who}"), target)
+        assert isinstance(error, NotFound | Forbidden)
+    storage.as_user("a owner").trash.restore(target.audio_id)
+    assert storage.get_recording(target.audio_id)
 
 
 def test_who_is_not_restricted_may_everything(storage: AudioStorageSystem, target: Target) -> None:

@@ -43,7 +43,7 @@ from audio_storage_system.cli import app
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.diagnosis import Check, Model
 from audio_storage_system.errors import AudioStorageSystemError
-from audio_storage_system.integrity import Finding, Severity, Verification
+from audio_storage_system.integrity import Finding, Quarantine, Severity, Verification
 from audio_storage_system.jobs import JobEvent, Jobs, Worker
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.permissions import Grant, Grants, NewToken, Token, Tokens, Users
@@ -69,7 +69,7 @@ VALUES = (
     *(Verification, Finding, Severity, SecurityReport, Weakness, Gravity),
 )
 # What the facade hands out that does things.
-PARTS = (Jobs, Worker, Users, Grants, Tokens, Backups, Trash, Retention, Holds)
+PARTS = (Jobs, Worker, Users, Grants, Tokens, Backups, Trash, Retention, Holds, Quarantine)
 NOTE = "<!-- Made by scripts/generate_reference.py; do not edit. -->"
 
 

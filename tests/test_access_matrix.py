@@ -19,6 +19,7 @@ from audio_storage_system.auditing import AuditBoard
 from audio_storage_system.backup import Backups
 from audio_storage_system.catalogue import transcripts
 from audio_storage_system.errors import AudioStorageSystemError, Forbidden, NotFound
+from audio_storage_system.integrity import Quarantine
 from audio_storage_system.jobs import Jobs
 from audio_storage_system.permissions import Grants, Tokens, Users
 from audio_storage_system.retention import Holds, Retention, Trash
@@ -36,6 +37,7 @@ BOARDS = {
     "keys": KeyBoard,
     "retention": Retention,
     "tokens": Tokens,
+    "quarantine": Quarantine,
     "trash": Trash,
     "users": Users,
 }
@@ -201,6 +203,8 @@ CALLS: dict[str, Call] = {
     "jobs.submit_reembedding": admin(lambda v, t: v.jobs.submit_reembedding(None, "audio", drop_old=False)),
     "jobs.wait": on(R, lambda v, t: v.jobs.wait([t.job_id], timeout=0)),
     "jobs.workers": admin(lambda v, t: v.jobs.workers()),
+    "quarantine.list": admin(lambda v, t: v.quarantine.list()),
+    "quarantine.restore": admin(lambda v, t: v.quarantine.restore(stray(v))),
     "retention.add": admin(lambda v, t: v.retention.add(some_name(), 10_000)),
     "retention.clean_up": admin(lambda v, t: v.retention.clean_up(10_000)),
     "retention.plan": admin(lambda v, t: list(v.retention.plan())),
@@ -230,6 +234,12 @@ CALLS: dict[str, Call] = {
 OWN_GRANTS = ("grants.list", "grants.revoke")
 # What the archive does for its own parts, and what is not about recordings.
 PARTS = tuple(BOARDS)
+
+
+def stray(view: AudioStorageSystem) -> str:
+    """A file in quarantine that no recording has."""
+    view._archive.blobs.put("quarantine/20261122/copies/stray", b"stray")
+    return "quarantine/20261122/copies/stray"
 
 
 def public(owner: type) -> Iterator[str]:

@@ -78,6 +78,7 @@ METHODS = {
     "reembed",
     "reindex",
     "remove_metadata",
+    "quarantine",
     "retention",
     "remove_metadata_schema",
     "retranscribe",

@@ -22,9 +22,13 @@ from sqlalchemy import create_engine
 
 import audio_storage_system
 from audio_storage_system import AudioStorageSystem
+from audio_storage_system.archive.opening import bring_in_order
 from audio_storage_system.audit import Audit
+from audio_storage_system.cli.app import main
 from audio_storage_system.database.tables import data_keys
+from audio_storage_system.errors import InvalidInput, NotFound
 from audio_storage_system.integrity import Finding, Severity, Verification, looking, verify
+from audio_storage_system.pipeline import adopt_orphans
 from audio_storage_system.testing import scripted
 from audio_storage_system.testing.engines import MemoryEngine, Store
 from audio_storage_system.transcribers import TRANSCRIBERS
@@ -331,6 +335,51 @@ def test_files_without_a_recording_are_named(filled: AudioStorageSystem, demo: P
     stray.write_bytes(b"not ours")
     [finding] = found(filled.verify(), "orphans")
     assert finding.ids == ("audio_files/2026/stray.wav",) and finding.severity is Severity.WARNING
+
+
+def test_files_of_no_recording_are_moved_aside_and_put_back(filled: AudioStorageSystem, demo: Path) -> None:
+    audio, derived = (
+        "audio_files/2026/11/audio_20261122_120000.flac",
+        "transcripts/2026/11/transcript_20200101_120000.json",
+    )
+    young = "audio_files/2026/11/audio_20261122_130000.flac"
+    for key in (audio, derived, young):
+        place = filled.home / key
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes((demo / "meeting.flac").read_bytes())
+        if key != young:
+            os.utime(place, (1, 1))
+    before = len(filled.list_recordings())
+    done = filled.verify(repair=True)
+    [finding] = found(done, "orphans")
+    assert finding.ids == (young,) and not finding.repaired, "it may be being stored"
+    os.utime(filled.home / young, (1, 1))
+    assert filled.verify(repair=True).clean and filled.verify().findings == ()
+    kept = {key.split("/", 2)[2]: key for key in filled.quarantine.list()}
+    assert kept.keys() == {audio, derived, young} and not (filled.home / audio).exists()
+    bring_in_order(filled._archive)
+    adopt_orphans(filled._archive.database, filled._archive.blobs, owner_id=1)
+    assert len(filled.list_recordings()) == before, "what is in quarantine is no recording"
+    assert filled.quarantine.restore(kept[audio]) == audio
+    assert {one.file_path for one in filled.list_recordings()} >= {audio}
+    filled.quarantine.restore(kept[young])
+    assert len(filled.list_recordings()) == before + 1, "the same bytes are one recording"
+    assert filled.quarantine.list() == [kept[derived]] and found(filled.verify(), "orphans") == []
+    for bad in ("metadata.json", "quarantine/20261122/metadata.json", "quarantine/x/audio_files/../../metadata.json"):
+        with pytest.raises((InvalidInput, NotFound)):
+            filled.quarantine.restore(bad)
+
+
+def test_the_quarantine_on_the_command_line(filled: AudioStorageSystem, capsys: pytest.CaptureFixture[str]) -> None:
+    key = "quarantine/20261122/copies/2026/x.flac"
+    filled._archive.blobs.put(key, b"stray")
+    at = ["--archive", str(filled.home), "--json"]
+    assert main(["quarantine", "list", *at]) == 0
+    assert json.loads(capsys.readouterr().out) == {"quarantine": [key]}
+    assert main(["quarantine", "restore", key, *at]) == 0
+    assert json.loads(capsys.readouterr().out) == {"restored": {key: "copies/2026/x.flac"}}
+    assert filled.quarantine.list() == []
+    assert main(["quarantine", "restore", "audio_files/x", *at]) != 0
 
 
 def test_a_deletion_cut_short_is_finished(filled: AudioStorageSystem) -> None:

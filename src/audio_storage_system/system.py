@@ -30,7 +30,7 @@ from audio_storage_system.catalogue import locks, principals, transcripts
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import NotFound
 from audio_storage_system.facade import Describing, Embedding, Place, Reading
-from audio_storage_system.integrity import Verification, verify
+from audio_storage_system.integrity import Quarantine, Verification, verify
 from audio_storage_system.jobs import JobEvent, Jobs, Worker, concurrency_of
 from audio_storage_system.keys import KeySource
 from audio_storage_system.model_pool import LoadedModel
@@ -427,6 +427,11 @@ class AudioStorageSystem(Reading, Describing, Embedding):
         where an earlier call stopped. progress: called with a stage, and how much of how much of it is done.
         """
         return verify(self._archive, deep=deep, repair=repair, after=after, progress=progress)
+
+    @property
+    def quarantine(self) -> Quarantine:
+        """Files that no recording has, which `verify(repair=True)` moved aside: list, restore."""
+        return Quarantine(self._archive)
 
     def check_security(self, *, advisory_database: Place | None = None, stale_days: float = 90.0) -> SecurityReport:
         """What an auditor would name: open files, keys beside data, old tokens, no backups … each with the fix. Changes

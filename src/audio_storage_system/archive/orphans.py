@@ -49,20 +49,29 @@ class Orphans:
 def scan(archive: Archive, *, older_than: timedelta = SAFE_AGE) -> Orphans:
     """Compare the blobs with the catalogue. Blobs younger than `older_than`, as far as their store knows ages, are left
     out. It changes nothing."""
-    unowned = [*_unowned(archive, older_than), *_derived_from_nothing(archive, older_than)]
-    return Orphans(tuple(unowned), _missing(archive))
+    return Orphans(tuple(unowned(archive, older_than=older_than)), _missing(archive))
+
+
+def unowned(archive: Archive, *, older_than: timedelta = timedelta(0)) -> Iterator[str]:
+    """The keys of blobs that belong to no recording and are as old as that, as far as their store knows ages; what is
+    being stored or deleted at this moment is left out."""
+    yield from _without_row(archive, older_than)
+    yield from _derived_from_nothing(archive, older_than)
 
 
 def quarantine(archive: Archive, keys: Sequence[str]) -> dict[str, str]:
     """Move these blobs aside unless they belong to a recording by now; their new keys by their old. One that cannot be
     read stays where it is, and is logged."""
-    moved = {}
+    moved: dict[str, str] = {}
     for key in keys:
         try:
             if (kept := _move_aside(archive, key)) is not None:
                 moved[key] = kept
         except AudioStorageSystemError as error:
             logger.warning("%s belongs to no recording and stays where it is: %s", key, error)
+    if moved:
+        with archive.database.write() as connection:
+            archive.audit.note(connection, "files.quarantined", files=len(moved))
     return moved
 
 
@@ -73,19 +82,22 @@ def quarantined(archive: Archive) -> list[str]:
 
 def restore(archive: Archive, key: str) -> str:
     """Put a blob in quarantine back where it was (under the next free name, where that was taken); its key now. Audio
-    becomes a recording. Raises `NotFound`, and `InvalidInput` for a key that is not in quarantine."""
+    becomes a recording, unless the bytes are one already. Raises `NotFound`, and `InvalidInput` for a key that is not
+    in quarantine."""
     prefix, _, rest = key.partition("/")
     _, _, before = rest.partition("/")
-    if prefix != QUARANTINE or not before:
+    if prefix != QUARANTINE or not before.startswith(tuple(f"{place}/" for place in (pipeline.BLOB_PREFIX, *DERIVED))):
         raise InvalidInput(reason=f"{key} is not in {QUARANTINE}/<date>/")
     back = _copy(archive, key, before)
-    archive.blobs.delete(key)  # all of it is at its old place
     if back.startswith(f"{pipeline.BLOB_PREFIX}/"):
-        pipeline.adopt_orphans(archive.database, archive.blobs, owner_id=archive.owner_id)
+        pipeline.adopt_orphans(archive.database, archive.blobs, owner_id=archive.owner_id, audit=archive.audit)
+    deletion.withdraw_orphan(archive.database, archive.blobs, key)  # all of it is at its old place
+    with archive.database.write() as connection:
+        archive.audit.note(connection, "files.restored", files=1)
     return back
 
 
-def _unowned(archive: Archive, older_than: timedelta) -> Iterator[str]:
+def _without_row(archive: Archive, older_than: timedelta) -> Iterator[str]:
     """The blobs of recordings without a row, some at a time, so that archives of any size can be looked at."""
     for batch in pipeline.batches(archive.blobs.settled(pipeline.BLOB_PREFIX), AT_ONCE):
         with archive.database.read() as connection:
@@ -100,7 +112,8 @@ def _derived_from_nothing(archive: Archive, older_than: timedelta) -> Iterator[s
     if not found:
         return
     with archive.database.read() as connection:
-        paths = recordings.paths(connection)
+        dying = select(tombstones.c.file_path).where(tombstones.c.completed.is_(False))
+        paths = [*recordings.paths(connection), *connection.execute(dying).scalars()]
     possible = {key for path in paths for key in sidecars.derived_keys(path)}
     yield from (key for key in found if key not in possible and _is_old(archive, key, older_than))
 
@@ -141,7 +154,7 @@ def _move_aside(archive: Archive, key: str) -> str | None:
         return None
     if deletion.withdraw_orphan(archive.database, archive.blobs, key):
         return kept
-    archive.blobs.delete(kept)  # it got its row meanwhile, and has its bytes
+    deletion.withdraw_orphan(archive.database, archive.blobs, kept)  # it got its row meanwhile, and has its bytes
     return None
 
 

@@ -26,6 +26,7 @@ from audio_storage_system.cli import (
     keys,
     listing,
     metadata,
+    quarantine,
     record,
     reembed,
     remove,
@@ -91,6 +92,7 @@ app.add_typer(hold.app, name="hold")
 app.command("stats")(archive.stats)
 app.command("reindex")(archive.reindex)
 app.command("verify")(verify.verify)
+app.add_typer(quarantine.app, name="quarantine")
 app.command("copy")(copy.copy)
 app.add_typer(backup.app, name="backup")
 app.command("restore")(backup.restore)

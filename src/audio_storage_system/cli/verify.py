@@ -27,7 +27,7 @@ def verify(
         bool, typer.Option("--deep", help="Also read every file, text and vector: hashes, words, lengths.")
     ] = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Make anew what is derived; recordings and transcripts are never touched.")
+        bool, typer.Option("--repair", help="Make anew what is derived, and move files of no recording aside.")
     ] = False,
     after: Annotated[
         int, typer.Option(min=0, metavar="ID", help="Of files, look only at those of recordings with a higher id.")

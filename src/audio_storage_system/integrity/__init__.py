@@ -2,6 +2,7 @@
 
 from audio_storage_system.integrity.findings import Finding, Severity, Verification
 from audio_storage_system.integrity.looking import Check, Look
+from audio_storage_system.integrity.quarantine import Quarantine
 from audio_storage_system.integrity.verification import CHECKS, verify
 
-__all__ = ["CHECKS", "Check", "Finding", "Look", "Severity", "Verification", "verify"]
+__all__ = ["CHECKS", "Check", "Finding", "Look", "Quarantine", "Severity", "Verification", "verify"]

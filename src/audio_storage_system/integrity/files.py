@@ -12,9 +12,9 @@ from typing import Any
 from sqlalchemy import func, select
 
 from audio_storage_system import marker
+from audio_storage_system.archive import Archive, orphans
 from audio_storage_system.catalogue.recordings import STORED
-from audio_storage_system.database.queries import one_of
-from audio_storage_system.database.tables import audio_files, tombstones
+from audio_storage_system.database.tables import audio_files
 from audio_storage_system.errors import (
     AudioStorageSystemError,
     InvalidInput,
@@ -26,10 +26,8 @@ from audio_storage_system.errors import (
 from audio_storage_system.integrity.findings import MOST_IDS, Finding, Severity
 from audio_storage_system.integrity.looking import Check, Look
 from audio_storage_system.integrity.rules import RESTORE
-from audio_storage_system.pipeline.batches import batches
-from audio_storage_system.pipeline.storing import BLOB_PREFIX
 
-ROWS_AT_ONCE, KEYS_AT_ONCE = 256, 500
+ROWS_AT_ONCE = 256
 # Files looked at together: a bucket answers many at once, and hashing leaves the interpreter to others.
 FAR, NEAR = 16, min(4, os.cpu_count() or 1)
 COLUMNS = (audio_files.c.id, audio_files.c.file_path, audio_files.c.file_size, audio_files.c.file_hash)
@@ -114,25 +112,21 @@ def _orphans(look: Look) -> Iterator[Finding]:
         look.skipped["orphans"] = "a copy into this archive is not done"
         return
     finding = Finding.of(
-        orphans(look),
+        orphans.unowned(look.archive),
         check="orphans",
         severity=Severity.WARNING,
         what="they are files that no recording has",
-        remedy="Nothing removes them: listen to them, then add them or move them out of the folder.",
+        remedy="They are moved into quarantine once they are a day old; see audio-storage quarantine.",
         kind="file",
+        repairable=True,
     )
     if finding:
         yield finding
 
 
-def orphans(look: Look) -> Iterator[str]:
-    """The keys of these files."""
-    for keys in batches(look.archive.blobs.settled(BLOB_PREFIX), KEYS_AT_ONCE):
-        stored = select(audio_files.c.file_path).where(one_of(audio_files.c.file_path, keys))
-        going = select(tombstones.c.file_path).where(tombstones.c.completed.is_(False))
-        with look.archive.database.read() as connection:
-            known = {*connection.execute(stored).scalars(), *connection.execute(going).scalars()}
-        yield from (key for key in keys if key not in known and look.archive.blobs.has(key))
+def _move_aside(archive: Archive, found: Sequence[Finding]) -> None:
+    """A finding names few of the files, so they are looked for again."""
+    orphans.quarantine(archive, list(orphans.unowned(archive, older_than=orphans.SAFE_AGE)))
 
 
-CHECKS = (Check("files", _files), Check("orphans", _orphans, settles=True))
+CHECKS = (Check("files", _files), Check("orphans", _orphans, _move_aside, settles=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audio_storage_system import AudioStorageSystem
+from audio_storage_system import AudioStorageSystem, restore_backup
 from audio_storage_system.backup.pruning import Keep, Taken, plan
 from audio_storage_system.cli import main
 from audio_storage_system.errors import InvalidInput
@@ -26,7 +27,7 @@ def taken(hours: float, verified: bool = True) -> Taken:
 
 
 def kept(sets: list[Taken], **keep: int) -> list[str]:
-    return [decision.set_id for decision in plan(sets, Keep(**keep)) if decision.keep]
+    return [decision.set_id for decision in plan(sets, Keep(**keep), START) if decision.keep]
 
 
 def test_the_last_of_each_day_week_and_month_stays() -> None:
@@ -41,7 +42,7 @@ def test_the_last_of_each_day_week_and_month_stays() -> None:
 def test_nothing_goes_before_a_newer_one_is_verified() -> None:
     good, unknown, newest = taken(0), taken(24, False), taken(48, False)
     assert len(kept([good, unknown, newest], last=1)) == 3
-    assert [decision.reason for decision in plan([good, newest], Keep(last=1))] == [
+    assert [decision.reason for decision in plan([good, newest], Keep(last=1), START)] == [
         "last",
         "no newer set that stays was verified",
     ]
@@ -56,20 +57,53 @@ def test_nothing_goes_before_a_newer_one_is_verified() -> None:
 )
 def test_whatever_is_kept_a_good_one_is_among_it(sets: list[tuple[int, bool]], keep: tuple[int, ...]) -> None:
     given_sets = [taken(hours, verified) for hours, verified in sets]
-    decisions = plan(given_sets, Keep(*keep))
+    decisions = plan(given_sets, Keep(*keep), START)
     assert sorted(one.set_id for one in decisions) == sorted(one.set_id for one in given_sets)
     staying = {one.set_id for one in decisions if one.keep}
     good = [one for one in given_sets if one.verified]
     for gone in (one for one in given_sets if one.set_id not in staying):
         assert any(one.set_id in staying and one.taken_at > gone.taken_at for one in good)
-    again = plan([one for one in given_sets if one.set_id in staying], Keep(*keep))
+    again = plan([one for one in given_sets if one.set_id in staying], Keep(*keep), START)
     assert all(one.keep for one in again) or not good  # planning twice removes nothing more
 
 
 def test_asking_for_nothing_is_refused() -> None:
     for wrong in ({}, {"last": -1, "daily": 1}):
         with pytest.raises(InvalidInput):
-            Keep(**wrong)
+            kept([taken(0)], **wrong)
+
+
+def test_a_set_with_a_term_goes_by_that_alone() -> None:
+    sets = [replace(taken(24 * day), expires_at=START + timedelta(days=day + 3)) for day in range(10)]
+    decisions = plan(sets, Keep(), START + timedelta(days=9))
+    assert [one.set_id for one in decisions if one.keep] == [one.set_id for one in sets[:6:-1]]
+    assert {one.reason for one in decisions[-2:]} == {"expired on 2026-01-04", "expired on 2026-01-05"}
+    unproven = [replace(one, verified=one is sets[0]) for one in sets]
+    assert plan(unproven, Keep(), START + timedelta(days=99))[-1].keep, "the last good one stays"
+    mixed = [*sets, taken(1)]
+    assert taken(1).set_id in [one.set_id for one in plan(mixed, Keep(last=1), START) if one.keep]
+
+
+@pytest.mark.usefixtures("scripted_engine")
+def test_a_receipt_says_until_when_a_backup_holds_it(home: Path, tmp_path: Path) -> None:
+    fill(home, tmp_path, 2)
+    dest = tmp_path / "backup"
+    with AudioStorageSystem(home, create=False) as storage:
+        for wrong in (0, -1, 1e9, float("nan")):
+            with pytest.raises(InvalidInput):
+                storage.backups.create(dest, keep_days=wrong)
+        made = storage.backups.create(dest, keep_days=7)
+        assert made.expires_at == made.taken_at + timedelta(days=7)
+        [held] = storage.delete(1).backups
+        assert datetime.fromisoformat(held["expires_at"]) == made.expires_at
+        storage.backups.create(dest)
+        assert [one["expires_at"] is None for one in storage.delete(2).backups] == [False, True]
+        with pytest.raises(InvalidInput):
+            storage.backups.prune(dest)
+        assert [one.expires_at for one in storage.backups.list(dest)] == [made.expires_at, None]
+    restore_backup(str(dest), str(tmp_path / "b"), set_id=made.set_id)
+    with AudioStorageSystem(tmp_path / "b", create=False) as restored:
+        assert [one.expires_at for one in restored.backups.list()] == [made.expires_at]
 
 
 @pytest.mark.usefixtures("scripted_engine")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import select
@@ -17,8 +18,10 @@ from audio_storage_system.backup.rehearsing import rehearse_backup
 from audio_storage_system.backup.report import BackupReport, BackupSet, Progress, VerifyReport
 from audio_storage_system.backup.verifying import verify_backup
 from audio_storage_system.database.tables import backup_sets
+from audio_storage_system.errors import InvalidInput
 from audio_storage_system.locations import is_url
 
+MAX_DAYS = 36_500
 Place = str | os.PathLike[str]
 
 
@@ -30,15 +33,24 @@ class Backups:
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
 
-    def create(self, destination: Place, *, full: bool = False, progress: Progress = lambda _: None) -> BackupReport:
+    def create(
+        self,
+        destination: Place,
+        *,
+        full: bool = False,
+        keep_days: float | None = None,
+        progress: Progress = lambda _: None,
+    ) -> BackupReport:
         """Make a set: all that the archive holds at one moment, while it is in use. What earlier sets at the
         destination have is not stored again.
 
         full: read every row again, also of what is never changed; for a catalogue that was written to past this
-        program. Raises `Conflict` while another backup is made there, `ArchiveMismatch` where the place is another's,
-        `NewerFormat`, `StorageFailed`.
+        program. keep_days: pruning removes the set after so many days and not before, whatever else it is told to keep;
+        so a receipt can say until when a backup holds what was deleted. Raises `Conflict` while another backup is made
+        there, `ArchiveMismatch` where the place is another's, `NewerFormat`, `StorageFailed`, `InvalidInput`.
         """
-        return create_backup(self._archive, _place(destination), full, progress)
+        keep_for = None if keep_days is None else _days(keep_days)
+        return create_backup(self._archive, _place(destination), full, keep_for, progress)
 
     def list(self, destination: Place | None = None) -> list[BackupSet]:
         """The sets, oldest first: those at the destination, else those that the catalogue knows of anywhere."""
@@ -52,6 +64,7 @@ class Backups:
             found = [
                 replace(
                     known.get(id_, BackupSet(id_, place.shown, place.header(id_).taken_at)),
+                    expires_at=place.header(id_).expires_at,
                     verified_at=verified.get(id_),
                     there=True,
                 )
@@ -98,8 +111,9 @@ class Backups:
         keep_monthly: int = 0,
         dry_run: bool = False,
     ) -> PruneReport:
-        """Remove the sets that none of these keeps, and what only they needed. A set stays until a newer one that stays
-        was verified. dry_run: only say what would be removed."""
+        """Remove the sets that none of these keeps, and what only they needed. One that was made with `keep_days` goes
+        by that alone. A set stays until a newer one that stays was verified. dry_run: only say what would be
+        removed."""
         keep = Keep(keep_last, keep_daily, keep_weekly, keep_monthly)
         return prune_backups(self._archive, _place(destination), keep, dry_run)
 
@@ -110,6 +124,12 @@ class Backups:
 
 
 _COLUMNS = ("set_id", "destination", "taken_at", "verified_at", "expires_at", "removed_at")
+
+
+def _days(number: float) -> timedelta:
+    if not 0 < number <= MAX_DAYS:
+        raise InvalidInput(reason=f"A backup is kept for more than 0 days and at most {MAX_DAYS:,}")
+    return timedelta(days=number)
 
 
 def _place(destination: Place) -> str:

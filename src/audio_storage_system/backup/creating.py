@@ -60,8 +60,11 @@ DISTRIBUTION = "audio-storage-system"
 FETCHED, FILES = 50_000, 4
 
 
-def create_backup(archive: Archive, destination: str, full: bool, progress: Progress) -> BackupReport:
-    """Make a set of the archive as it is now. full: read every row again, whatever earlier sets have."""
+def create_backup(
+    archive: Archive, destination: str, full: bool, keep_for: timedelta | None, progress: Progress
+) -> BackupReport:
+    """Make a set of the archive as it is now. full: read every row again, whatever earlier sets have. keep_for: how
+    long pruning keeps it, whatever its rules say."""
     archive.access.require_admin("make backups")
     began = time.monotonic()
     stored = open_blob_store(archive.settings.blobs_url or archive.home)  # as it lies there: what is sealed stays so
@@ -70,7 +73,7 @@ def create_backup(archive: Archive, destination: str, full: bool, progress: Prog
         place.check(archive.marker.archive_id)
         with Lease(place, "create") as lease:
             place.claim(archive.marker.archive_id)
-            making = _Making(archive, place, stored, envelope_of(archive.keys), progress)
+            making = _Making(archive, place, stored, envelope_of(archive.keys), keep_for, progress)
             manifest = making.manifest(full)
             lease.check()
             place.write_manifest(manifest, making.envelope)
@@ -87,10 +90,12 @@ def _refuse_inside(archive: Archive, place: BackupPlace, stored: BlobStore) -> N
 
 
 def _note(archive: Archive, place: BackupPlace, manifest: Manifest) -> None:
-    row = {"destination": place.shown, "set_id": manifest.header.set_id, "taken_at": manifest.header.taken_at}
+    header = manifest.header
+    row = {"destination": place.shown, "set_id": header.set_id, "taken_at": header.taken_at}
+    row |= {"expires_at": header.expires_at}
     with archive.database.write() as connection:
         connection.execute(insert(backup_sets), row)
-        archive.audit.note(connection, "backup.created", set_id=manifest.header.set_id, destination=place.shown)
+        archive.audit.note(connection, "backup.created", set_id=header.set_id, destination=place.shown)
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,7 @@ class _Making:
     place: BackupPlace
     stored: BlobStore
     envelope: Envelope
+    keep_for: timedelta | None
     progress: Progress
     present: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
@@ -147,7 +153,8 @@ class _Making:
         """Sets have the order of their ids, also where the clock was put back."""
         last = max(map(time_of, self.place.set_ids()), default=seen.at)
         set_id = new_set_id(max(seen.at, last + timedelta(microseconds=1)))
-        return Header(self.archive.marker.archive_id, set_id, seen.at, self.envelope.key_id, seen.policy)
+        until = None if self.keep_for is None else seen.at + self.keep_for
+        return Header(self.archive.marker.archive_id, set_id, seen.at, self.envelope.key_id, seen.policy, until)
 
     def _snapshot(self, earlier: Mapping[str, Cut]) -> _Snapshot:
         """The rows as they are at one moment, with the keys of that moment."""
@@ -179,6 +186,7 @@ class _Making:
             set_id=manifest.header.set_id,
             destination=self.place.shown,
             taken_at=manifest.header.taken_at,
+            expires_at=manifest.header.expires_at,
             rows={name: cut.rows for name, cut in manifest.tables.items()},
             packs_written=self.counts["written"],
             packs_reused=self.counts["reused"],

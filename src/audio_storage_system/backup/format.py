@@ -100,13 +100,14 @@ class Cut:
 @dataclass(frozen=True, slots=True)
 class Header:
     """What anyone may read of a set. key_id: of the key that the rest is sealed with; empty for none. keys: the
-    text of the archive's `keys.json`, if it has one."""
+    text of the archive's `keys.json`, if it has one. expires_at: when pruning removes it, if not by rules."""
 
     archive_id: str
     set_id: str
     taken_at: datetime
     key_id: str = ""
     keys: str | None = None
+    expires_at: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
         """JSON-able."""
@@ -117,6 +118,7 @@ class Header:
             "taken_at": self.taken_at.isoformat(),
             "key_id": self.key_id,
             "keys": self.keys,
+            "expires_at": None if self.expires_at is None else self.expires_at.isoformat(),
         }
 
 
@@ -199,6 +201,7 @@ def header_of(data: Mapping[str, Any], place: str) -> Header:
         datetime.fromisoformat(data["taken_at"]),
         str(data["key_id"]),
         None if data["keys"] is None else str(data["keys"]),
+        None if data["expires_at"] is None else datetime.fromisoformat(data["expires_at"]),
     )
 
 

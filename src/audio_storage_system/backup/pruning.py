@@ -38,8 +38,11 @@ class Keep:
     def __post_init__(self) -> None:
         if min(self.last, self.daily, self.weekly, self.monthly) < 0:
             raise InvalidInput(reason="How many sets are kept is not negative")
-        if not any((self.last, self.daily, self.weekly, self.monthly)):
-            raise InvalidInput(reason="Say which sets are kept: the last ones, or one of each day, week or month")
+
+    @property
+    def says(self) -> bool:
+        """Whether any set is kept by this."""
+        return any((self.last, self.daily, self.weekly, self.monthly))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Taken:
     set_id: str
     taken_at: datetime
     verified: bool
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +91,31 @@ PERIODS: tuple[tuple[str, Callable[[datetime], Any]], ...] = (
 )
 
 
-def plan(sets: Sequence[Taken], keep: Keep) -> list[SetDecision]:
-    """What becomes of each set, newest first. A set is removed only if a newer one that stays was verified: so the last
-    one that is known to be good never is. No I/O."""
+def plan(sets: Sequence[Taken], keep: Keep, now: datetime) -> list[SetDecision]:
+    """What becomes of each set, newest first: one that expires stays until then, any other while a rule keeps it. A set
+    is removed only if a newer one that stays was verified: so the last one that is known to be good never is. No I/O.
+    Raises `InvalidInput` where nothing says what becomes of a set."""
+    if not keep.says and any(taken.expires_at is None for taken in sets):
+        raise InvalidInput(reason="Say which sets are kept: the last ones, or one of each day, week or month")
     newest_first = sorted(sets, key=lambda taken: (taken.taken_at, taken.set_id), reverse=True)
-    reasons = _reasons(newest_first, keep)
+    reasons = _reasons([taken for taken in newest_first if taken.expires_at is None], keep)
     decisions, proven = [], False
     for taken in newest_first:
-        reason = reasons.get(taken.set_id, "")
+        reason = _term(taken, now) if taken.expires_at is not None else reasons.get(taken.set_id, "")
         if not reason and not proven:
             reason = "no newer set that stays was verified"
-        decisions.append(SetDecision(taken.set_id, taken.taken_at, bool(reason), reason or "no rule keeps it"))
+        decisions.append(SetDecision(taken.set_id, taken.taken_at, bool(reason), reason or _gone(taken)))
         proven = proven or (bool(reason) and taken.verified)
     return decisions
+
+
+def _term(taken: Taken, now: datetime) -> str:
+    until = taken.expires_at
+    return f"kept until {until:%Y-%m-%d}" if until is not None and until > now else ""
+
+
+def _gone(taken: Taken) -> str:
+    return "no rule keeps it" if taken.expires_at is None else f"expired on {taken.expires_at:%Y-%m-%d}"
 
 
 def _reasons(newest_first: Sequence[Taken], keep: Keep) -> dict[str, str]:
@@ -135,7 +151,9 @@ def prune_backups(archive: Archive, destination: str, keep: Keep, dry_run: bool)
 def _planned(place: BackupPlace, keep: Keep) -> list[SetDecision]:
     set_ids = place.set_ids()
     verified = place.verified(set_ids)
-    return plan([Taken(id_, place.header(id_).taken_at, id_ in verified) for id_ in set_ids], keep)
+    headers = [place.header(id_) for id_ in set_ids]
+    sets = [Taken(one.set_id, one.taken_at, one.set_id in verified, one.expires_at) for one in headers]
+    return plan(sets, keep, utc_now())
 
 
 def _needed(place: BackupPlace, envelope: Envelope, set_ids: Sequence[str]) -> set[str] | None:

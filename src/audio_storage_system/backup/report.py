@@ -41,8 +41,8 @@ class BackupReport(_Report):
     """What making a backup did. `destination`: the place, without secrets.
 
     rows: in the set, by table. packs_written, packs_reused: of the catalogue. blobs, bytes: audio in the set.
-    blobs_copied, bytes_copied: what of it was not there yet. problems: recordings whose audio is missing or damaged in
-    the archive; all else of them is in the set.
+    blobs_copied, bytes_copied: what of it was not there yet. expires_at: when pruning removes it, if not by rules.
+    problems: recordings whose audio is missing or damaged in the archive; all else of them is in the set.
     """
 
     set_id: str
@@ -55,6 +55,7 @@ class BackupReport(_Report):
     bytes: int
     blobs_copied: int
     bytes_copied: int
+    expires_at: datetime | None = None
     problems: list[Problem] = field(default_factory=list)
     seconds: float = 0.0
 

@@ -329,4 +329,5 @@ def _know_sets(connection: Connection, place: BackupPlace, manifest: Manifest) -
     set_id = manifest.header.set_id
     connection.execute(delete(backup_sets).where(backup_sets.c.set_id == set_id))
     row = {"destination": place.shown, "set_id": set_id, "taken_at": manifest.header.taken_at}
+    row |= {"expires_at": manifest.header.expires_at}
     connection.execute(insert(backup_sets), row | {"verified_at": place.verified([set_id]).get(set_id)})

@@ -35,6 +35,10 @@ def create_backup(
     full: Annotated[
         bool, typer.Option("--full", help="Read every row again, also where an earlier set has the same ids.")
     ] = False,
+    keep_days: Annotated[
+        float | None,
+        typer.Option(metavar="DAYS", help="Have prune remove the set after so many days, and not before."),
+    ] = None,
     archive: options.ArchivePlace = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -45,7 +49,7 @@ def create_backup(
     an interruption, it uses what is there."""
     out = Output(as_json)
     with opened(archive) as storage, _Shown() as shown:
-        report = storage.backups.create(destination, full=full, progress=shown.tell)
+        report = storage.backups.create(destination, full=full, keep_days=keep_days, progress=shown.tell)
     out.document(report.as_dict())
     for problem in report.problems:
         out.line(f"Recording {problem.audio_id} ({problem.key}): {problem.reason}")
@@ -127,7 +131,8 @@ def prune_backups(
     archive: options.ArchivePlace = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Remove the sets that none of these options keeps, and what only they needed.
+    """Remove the sets that none of these options keeps, and what only they needed. A set that was made with --keep-days
+    goes by that alone.
 
     A set stays until a newer one that stays was verified: so the last one that is known to be good is never removed."""
     out = Output(as_json)

@@ -18,7 +18,7 @@ from audio_storage_system import AudioStorageSystem, restore_backup
 from audio_storage_system.archive.copies import open_original
 from audio_storage_system.backup.format import TABLES
 from audio_storage_system.database import tables
-from audio_storage_system.database.tables import audit_log, backup_sets, tombstones
+from audio_storage_system.database.tables import audit_log, backup_sets, removals, tombstones
 from audio_storage_system.settings import locate_apart
 
 Place = str | Path
@@ -45,7 +45,7 @@ POINTS = {
 
 
 def rows(place: Place) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of every table of truth; tombstones, which a restore may add to, by what was deleted."""
+    """Every row of every table of truth; tombstones and removals, which a restore may add to, by what is gone."""
     home, named = locate_apart(place)
     with closing(open_original(home, **named)) as archive, archive.database.read() as connection:
         found = {
@@ -55,7 +55,9 @@ def rows(place: Place) -> dict[str, list[tuple[Any, ...]]]:
         }
         grave = tombstones.c
         buried = connection.execute(select(grave.audio_id, grave.file_hash).order_by(grave.audio_id))
-        return found | {tombstones.name: [tuple(row) for row in buried]}
+        gone = connection.execute(select(removals.c.audio_id, removals.c.stage, removals.c.rule, removals.c.removed_at))
+        removed = sorted((tuple(row) for row in gone), key=str)
+        return found | {tombstones.name: [tuple(row) for row in buried], removals.name: removed}
 
 
 def audio(place: Place) -> dict[str, str]:

@@ -164,6 +164,42 @@ def test_what_was_deleted_since_stays_deleted(home: Path, tmp_path: Path, dest: 
     assert report.complete and report.kept_deleted == 2
 
 
+def test_parts_that_were_removed_since_stay_removed(home: Path, tmp_path: Path, dest: Path) -> None:
+    fill(home, tmp_path, 5)
+    first = back_up(home, dest)
+    with AudioStorageSystem(home, create=False) as storage:
+        for audio_id, stage in ((1, "audio"), (2, "transcript"), (3, "embeddings")):
+            storage.set_metadata(audio_id, {"rid": stage})
+            storage.retention.add(f"no {stage}", 0, stage=stage, where={"rid": stage})
+        assert len(storage.retention.run().receipts) == 3
+        storage.generate_transcript(
+            2, whisper_model="scripted:x"
+        )  # what is said anew later is no concern of the rule that has run
+        for rule in storage.retention.rules():
+            storage.retention.remove(rule.name)
+        last = storage.backups.create(dest).set_id
+        storage.retention.add("late", 0, stage="audio", where={"rid": "transcript"})
+        assert len(storage.retention.run().receipts) == 1
+    report = restore_backup(str(dest), str(tmp_path / "b"), set_id=first)
+    assert report.complete and (report.kept_deleted, report.kept_removed) == (0, 3)
+    with AudioStorageSystem(tmp_path / "b", create=False) as storage:
+        states = {one.id: one.status for one in storage.list_recordings()}
+        assert states == {1: "audio_removed"} | dict.fromkeys([2, 3, 4, 5], "stored")
+        assert [len(storage.transcripts(audio_id)) for audio_id in range(1, 6)] == [1, 0, 1, 1, 1]
+        assert storage.verify(deep=True).clean
+    left = "SELECT DISTINCT audio_file_id FROM embeddings ORDER BY 1"
+    assert plain_sql(tmp_path / "b", left) == [(1,), (4,), (5,)]
+    assert len(list((tmp_path / "b" / "audio_files").rglob("*.wav"))) == 4
+    assert rows(tmp_path / "b")["removals"] == [row for row in rows(home)["removals"] if row[2] != "late"]
+    report = restore_backup(str(dest), str(tmp_path / "c"), set_id=last)
+    assert report.complete and report.kept_removed == 0
+    with AudioStorageSystem(tmp_path / "c", create=False) as storage:
+        assert len(storage.transcripts(2)) == 1, "said anew after the rule had run"
+    report = restore_backup(str(dest), str(tmp_path / "d"), set_id=last, deletions_of=str(home))
+    assert report.complete and report.kept_removed == 1
+    assert rows(tmp_path / "d")["removals"] == rows(home)["removals"]
+
+
 def test_the_id_of_a_deleted_recording_is_not_taken_for_that_of_another(tmp_path: Path, dest: Path) -> None:
     """Deleting in an archive that went its own way deletes nothing in this one."""
     fill(tmp_path / "a", tmp_path, 1)

@@ -126,8 +126,8 @@ class VerifyReport(_Report):
 @dataclass(frozen=True)
 class RestoreReport(_Report):
     """What restoring did. rows: written, by table. kept_deleted: recordings of the set that were deleted since it was
-    taken, and stay so. problems: recordings whose audio could not be restored; all else of them is there.
-    differences: where the archive is not what the set says."""
+    taken, and stay so; kept_removed: parts of others (sound, words, vectors). problems: recordings whose audio could
+    not be restored; all else of them is there. differences: where the archive is not what the set says."""
 
     set_id: str
     archive_id: str
@@ -138,6 +138,7 @@ class RestoreReport(_Report):
     blobs: int
     bytes: int
     kept_deleted: int
+    kept_removed: int = 0
     problems: list[Problem] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
     seconds: float = 0.0

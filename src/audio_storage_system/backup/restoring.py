@@ -1,15 +1,15 @@
 """Restoring: a set becomes an archive again, in an empty place, on any backends.
 
 Nobody can open it before all of it is there and has been compared with the set: its marker says so. What was deleted
-after the set was taken, as far as newer sets or another archive know, is never written. Cut short, the same call goes
-on: rows and files that are there are left as they are.
+after the set was taken, whole or in part, as far as newer sets or another archive know, is never written. Cut short,
+the same call goes on: rows and files that are there are left as they are.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -21,27 +21,41 @@ from sqlalchemy import Connection, Table, delete, func, insert, select
 from audio_storage_system import marker
 from audio_storage_system.archive import Archive, open_original, open_restoring
 from audio_storage_system.archive.reports import reindex
-from audio_storage_system.archive.sidecars import derived_keys
+from audio_storage_system.archive.sidecars import keys_of
 from audio_storage_system.backup.envelope import Envelope, envelope_of
 from audio_storage_system.backup.format import TABLES, Manifest, Problem, blob_key
 from audio_storage_system.backup.packs import Row
 from audio_storage_system.backup.places import BackupPlace
 from audio_storage_system.backup.reading import blobs_of, check_revision, graves_of, rows_of
+from audio_storage_system.backup.removed import Key, Removed, key_of
 from audio_storage_system.backup.report import BackupProgress, Progress, RestoreReport
 from audio_storage_system.backup.sources import Blob
 from audio_storage_system.blobs import BlobStore, open_blob_store
 from audio_storage_system.catalogue import locks
+from audio_storage_system.catalogue.recordings import AUDIO_REMOVED
 from audio_storage_system.database import bulk
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.sequences import advance, advance_to, last_given
-from audio_storage_system.database.tables import audio_files, audit_log, backup_sets, data_keys, tombstones
+from audio_storage_system.database.tables import (
+    audio_files,
+    audit_log,
+    backup_sets,
+    data_keys,
+    embeddings,
+    removals,
+    tombstones,
+    transcripts,
+)
 from audio_storage_system.errors import ArchiveMismatch, BackupDamaged, KeyMissing, KeyRefused, NotFound, Unavailable
 from audio_storage_system.keys import ArchiveKeys, KeySource, Ring
 from audio_storage_system.marker import Marker
+from audio_storage_system.records import Stage
 from audio_storage_system.settings import Encryption, key_source, load_settings, locate_apart
 
 logger = logging.getLogger(__name__)
 
+# The rows that go with a part, and all that refers to them.
+_STAGE_OF = {transcripts: Stage.TRANSCRIPT, embeddings: Stage.EMBEDDINGS}
 # Rows per transaction, and files on their way at a time.
 BATCH, FILES = 1_000, 4
 
@@ -105,19 +119,22 @@ def _marker(manifest: Manifest) -> Marker:
 
 @dataclass
 class _Known:
-    """What is known beyond the set: which recordings were deleted, and the ids that were ever given."""
+    """What is known beyond the set: which recordings were deleted, what of others was removed, and the ids that were
+    ever given."""
 
+    removed: Removed
     graves: dict[tuple[int, str], Row] = field(default_factory=dict)
     last_ids: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, place: BackupPlace, envelope: Envelope, chosen: Manifest) -> _Known:
         """What all sets of a place know. One that cannot be read is no reason not to restore another."""
-        known, seen = cls(), set[str]()
+        known, seen = cls(Removed.since(place, envelope, chosen)), set[str]()
         for set_id in place.set_ids():
             try:
                 manifest = place.manifest(set_id, envelope)
                 known.add(graves_of(place, envelope, manifest, seen), manifest.last_ids)
+                known.removed.add_set(place, envelope, manifest)
             except (BackupDamaged, KeyMissing, KeyRefused, NotFound):
                 if set_id == chosen.header.set_id:
                     raise
@@ -139,6 +156,7 @@ class _Known:
                 raise ArchiveMismatch(place=other.database.place, reason=reason)
             graves = [dict(row) for row in connection.execute(select(tombstones)).mappings()]
             self.add(graves, {table.name: last_given(connection, table) for table in TABLES})
+            self.removed.add_archive(connection)
 
     def is_buried(self, audio_id: int, file_hash: str) -> bool:
         """Whether this recording was deleted: its id alone could be that of another in an archive that went its own
@@ -149,7 +167,8 @@ class _Known:
 @dataclass
 class _Restoring:
     """A restore under way. gone: of each table the ids of rows that are left out, with what refers to them;
-    gone_keys: the keys of their blobs, whose data keys are left out, too."""
+    gone_keys: the keys of their blobs, whose data keys are left out, too. removed: of each stage the recordings that
+    it is left out of; entered: the removals that the set does not know of."""
 
     archive: Archive
     stored: BlobStore
@@ -160,6 +179,8 @@ class _Restoring:
     progress: Progress
     gone: dict[str, set[int]] = field(default_factory=dict)
     gone_keys: set[str] = field(default_factory=set)
+    removed: dict[Stage, set[int]] = field(default_factory=lambda: defaultdict(set))
+    entered: dict[Key, Row] = field(default_factory=dict)
     rows: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
     blobs: int = 0
@@ -172,6 +193,7 @@ class _Restoring:
                 for part in cut.parts:
                     self._put(table, rows_of(self.place, self.envelope, table, part))
         self._bury()
+        self._enter_removals()
         self._bring_all()
         self._advance()
         self._derive()
@@ -187,6 +209,7 @@ class _Restoring:
             blobs=self.blobs,
             bytes=self.bytes,
             kept_deleted=len(self.gone.get(audio_files.name, ())),
+            kept_removed=sum(row["stage"] != Stage.RECORDING.value for row in self.entered.values()),
             problems=sorted(self.problems, key=lambda problem: problem.audio_id),
             differences=differences,
             seconds=time.monotonic() - began,
@@ -207,16 +230,46 @@ class _Restoring:
         """Whether a row is of a recording that was deleted, directly or by what it refers to."""
         if table is audio_files:
             gone = self.known.is_buried(row["id"], row["file_hash"])
-            self.gone_keys.update([row["file_path"], *derived_keys(row["file_path"])] if gone else ())
+            self._note_removed(row, [Stage.RECORDING] if gone else [])
         elif table is data_keys:
             gone = row["file_path"] in self.gone_keys
         else:
-            gone = any(
+            stage = _STAGE_OF.get(table)
+            gone = (stage is not None and row["audio_file_id"] in self.removed[stage]) or any(
                 row.get(key.parent.name) in self.gone.get(key.column.table.name, ()) for key in table.foreign_keys
             )
         if gone:
             self.gone.setdefault(table.name, set()).add(row["id"])
         return gone
+
+    def _note_removed(self, row: Row, stages: list[Stage]) -> None:
+        """Leave out what was removed of this recording since: all of it, or parts."""
+        audio_id, path = row["id"], row["file_path"]
+        if stages:
+            grave = self.known.graves[audio_id, row["file_hash"]]
+            rule, at = (grave["receipt"] or {}).get("rule"), grave["deleted_at"]
+            found = [{"audio_id": audio_id, "stage": Stage.RECORDING.value, "rule": rule, "removed_at": at}]
+        else:
+            found = list(self.known.removed.of(audio_id, row["file_hash"]).values())
+        self.entered |= {key_of(one): one for one in found}
+        for stage in {Stage(one["stage"]) for one in found}:
+            self.removed[stage].add(audio_id)
+            self.gone_keys.update(keys_of(stage, path))
+        if audio_id in self.removed[Stage.AUDIO]:
+            row["status"] = AUDIO_REMOVED
+
+    def _enter_removals(self) -> None:
+        """Enter the removals that the set does not know of. Nothing of them is here, nor ever was."""
+        with self.archive.database.write(locks.COPYING) as connection:
+            advance(connection, removals)
+            columns = (removals.c.audio_id, removals.c.stage, removals.c.removed_at)
+            there = {tuple(row) for row in connection.execute(select(*columns))}
+            done = {"files": [], "completed": True, "scrubbed": True}
+            new = [{**row, **done} for key, row in self.entered.items() if key not in there]
+            for row in new:
+                row.pop("id", None)  # it may be that of another here
+            if new:
+                connection.execute(insert(removals), new)
 
     def _bury(self) -> None:
         """Enter the deletions that the set does not know of. Of their audio nothing is here."""
@@ -243,7 +296,7 @@ class _Restoring:
     # Audio
 
     def _bring_all(self) -> None:
-        gone = self.gone.get(audio_files.name, set())
+        gone = self.gone.get(audio_files.name, set()) | self.removed[Stage.AUDIO]
         with ThreadPoolExecutor(FILES, "restore") as pool:
             for part in self.manifest.blobs.parts:
                 blobs = [blob for blob in blobs_of(self.place, self.envelope, part) if blob.audio_id not in gone]
@@ -292,6 +345,7 @@ class _Restoring:
             if name != tombstones.name
         }
         wanted[tombstones.name] = len(self.known.graves)
+        wanted[removals.name] = wanted.get(removals.name, 0) + len(self.entered)
         # An earlier attempt may have come as far as to note that it was there.
         own = {name: max(0, counts[name] - wanted[name]) for name in (backup_sets.name, audit_log.name)}
         return [

@@ -234,6 +234,10 @@ def _print_restored(report: RestoreReport, out: Output) -> None:
         out.line(difference)
     audio = f"{count(report.blobs, 'file')} ({size(report.bytes)}) of audio"
     out.line(f"Restored set {report.set_id} to {report.destination} in {report.seconds:.1f} s: {audio}.")
+    if report.kept_removed:
+        out.line(
+            f"{count(report.kept_removed, 'part')} of others (sound, words, vectors) were removed since and stay so."
+        )
     if report.kept_deleted:
         out.line(f"{count(report.kept_deleted, 'recording')} of it were deleted since and stay so.")
     if report.differences:

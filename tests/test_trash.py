@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import delete
 
 from audio_storage_system import AudioStorageSystem, copy_archive
 from audio_storage_system.archive import open_archive
 from audio_storage_system.clock import NEVER
+from audio_storage_system.database.tables import embeddings
 from audio_storage_system.errors import DuplicateRecording, Forbidden, InTrash, NotFound, UnderLegalHold
 from audio_storage_system.jobs import upkeep
 from audio_storage_system.retention import Trash
@@ -169,10 +171,20 @@ def test_answers_equal_those_of_an_archive_without_it(
         for mode, wanted in (("semantic", Filter()), ("keyword", Filter()), ("semantic", Filter({"n": {"lt": 3}}))):
             asked = Query(word, query, space, mode, wanted, limit=100)  # type: ignore[arg-type]
             results = run(archive.database, archive.index, asked, NEVER)
-            found.append((results.total, sorted((hit.transcription, hit.metadata["n"]) for hit in results.hits)))
+            hits = sorted((hit.transcription, hit.metadata["n"], hit.score) for hit in results.hits)
+            found.append((results.total, hits))
         archive.close()
         answers.append(found)
     assert answers[0] == answers[1]
+
+
+def test_what_is_in_the_trash_is_not_missed_by_search(storage: AudioStorageSystem, two: tuple[int, int]) -> None:
+    _, gone = two
+    with storage._archive.database.write() as connection:
+        connection.execute(delete(embeddings).where(embeddings.c.audio_file_id == gone))
+    assert any("no vector" in warning for warning in storage.search_similar_audio("hello").warnings)
+    storage.trash.put(gone)
+    assert not any("no vector" in warning for warning in storage.search_similar_audio("hello").warnings)
 
 
 def test_a_view_has_its_own_trash_only(storage: AudioStorageSystem, demo: Path) -> None:

@@ -68,6 +68,11 @@ class Postings:
         part = self.within(ids)
         return replace(part, found=len(part.ids))
 
+    def without(self, ids: Ids) -> Postings:
+        """As if there were not these passages, given in ascending order; the list is a whole one."""
+        kept = ~contains(ids, self.ids)
+        return Postings(self.ids[kept], self.counts[kept], int(np.count_nonzero(kept)))
+
     def counts_in(self, ids: Ids) -> Counts:
         """How often in each of these passages."""
         if not len(self.ids):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, bindparam, func, insert, select, true, update
 
-from audio_storage_system.catalogue import changes
+from audio_storage_system.catalogue import changes, trash
 from audio_storage_system.catalogue.limits import Limit
 from audio_storage_system.catalogue.passages import from_row
 from audio_storage_system.catalogue.transcripts import searched
@@ -178,7 +178,8 @@ def window_starts(connection: Connection, audio_id: int, space: Space) -> set[fl
 
 
 def missing_in(connection: Connection, space: Space, access: Limit | None = None) -> int:
-    """How many passages of the versions that search follows have no vector in `space`, of those `access` may see."""
+    """How many passages of the versions that search follows have no vector in `space`, of those `access` may see and
+    not of what is in the trash."""
     if access is None:
         total = int(connection.execute(select(func.count()).select_from(passages)).scalar_one())
         if count(connection, space) == total:  # the usual case, found out without looking at each
@@ -191,6 +192,7 @@ def missing_in(connection: Connection, space: Space, access: Limit | None = None
     said = select(func.count()).where(passages.c.transcript_id == transcripts.c.id).scalar_subquery()
     there = select(func.count()).where(of_version).scalar_subquery()
     missing = select(func.coalesce(func.sum(said - there), 0)).select_from(transcripts).where(searched())
+    missing = missing.where(*trash.hiding(connection, transcripts.c.audio_file_id))
     if access is not None:
         missing = missing.where(transcripts.c.audio_file_id.in_(access.recordings()))
     return int(connection.execute(missing).scalar_one())

@@ -138,6 +138,7 @@ def search(
     languages: Collection[str | None] = (),
     period: Period = tsvector.ALWAYS,
     existing: npt.NDArray[np.int64] | None = None,
+    hidden: npt.NDArray[np.int64] | None = None,
 ) -> list[Match]:
     """The passages that `query` (see `query_text`) finds and `admit` lets pass: (id, BM25 > 0), best first, ties by id.
 
@@ -146,9 +147,11 @@ def search(
     those of the stored transcripts, `None` among them where one is unknown: a word is looked up as its stem in each.
     `period` spares reading what was recorded outside it, where the database can tell; nothing else may pass `admit`.
     `existing`, ascending: the passages that exist for whoever asks, where these are not all: how much a word weighs
-    then tells nothing of the others. Any text is a valid query; one without a usable word finds nothing.
+    then tells nothing of the others; `hidden`, ascending: those that do not exist, where they are the few. Any text is
+    a valid query; one without a usable word finds nothing.
     """
-    parsed, reader = parse(query, languages), _Reader.of(connection, period if existing is None else tsvector.ALWAYS)
+    whole = existing is None and (hidden is None or not len(hidden))
+    parsed, reader = parse(query, languages), _Reader.of(connection, period if whole else tsvector.ALWAYS)
     required = [reader.saying(expression) for expression in parsed.required]
     lists = reader.of_words(reader.informative(parsed.words)) + required
     if not lists or limit <= 0:
@@ -156,6 +159,8 @@ def search(
     total = reader.total() if existing is None else len(existing)
     if existing is not None:
         lists = [postings.only(existing) for postings in lists]
+    elif hidden is not None and len(hidden):
+        total, lists = total - len(hidden), [postings.without(hidden) for postings in lists]
     ids, scores = bm25.outline(_narrowed(lists, required, within_ids), total)
     if parsed.excluded:
         possible = ~_in_any(ids, [reader.saying(expression) for expression in parsed.excluded])

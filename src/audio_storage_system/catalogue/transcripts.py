@@ -26,7 +26,7 @@ from sqlalchemy import (
     update,
 )
 
-from audio_storage_system.catalogue import changes
+from audio_storage_system.catalogue import changes, trash
 from audio_storage_system.catalogue.limits import Limit
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import tables
@@ -330,8 +330,9 @@ def passed_over() -> Select[Any]:
 
 
 def languages(connection: Connection, access: Limit | None = None) -> set[str | None]:
-    """Every language that some version is in, of those `access` may see; `None` among them where one is unknown."""
-    query = select(transcripts.c.language).distinct()
+    """Every language that some version is in, of those `access` may see and not of what is in the trash; `None` among
+    them where one is unknown."""
+    query = select(transcripts.c.language).distinct().where(*trash.hiding(connection, transcripts.c.audio_file_id))
     if access is not None:
         query = query.where(transcripts.c.audio_file_id.in_(access.recordings()))
     return set(connection.execute(query).scalars())

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Select, bindparam, delete, exists, insert, select
 
-from audio_storage_system.database.tables import audio_files, trash
+from audio_storage_system.database.tables import audio_files, passages, trash
 from audio_storage_system.errors import InTrash
 from audio_storage_system.records import jsonable
 
@@ -58,6 +58,16 @@ def refuse(connection: Connection, audio_id: int) -> None:
 def ids() -> Select[Any]:
     """The recordings in the trash."""
     return select(trash.c.audio_file_id.label("id"))
+
+
+def hiding(connection: Connection, audio_id: Column[int]) -> list[ColumnElement[bool]]:
+    """What leaves out the recordings in the trash; nothing where it is empty, so that it costs nothing then."""
+    return [outside(audio_id)] if connection.execute(ids().limit(1)).first() else []
+
+
+def passage_ids() -> Select[Any]:
+    """The passages of the recordings in the trash, of all their versions."""
+    return select(passages.c.id).join(trash, trash.c.audio_file_id == passages.c.audio_file_id)
 
 
 def outside(audio_id: Column[int]) -> ColumnElement[bool]:

@@ -212,6 +212,11 @@ def seen_passages(connection: Connection, wanted: Filter) -> Ids | None:
     return _kept(connection, ("seen", asking), lambda: of_passages(connection, asking).ids(EVERYTHING))
 
 
+def hidden_passages(connection: Connection) -> Ids:
+    """The passages in the trash, ascending: words weigh as if they were not there."""
+    return remembered(connection, "trashed passages", lambda: _ids(connection, trash.passage_ids()))
+
+
 def of_embeddings(database: Database, space: Space, wanted: Filter, deadline: Deadline) -> Candidates:
     """Embeddings of one space where the filter holds. A window of non-speech has no transcript: only conditions on its
     recording can hold for it."""

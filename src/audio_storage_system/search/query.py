@@ -154,6 +154,7 @@ def _by_words(database: Database, query: Query, depth: int, deadline: Deadline) 
             ),
             period=query.filter.period,
             existing=candidates.seen_passages(connection, query.filter),
+            hidden=candidates.hidden_passages(connection),
         )
     return dict(found)
 

@@ -18,7 +18,7 @@ from copying import content, fill
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 
-OTHERWISE = ("archive", "tombstones", "audit_log", "backup_sets")  # identity; by what they are of
+OTHERWISE = ("archive", "tombstones", "removals", "audit_log", "backup_sets")  # identity; by what they are of
 LEFT = ("change_log", "index_cursors", "jobs", "workers", "data_keys")
 
 
@@ -48,7 +48,7 @@ def test_all_that_protects_is_copied_and_follows(home: Path, tmp_path: Path) -> 
         assert content(home) == content(source)
         with storage._archive.database.write() as connection:
             connection.execute(update(tables.grants).values(role="owner"))
-            connection.execute(delete(tables.legal_holds))
+            connection.execute(update(tables.legal_holds).values(released_at=storage._archive.marker.created_at))
             connection.execute(delete(tables.trash))
             connection.execute(insert(tables.retention_rules).values(**rule("second")))
             connection.execute(update(tables.retention_rules).where(tables.retention_rules.c.id == 1).values(name="x"))
@@ -57,6 +57,54 @@ def test_all_that_protects_is_copied_and_follows(home: Path, tmp_path: Path) -> 
         assert report.complete and report.tables["retention_rules"].copied == 3
         assert content(home) == content(source)
         assert copy_archive(source, home).rows_copied == 0
+
+
+def test_what_is_held_at_the_destination_stays(home: Path, tmp_path: Path) -> None:
+    source = tmp_path / "a"
+    fill(source, tmp_path, 3)
+    assert copy_archive(source, home).complete
+    with AudioStorageSystem(home, create=False) as copy:
+        copy.holds.place("court", audio_ids=[1, 2])
+        copy.holds.place("done", audio_ids=[3])
+        copy.holds.release("done")
+    with AudioStorageSystem(source) as storage:
+        storage.holds.place("ours", audio_ids=[3])  # has the id of another hold there
+        storage.delete(1)
+        storage.set_metadata(2, {"rid": "x"})
+        storage.retention.add("sound", 0, stage="audio", where={"rid": "x"})
+        storage.retention.add("words", 0, stage="transcript", where={"rid": "x"})
+        assert len(storage.retention.run().receipts) == 2
+    for _ in range(2):
+        report = copy_archive(source, home)
+        assert {problem.audio_id for problem in report.problems} == {1, 2}
+        with AudioStorageSystem(home, create=False) as copy:
+            assert sorted(hold.name for hold in copy.holds.list()) == ["court", "ours"]
+            for audio_id in (1, 2):
+                with copy.open_audio(audio_id) as file:
+                    assert file.read(4) == b"RIFF"
+            assert [rule.name for rule in copy.retention.rules()] == ["sound", "words"]
+            assert len(copy.transcripts(2)) == 1
+    with AudioStorageSystem(home, create=False) as copy:
+        copy.holds.release("court")
+    assert copy_archive(source, home).complete
+    with AudioStorageSystem(home, create=False) as copy:
+        assert {one.id: one.status for one in copy.list_recordings()} == {2: "audio_removed", 3: "stored"}
+        assert copy.transcripts(2) == []
+    assert copy_archive(source, home).rows_copied == 0
+
+
+def test_a_hold_that_was_released_at_the_source_is_over(home: Path, tmp_path: Path) -> None:
+    source = tmp_path / "a"
+    fill(source, tmp_path, 2)
+    with AudioStorageSystem(source) as storage:
+        storage.holds.place("case", audio_ids=[1])
+        storage.trash.put(2)
+        assert copy_archive(source, home).complete
+        storage.holds.release("case")
+        storage.delete(1)
+        assert copy_archive(source, home).complete
+    with AudioStorageSystem(home, create=False) as copy:
+        assert copy.list_recordings() == [] and [one.audio_id for one in copy.trash.list()] == [2]
 
 
 def rule(name: str) -> dict[str, Any]:

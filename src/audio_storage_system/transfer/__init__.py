@@ -23,7 +23,14 @@ from audio_storage_system.catalogue import embeddings as stored
 from audio_storage_system.catalogue import locks
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.sequences import advance_to, last_given
-from audio_storage_system.database.tables import audio_files, audit_log, embeddings, tombstones, transcripts
+from audio_storage_system.database.tables import (
+    audio_files,
+    audit_log,
+    embeddings,
+    legal_holds,
+    tombstones,
+    transcripts,
+)
 from audio_storage_system.errors import InvalidInput, Unavailable
 from audio_storage_system.keys import KeySource
 from audio_storage_system.settings import Encryption, locate_apart
@@ -38,7 +45,7 @@ from audio_storage_system.transfer.pair import (
     newest,
     refuse_own_rows,
 )
-from audio_storage_system.transfer.protection import copy_protection, count_entries
+from audio_storage_system.transfer.protection import copy_protection, count_entries, count_own_holds
 from audio_storage_system.transfer.report import CopyProblem, CopyProgress, CopyReport, Progress, TableCount
 from audio_storage_system.transfer.rows import copy_rows
 
@@ -170,6 +177,7 @@ def _counts(pair: Pair) -> dict[str, TableCount]:
         destination |= {table.name: _count_mirrored(connection, table, set()) for table in MIRRORED}
         destination[graves] = removals.count(connection) - len(kept)
         destination[audit_log.name] = count_entries(pair, connection)
+    destination[legal_holds.name] -= count_own_holds(pair)
     return {name: TableCount(source[name], destination[name], pair.copied[name]) for name in source}
 
 

@@ -150,7 +150,8 @@ def _never_there(pair: Pair, table: Table, extra: list[int]) -> list[int]:
     with pair.source.database.read() as connection:
         there = set(connection.execute(select(table.c.id).where(within(table.c.id, extra))).scalars())
         buried = buried_among(connection, owners.values())
-    return [id_ for id_, audio in owners.items() if id_ not in there and audio not in buried]
+    stays = {*buried, *pair.problems}  # what a legal hold keeps here is not there any more
+    return [id_ for id_, audio in owners.items() if id_ not in there and audio not in stays]
 
 
 def buried_among(connection: Connection, audio_ids: object) -> set[int]:

@@ -1,5 +1,6 @@
-"""What protects recordings: who may what, rules, holds and trash, which the destination has as the source has them;
-the audit log, of which it has each entry once, whatever it has logged itself; and which backups there are."""
+"""What protects recordings: who may what, rules, holds and trash, which the destination has as the source has them,
+with holds of its own; the audit log, of which it has each entry once, whatever it has logged itself; and which backups
+there are."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from sqlalchemy import Connection, RowMapping, Table, delete, func, insert, sele
 
 from audio_storage_system.catalogue import locks
 from audio_storage_system.database.sequences import advance
-from audio_storage_system.database.tables import audit_log, backup_sets
+from audio_storage_system.database.tables import audit_log, backup_sets, legal_holds
 from audio_storage_system.transfer.pair import MIRRORED, Pair, newest
 from audio_storage_system.transfer.rows import BATCH, Row, put, with_parents
 
@@ -41,6 +42,7 @@ def _mirror(pair: Pair) -> None:
         wanted = {table: _all(connection, table) for table in MIRRORED}
     with pair.destination.database.read() as connection:
         here = {table: _all(connection, table) for table in MIRRORED}
+        wanted[legal_holds] += _own_holds(wanted[legal_holds], here[legal_holds])
         if _kept(connection, wanted) == here:
             return
     with pair.destination.database.write(locks.COPYING) as connection:
@@ -51,6 +53,24 @@ def _mirror(pair: Pair) -> None:
             for start in range(0, len(rows), BATCH):
                 put(connection, table, rows[start : start + BATCH])
             pair.copied[table.name] += sum(row not in here[table] for row in rows)
+
+
+def count_own_holds(pair: Pair) -> int:
+    """How many legal holds were placed at the destination."""
+    with pair.source.database.read() as connection:
+        theirs = _all(connection, legal_holds)
+    with pair.destination.database.read() as connection:
+        return len(_own_holds(theirs, _all(connection, legal_holds)))
+
+
+def _own_holds(source: list[Row], here: list[Row]) -> list[Row]:
+    """The legal holds that were placed at the destination, which only its own hands release; with ids that the source
+    has not given."""
+    theirs = {(row["name"], row["placed_at"]) for row in source}
+    own = [row for row in here if (row["name"], row["placed_at"]) not in theirs]
+    taken = {row["id"] for row in source}
+    free = max([0, *taken, *(row["id"] for row in own)])
+    return [{**row, "id": free + number if row["id"] in taken else row["id"]} for number, row in enumerate(own, 1)]
 
 
 def _kept(connection: Connection, wanted: dict[Table, list[Row]]) -> dict[Table, list[Row]]:

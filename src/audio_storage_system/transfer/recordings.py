@@ -203,10 +203,12 @@ def _still_wanted(connection: Connection, blobs: BlobStore, rows: list[Row], new
 
 
 def _write(connection: Connection, rows: dict[int, Row]) -> int:
-    """Enter the rows that are new, and bring the others up to date; how many were new."""
+    """Enter the rows that are new, and bring the others up to date; how many were new. Sound that is here goes with its
+    deletion alone, which a legal hold may forbid."""
     there = present(connection, audio_files, rows)
     put(connection, audio_files, [row for id_, row in rows.items() if id_ not in there])
-    renew(connection, audio_files, [rows[audio_id] for audio_id in there])
+    kept = ({name: value for name, value in rows[audio_id].items() if name != "status"} for audio_id in there)
+    renew(connection, audio_files, list(kept))
     changes.log(connection, audio_files, sorted(rows.keys() - there), "insert")
     changes.log(connection, audio_files, sorted(there), "update")
     return len(rows.keys() - there)

@@ -177,6 +177,7 @@ CALLS: dict[str, Call] = {
     "audit.heads": admin(lambda v, t: v.audit.heads()),
     "audit.list": admin(lambda v, t: v.audit.list()),
     "audit.verify": admin(lambda v, t: v.audit.verify()),
+    "backups.anchor": admin(lambda v, t: v.backups.anchor(backup(v, t))),
     "backups.create": admin(lambda v, t: v.backups.create(place(t))),
     "backups.list": admin(lambda v, t: v.backups.list()),
     "backups.prune": admin(lambda v, t: v.backups.prune(place(t), keep_last=1)),

@@ -11,14 +11,16 @@ from pathlib import Path
 from sqlalchemy import select
 
 from audio_storage_system.archive import Archive
+from audio_storage_system.audit import Anchor
 from audio_storage_system.backup.creating import create_backup
+from audio_storage_system.backup.envelope import envelope_of
 from audio_storage_system.backup.places import BackupPlace
 from audio_storage_system.backup.pruning import Keep, PruneReport, prune_backups
 from audio_storage_system.backup.rehearsing import rehearse_backup
 from audio_storage_system.backup.report import BackupReport, BackupSet, Progress, VerifyReport
 from audio_storage_system.backup.verifying import verify_backup
 from audio_storage_system.database.tables import backup_sets
-from audio_storage_system.errors import InvalidInput
+from audio_storage_system.errors import InvalidInput, NotFound
 from audio_storage_system.locations import is_url
 
 MAX_DAYS = 36_500
@@ -100,6 +102,17 @@ class Backups:
         for all of the archive), compare counts and hashes, search it, and remove what was restored."""
         folder = Path(scratch) if scratch is not None else None
         return rehearse_backup(self._archive, _place(destination), set_id, folder, progress)
+
+    def anchor(self, destination: Place, set_id: str | None = None) -> Anchor:
+        """How far the audit log had come when a set (default: the last one) was taken, for `audit.verify`. Raises
+        `NotFound` where there is none, and as `verify` does."""
+        self._archive.access.require_admin("read the anchors in backups")
+        with closing(BackupPlace.open(_place(destination))) as place:
+            chosen = place.choose(set_id)
+            manifest = place.manifest(chosen, envelope_of(self._archive.keys))
+        if manifest.audit is None or self._archive.keys is None:
+            raise NotFound(kind="anchor of the audit log in backup set", id=chosen)
+        return Anchor.read(manifest.audit, self._archive.keys)
 
     def prune(
         self,

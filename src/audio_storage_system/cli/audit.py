@@ -84,6 +84,12 @@ def verify(
     anchors: Annotated[
         list[Path] | None, typer.Option("--anchor", metavar="FILE", help="Compare with this anchor; may be repeated.")
     ] = None,
+    backups: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backup", metavar="DEST", help="Compare with the anchor in the last set there; may be repeated."
+        ),
+    ] = None,
     archive: options.ArchivePlace = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -93,7 +99,8 @@ def verify(
     """
     out = Output(as_json)
     with opened(archive) as storage, Counting("entries") as progress:
-        report = storage.audit.verify(anchors or (), lambda done, total: progress.tell("verifying", done, total))
+        given = [*(anchors or ()), *map(storage.backups.anchor, backups or ())]
+        report = storage.audit.verify(given, lambda done, total: progress.tell("verifying", done, total))
     out.document(report.as_dict())
     for fault in report.faults:
         out.line(fault.message)

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from audio_storage_system.archive import Archive
 from audio_storage_system.errors import StorageFailed
-from audio_storage_system.integrity import catalogue, content, files, search
+from audio_storage_system.integrity import catalogue, content, files, logged, search
 from audio_storage_system.integrity.findings import Finding, Severity, Verification
 from audio_storage_system.integrity.looking import Check, Look, Progress
 
-CHECKS: tuple[Check, ...] = (*catalogue.CHECKS, *content.CHECKS, *search.CHECKS, *files.CHECKS)
+CHECKS: tuple[Check, ...] = (*catalogue.CHECKS, *content.CHECKS, *search.CHECKS, *files.CHECKS, *logged.CHECKS)
 
 # What a check may stumble over: a database or store that refuses, and damaged values where others are expected. Neither
 # keeps the rest from being checked.

@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, select, update
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.cli import main
 from audio_storage_system.database.tables import audit_log
-from audio_storage_system.errors import NotFound
+from audio_storage_system.errors import Conflict
 from audited import audited, speech_file
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
@@ -58,5 +58,5 @@ def test_the_log_is_compared_with_what_a_backup_saw(
 def test_an_archive_without_a_log_has_no_anchor_in_its_backup(tmp_path: Path) -> None:
     with AudioStorageSystem(tmp_path / "a") as storage:
         storage.backups.create(tmp_path / "backup")
-        with pytest.raises(NotFound):
+        with pytest.raises(Conflict):
             storage.backups.anchor(tmp_path / "backup")

@@ -20,7 +20,7 @@ from audio_storage_system.backup.rehearsing import rehearse_backup
 from audio_storage_system.backup.report import BackupReport, BackupSet, Progress, VerifyReport
 from audio_storage_system.backup.verifying import verify_backup
 from audio_storage_system.database.tables import backup_sets
-from audio_storage_system.errors import InvalidInput, NotFound
+from audio_storage_system.errors import Conflict, InvalidInput
 from audio_storage_system.locations import is_url
 
 MAX_DAYS = 36_500
@@ -105,13 +105,13 @@ class Backups:
 
     def anchor(self, destination: Place, set_id: str | None = None) -> Anchor:
         """How far the audit log had come when a set (default: the last one) was taken, for `audit.verify`. Raises
-        `NotFound` where there is none, and as `verify` does."""
+        `Conflict` where none was kept, and as `verify` does."""
         self._archive.access.require_admin("read the anchors in backups")
         with closing(BackupPlace.open(_place(destination))) as place:
             chosen = place.choose(set_id)
             manifest = place.manifest(chosen, envelope_of(self._archive.keys))
         if manifest.audit is None or self._archive.keys is None:
-            raise NotFound(kind="anchor of the audit log in backup set", id=chosen)
+            raise Conflict(reason=f"Backup set {chosen} has no anchor: no audit log was kept when it was taken")
         return Anchor.read(manifest.audit, self._archive.keys)
 
     def prune(

@@ -163,7 +163,7 @@ def _key_to_come(vault: Vault) -> bytes:
 def _put_in_place(vault: Vault) -> Path:
     file, new = _new_file(vault)
     if new.exists():
-        # One that was begun here, while another was carried out elsewhere, opens nothing: the old one must not go for it.
+        # One begun here while another process was faster opens nothing: the old key must not go for it.
         if vault.slot_of(KeySource(encoded(read_key_file(new, vault.place)))) is None:
             reason = f"{new} is not the new key that was begun: finish where that is"
             raise KeyMissing(place=vault.place, reason=reason)

@@ -179,6 +179,10 @@ class BackupPlace:
         self.put(f"{VERIFIED}/{set_id}.json", json.dumps({"verified_at": now.isoformat(), "how": how}).encode())
         return now
 
+    def forget_verified(self, set_id: str) -> None:
+        """Note that a set is not whole."""
+        self.store.delete(f"{VERIFIED}/{set_id}.json")
+
     def verified(self, set_ids: Iterator[str] | list[str]) -> dict[str, datetime]:
         """When each of these sets was found whole last; those that never were are left out."""
         found: dict[str, datetime] = {}

@@ -17,6 +17,7 @@ from audio_storage_system.transcribers import TRANSCRIBERS
 from servers import faulty, gcs
 
 pytest_plugins = ["postgres_server", "catalogues", "batch"]
+pytest.register_assert_rewrite("working")
 
 
 @pytest.fixture(autouse=True)

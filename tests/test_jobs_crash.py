@@ -19,15 +19,13 @@ from typing import Any
 
 import pytest
 
+import working
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.records import Job, JobState
 from catalogues import FILE, Catalogues
 from postgres_server import Programs, Server, started
 from servers import faulty
-
-pytest.register_assert_rewrite("working")
-import working  # noqa: E402 - after what it needs
-from working import BATCH, Plan, Told, ended, kill, start  # noqa: E402
+from working import BATCH, Plan, Told, ended, kill, start
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are killed and stopped by signals")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -13,6 +14,10 @@ from audio_storage_system.database.tables import audio_files
 from audio_storage_system.errors import InvalidInput, NotFound, SealBroken
 from audio_storage_system.transfer.pair import Pair
 from audio_storage_system.transfer.rows import Row
+
+OTHER_BYTES = "the destination holds other bytes under this key"
+# How often, and how soon, to look again where that is so: another copy may be about to take them away.
+LOOKS, LOOK_AGAIN_SECONDS = 5, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,17 @@ class _Refused(Exception):
 
 def bring(pair: Pair, row: Row) -> Brought:
     """Have the recording's bytes at the destination: copied, or found there. Nothing is ever overwritten. Safe to call
-    from several threads."""
+    from several threads, and from several copies at once: one that has a key for a moment gives it back."""
+    brought = _bring(pair, row)
+    for _ in range(LOOKS):
+        if brought.problem != OTHER_BYTES:
+            break
+        time.sleep(LOOK_AGAIN_SECONDS)
+        brought = _bring(pair, row)
+    return brought
+
+
+def _bring(pair: Pair, row: Row) -> Brought:
     this = row["id"], row["file_path"]
     try:
         sent = None if pair.destination.blobs.has(row["file_path"]) else _send(pair, row)
@@ -44,12 +59,12 @@ def bring(pair: Pair, row: Row) -> Brought:
         return Brought(*this, there=False, problem=str(error))
     except InvalidInput as error:  # a key that leads out of the archive: somebody else wrote this row
         return Brought(*this, there=False, problem=error.message)
-    except SealBroken as error:
-        return Brought(*this, there=False, problem=f"the destination holds other bytes under this key: {error.message}")
+    except SealBroken:
+        return Brought(*this, there=False, problem=OTHER_BYTES)
     except NotFound:  # at the destination: what was there a moment ago was being deleted, and comes with the next copy
         return Brought(*this, there=False)
     if pair.source.blobs.fingerprint(found.sha256) != row["file_hash"]:
-        return Brought(*this, there=False, problem="the destination holds other bytes under this key")
+        return Brought(*this, there=False, problem=OTHER_BYTES)
     file_hash = pair.destination.blobs.fingerprint(found.sha256)
     return Brought(*this, there=True, sent=sent, file_hash=file_hash, blob_id=found.blob_id)
 
@@ -90,8 +105,7 @@ def _publish(pair: Pair, staged: StagedBlob, key: str) -> bool:
     """Give staged bytes this very key, unless it was taken meanwhile; whether they have it now.
 
     Not in a transaction: it takes as long as an upload does. Of two copies at once one may get another key for a while,
-    which it gives back; should that be the key of another recording, the copy that looks just then reports it, and the
-    next run puts it right.
+    which it gives back.
     """
     blobs = pair.destination.blobs
     with pair.destination.database.write(locks.of_blob(key)):

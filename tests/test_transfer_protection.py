@@ -18,7 +18,7 @@ from copying import content, fill
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 
-OTHERWISE = ("archive", "tombstones", "audit_log", "backup_sets")  # identity; by what they are of
+OTHERWISE = ("archive", "tombstones", "removals", "audit_log", "backup_sets")  # identity; by what they are of
 LEFT = ("change_log", "index_cursors", "jobs", "workers", "data_keys")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from audio_storage_system import AudioStorageSystem, restore_backup
 from audio_storage_system.backup import Damage
+from audio_storage_system.backup.format import canonical
 from audio_storage_system.cli import main
 from audio_storage_system.errors import BackupDamaged
 from backing import audio, back_up, flip, objects, rows
@@ -125,3 +127,38 @@ def test_any_bit_of_any_object_counts(archive: Path, tmp_path: Path) -> None:
             assert not whole or name == "backup.json", name
             path.write_bytes(content)
         assert storage.backups.verify(dest).whole
+
+
+@pytest.mark.parametrize(
+    "body", ["[" * 100_000 + "]" * 100_000, '{"tables": []}', '{"tables": {}, "blob_bytes": 1e999}']
+)
+def test_a_forged_manifest_is_refused(body: str, archive: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "backup"
+    path = dest / "sets" / f"{back_up(archive, dest)}.json"
+    data = json.loads(path.read_text())
+    if body.startswith("["):
+        path.write_text(path.read_text().replace('"sha256"', f'"deep": {body}, "sha256"', 1))
+    else:
+        data["body"] |= json.loads(body)
+        data["sha256"] = hashlib.sha256(canonical([data["header"], data["body"]])).hexdigest()
+        path.write_text(json.dumps(data))
+    with AudioStorageSystem(archive) as storage, pytest.raises(BackupDamaged, match=path.name):
+        storage.backups.verify(dest)
+
+
+def test_a_set_under_the_name_of_another_is_refused(archive: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "backup"
+    old, new = back_up(archive, dest), back_up(archive, dest)
+    (dest / "sets" / f"{old}.json").replace(dest / "sets" / f"{new}.json")
+    with pytest.raises(BackupDamaged, match="under the name of another"):
+        restore_backup(str(dest), str(tmp_path / "b"))
+
+
+def test_a_restore_says_which_deletions_it_could_not_read(
+    archive: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dest = tmp_path / "backup"
+    old, new = back_up(archive, dest), back_up(archive, dest)
+    flip(dest / "sets" / f"{new}.json")
+    restore_backup(str(dest), str(tmp_path / "b"), set_id=old)
+    assert f"What only set {new} knows to be deleted may come back" in caplog.text

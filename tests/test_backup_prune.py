@@ -107,6 +107,25 @@ def test_a_receipt_says_until_when_a_backup_holds_it(home: Path, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("scripted_engine")
+@pytest.mark.parametrize("how", ["verify", "rehearse"])
+def test_no_set_goes_for_one_that_is_rotten_by_now(how: str, tmp_path: Path) -> None:
+    archive, dest = tmp_path / "a", tmp_path / "backup"
+    fill(archive, tmp_path, 1)
+    old = back_up(archive, dest)
+    with AudioStorageSystem(archive) as storage:
+        storage.set_metadata(1, {"kind": "call"})
+        new = storage.backups.create(dest).set_id
+        assert storage.backups.verify(dest).whole
+        for path in (dest / "blobs").rglob("*"):
+            if path.is_file():
+                path.write_bytes(b"rot")
+        assert not getattr(storage.backups, how)(dest).whole
+        assert [one.verified_at for one in storage.backups.list(dest)] == [None, None]
+        storage.backups.prune(dest, keep_last=1)
+        assert {one.set_id for one in storage.backups.list(dest) if one.there} == {old, new}
+
+
+@pytest.mark.usefixtures("scripted_engine")
 def test_what_only_removed_sets_needed_goes_with_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     archive, dest = tmp_path / "a", tmp_path / "backup"
     fill(archive, tmp_path, 3)

@@ -282,6 +282,20 @@ def test_a_new_key_file_replaces_the_old_one(tmp_path: Path) -> None:
         storage.keys.rotate(new_key=True)
 
 
+def test_a_new_key_that_opens_nothing_does_not_replace_the_old_one(tmp_path: Path) -> None:
+    """It was begun here, while another process elsewhere was faster."""
+    with opened(tmp_path / "a", encryption=True) as storage:
+        made, board = storage.keys.made, storage.keys
+        assert made
+        board._begin(board._vault("rotate keys"), new_key=True)
+        made.with_name(f"{made.name}.new").write_text(base64.b64encode(OTHER).decode())
+        old = made.read_bytes()
+        with pytest.raises(KeyMissing, match="finish where that is"):
+            storage.keys.rotate(new_key=True)
+        assert made.read_bytes() == old
+    opened(tmp_path / "a").close()
+
+
 ROTATE = """
 import os, sys
 from pathlib import Path

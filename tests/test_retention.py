@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audio_storage_system import AudioStorageSystem, copy_archive
-from audio_storage_system.archive import open_archive
+from audio_storage_system.archive import open_archive, sidecars
 from audio_storage_system.catalogue.holds import Hold
 from audio_storage_system.catalogue.selections import Selection
+from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import AudioRemoved, Conflict, InvalidFilter, InvalidInput, NotFound, UnderLegalHold
 from audio_storage_system.jobs import upkeep
 from audio_storage_system.records import Stage
@@ -268,6 +269,30 @@ def test_a_run_that_was_killed_is_finished_by_the_next(
         assert again.retention.report()["enforced"] and again.retention.run().receipts == []
         assert [key for key in keys if again._archive.blobs.has(key)] == []
         assert plain_sql(home, "SELECT count(*) FROM removals WHERE NOT scrubbed OR NOT completed") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("stage", "written", "prefix"), [("audio", "write_copy", "copies"), ("transcript", "_put", "transcripts")]
+)
+def test_no_sidecar_outlives_what_it_shows(
+    home: Path, demo: Path, stage: str, written: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is being written while a rule removes what it is made from."""
+    with AudioStorageSystem(home, transcriber="scripted", sidecars=True, compress="flac") as storage:
+        write, removed = getattr(sidecars, written), list[Receipt]()
+
+        def late(*args: object) -> None:
+            if not removed:
+                storage.retention.add("soon", 0, stage=stage)
+                removed.extend(storage.retention.run().receipts)
+            write(*args)
+
+        audio_id = int(storage.add(demo / "call.flac"))
+        for key in list(storage._archive.blobs.keys(prefix)):
+            storage._archive.blobs.delete(key)
+        monkeypatch.setattr(sidecars, written, late)
+        sidecars.refresh(storage._archive, audio_id)
+        assert removed and list(storage._archive.blobs.keys(prefix)) == []
 
 
 @pytest.mark.parametrize("how", ["delete", "transcript", "trash"])

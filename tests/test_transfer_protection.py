@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, insert, select, update
 
 from audio_storage_system import AudioStorageSystem, copy_archive
 from audio_storage_system.database import tables
@@ -140,6 +140,20 @@ def test_both_logs_are_kept(home: Path, tmp_path: Path) -> None:
     assert report.complete and report.tables["audit_log"].copied >= 2
     own = {("c-own", 1), ("c-own", 2), ("c-own", 3)}
     assert logged(home) == logged(source) | own
+
+
+def test_the_copy_logs_what_it_removes(tmp_path: Path) -> None:
+    source, home = tmp_path / "a", tmp_path / "b"
+    fill(source, tmp_path, 1)
+    key: dict[str, Any] = {"encryption": bytes(32), "accept_plaintext_catalogue": True}
+    copy_archive(source, home, **key)
+    with AudioStorageSystem(source) as storage:
+        storage.retention.add("sound", 0, stage="audio")
+        storage.retention.run()
+    copy_archive(source, home, **key)
+    removed = select(tables.audit_log.c.audio_id).where(tables.audit_log.c.action == "recording.audio_deleted")
+    with AudioStorageSystem(home, **key) as storage, storage._archive.database.read() as connection:
+        assert connection.execute(removed).scalars().all() == [1]
 
 
 def test_the_backups_of_the_original_are_known(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from audio_storage_system.archive.vault import Vault, next_generation
 from audio_storage_system.catalogue import data_keys, locks
 from audio_storage_system.durable import sync_folder
 from audio_storage_system.errors import Conflict, InvalidInput, KeyMissing, NotFound
-from audio_storage_system.keys import ArchiveKeys, Ring, read_key_file, write_key_file
+from audio_storage_system.keys import ArchiveKeys, KeySource, Ring, read_key_file, write_key_file
+from audio_storage_system.keys.sources import encoded
 from audio_storage_system.keys.wrapping import new_key
 
 # Data keys wrapped anew in one transaction, for which other writers wait.
@@ -162,6 +163,10 @@ def _key_to_come(vault: Vault) -> bytes:
 def _put_in_place(vault: Vault) -> Path:
     file, new = _new_file(vault)
     if new.exists():
+        # One begun here while another process was faster opens nothing: the old key must not go for it.
+        if vault.slot_of(KeySource(encoded(read_key_file(new, vault.place)))) is None:
+            reason = f"{new} is not the new key that was begun: finish where that is"
+            raise KeyMissing(place=vault.place, reason=reason)
         new.replace(file)
         sync_folder(file.parent)
     return file

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import cast
 
 import numpy as np
+from sqlalchemy import Connection
 
 from audio_storage_system.archive.opening import Archive
 from audio_storage_system.audio import write_copy
@@ -50,10 +51,19 @@ def refresh(archive: Archive, audio_id: int) -> None:
     if archive.settings.sidecars:
         _write_sidecars(archive, recording)
     with archive.database.read() as connection:
-        deleted = recordings.find_by_path(connection, recording.file_path) is None
-    if deleted:  # while this was being written
-        for key in derived_keys(recording.file_path):
-            archive.blobs.delete(key)
+        removed = _removed(connection, recording)
+    for key in removed:  # while this was being written
+        archive.blobs.delete(key)
+
+
+def _removed(connection: Connection, recording: Recording) -> list[str]:
+    """The keys of what was derived from what is there no longer."""
+    key = recording.file_path
+    if recordings.find_by_path(connection, key) != recording.id:
+        return derived_keys(key)
+    said = transcripts.active_of(connection, recording.id) is not None
+    copies = [] if recordings.has_audio(connection, recording.id) else keys_of(Stage.AUDIO, key)[1:]
+    return copies if said else [*copies, *keys_of(Stage.TRANSCRIPT, key)]
 
 
 def _write_sidecars(archive: Archive, recording: Recording) -> None:

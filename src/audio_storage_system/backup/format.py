@@ -22,6 +22,8 @@ MARKER = "backup.json"
 SETS, PACKS, BLOBS, VERIFIED, ROTTEN = "sets", "packs", "blobs", "verified", "rotten"
 SET_ID = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{8}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
+# What reading raises where an object is not what was written: whoever can write there can have put anything there.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 # In the order of their foreign keys. Left out are what is derived, what lies in other objects, and work in progress.
 TABLES: tuple[Table, ...] = (
@@ -193,7 +195,7 @@ def check_format(found: Any, place: str) -> None:
 
 
 def header_of(data: Mapping[str, Any], place: str) -> Header:
-    """The header of a set's file. Raises `NewerFormat`, `ValueError`, `KeyError`, `TypeError`."""
+    """The header of a set's file. Raises `NewerFormat`, and `UNREADABLE`."""
     check_format(data["format"], place)
     return Header(
         str(data["archive_id"]),
@@ -222,7 +224,7 @@ def body_of(manifest: Manifest) -> dict[str, Any]:
 
 
 def manifest_of(header: Header, body: Mapping[str, Any]) -> Manifest:
-    """The manifest of this header and body. Raises `ValueError`, `KeyError`, `TypeError`."""
+    """The manifest of this header and body. Raises `UNREADABLE`."""
     return Manifest(
         header=header,
         created_at=datetime.fromisoformat(body["created_at"]),

@@ -104,7 +104,7 @@ class Lease:
             found = json.loads(self._place.get(LOCK, MAX_MARKER))
         except NotFound:
             return None
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 

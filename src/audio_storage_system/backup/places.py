@@ -16,6 +16,7 @@ from audio_storage_system.backup.format import (
     MARKER,
     SET_ID,
     SETS,
+    UNREADABLE,
     VERIFIED,
     Header,
     Manifest,
@@ -82,7 +83,7 @@ class BackupPlace:
             return str(data["archive_id"])
         except NotFound:
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except UNREADABLE as error:
             raise self.damaged(MARKER, f"it cannot be read ({error})") from error
 
     def check(self, archive_id: str) -> None:
@@ -139,7 +140,7 @@ class BackupPlace:
             return manifest_of(header, body)
         except Rotten as error:
             raise self.damaged(set_key(set_id), str(error)) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except UNREADABLE as error:
             raise self.damaged(set_key(set_id), f"it cannot be read ({error})") from error
 
     def write_manifest(self, manifest: Manifest, envelope: Envelope) -> None:
@@ -156,8 +157,11 @@ class BackupPlace:
             check_format(data["header"]["format"], self.shown)
             if data["sha256"] != _signed(data["header"], data["body"])["sha256"]:
                 raise self.damaged(key, "it does not have the hash that was written into it")
-            return header_of(data["header"], self.shown), data
-        except (ValueError, KeyError, TypeError) as error:
+            header = header_of(data["header"], self.shown)
+            if header.set_id != set_id:
+                raise self.damaged(key, f"it is set {header.set_id}, under the name of another")
+            return header, data
+        except UNREADABLE as error:
             raise self.damaged(key, f"it cannot be read ({error})") from error
 
     def _refuse_key(self, header: Header, envelope: Envelope) -> None:
@@ -175,6 +179,10 @@ class BackupPlace:
         self.put(f"{VERIFIED}/{set_id}.json", json.dumps({"verified_at": now.isoformat(), "how": how}).encode())
         return now
 
+    def forget_verified(self, set_id: str) -> None:
+        """Note that a set is not whole."""
+        self.store.delete(f"{VERIFIED}/{set_id}.json")
+
     def verified(self, set_ids: Iterator[str] | list[str]) -> dict[str, datetime]:
         """When each of these sets was found whole last; those that never were are left out."""
         found: dict[str, datetime] = {}
@@ -182,7 +190,7 @@ class BackupPlace:
             try:
                 data = json.loads(self.get(f"{VERIFIED}/{set_id}.json", MAX_MARKER))
                 found[set_id] = datetime.fromisoformat(data["verified_at"])
-            except (NotFound, ValueError, KeyError, TypeError):  # what cannot be read proves nothing
+            except (NotFound, *UNREADABLE):  # what cannot be read proves nothing
                 continue
         return found
 

@@ -14,6 +14,7 @@ from audio_storage_system.backup.format import (
     BLOB_COLUMNS,
     BLOB_TABLE,
     TABLES,
+    UNREADABLE,
     Manifest,
     Part,
     ids_hash,
@@ -58,7 +59,7 @@ def rows_of(place: BackupPlace, envelope: Envelope, table: Table, part: Part) ->
         rows = read_rows(place.pack(part.pack, envelope), table)
         _check(part, [row["id"] for row in rows])
         return rows
-    except (Rotten, ValueError, KeyError, TypeError) as error:
+    except (Rotten, *UNREADABLE) as error:
         raise _lost(place, table.name, part, error) from error
 
 
@@ -69,7 +70,7 @@ def blobs_of(place: BackupPlace, envelope: Envelope, part: Part) -> list[Blob]:
         blobs = [Blob(*(row[name] for name in BLOB_COLUMNS)) for row in rows]
         _check(part, [blob.audio_id for blob in blobs])
         return blobs
-    except (Rotten, ValueError, KeyError, TypeError) as error:
+    except (Rotten, *UNREADABLE) as error:
         raise _lost(place, BLOB_TABLE, part, error) from error
 
 

@@ -17,7 +17,7 @@ from audio_storage_system.backup.envelope import envelope_of
 from audio_storage_system.backup.places import BackupPlace
 from audio_storage_system.backup.report import Progress, VerifyReport
 from audio_storage_system.backup.restoring import restore_backup
-from audio_storage_system.backup.verifying import note_verified, read_back
+from audio_storage_system.backup.verifying import note, read_back
 from audio_storage_system.catalogue.filters import Filter
 from audio_storage_system.clock import NEVER
 from audio_storage_system.database.tables import passages, transcripts
@@ -41,8 +41,7 @@ def rehearse_backup(
         report = replace(report, how="rehearse")
         if report.whole:
             report = _restored(archive, destination, report, scratch, progress)
-        if report.whole:
-            note_verified(archive, place, report.set_id, report.how)
+        note(archive, place, report)
     return replace(report, seconds=time.monotonic() - began)
 
 

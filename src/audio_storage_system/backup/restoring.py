@@ -135,9 +135,10 @@ class _Known:
                 manifest = place.manifest(set_id, envelope)
                 known.add(graves_of(place, envelope, manifest, seen), manifest.last_ids)
                 known.removed.add_set(place, envelope, manifest)
-            except (BackupDamaged, KeyMissing, KeyRefused, NotFound):
+            except (BackupDamaged, KeyMissing, KeyRefused, NotFound) as error:
                 if set_id == chosen.header.set_id:
                     raise
+                logger.warning("What only set %s knows to be deleted may come back: %s", set_id, error)
         return known
 
     def add(self, graves: Iterable[Row], last_ids: Mapping[str, int]) -> None:

@@ -33,8 +33,7 @@ def verify_backup(
         if repair and report.damages:
             with Lease(place, "repair"):
                 _set_aside(place, {damage.key for damage in report.damages})
-        if report.whole:
-            note_verified(archive, place, report.set_id, report.how)
+        note(archive, place, report)
     return report
 
 
@@ -70,13 +69,18 @@ def read_back(place: BackupPlace, envelope: Envelope, set_id: str, progress: Pro
     )
 
 
-def note_verified(archive: Archive, place: BackupPlace, set_id: str, how: str) -> None:
-    """Note at the destination and in the catalogue that a set was found whole."""
-    at = place.note_verified(set_id, how)
+def note(archive: Archive, place: BackupPlace, report: VerifyReport) -> None:
+    """Note at the destination and in the catalogue that a set was found whole; or that it is so no longer, so that no
+    older set goes for it."""
+    set_id = report.set_id
+    at = place.note_verified(set_id, report.how) if report.whole else None
+    if at is None:
+        place.forget_verified(set_id)
     with archive.database.write() as connection:
         mine = backup_sets.c.set_id == set_id
         connection.execute(update(backup_sets).where(mine).values(verified_at=at))
-        archive.audit.note(connection, "backup.verified", set_id=set_id, destination=place.shown, how=how)
+        action = "backup.verified" if at else "backup.damaged"
+        archive.audit.note(connection, action, set_id=set_id, destination=place.shown, how=report.how)
 
 
 def _set_aside(place: BackupPlace, keys: set[str]) -> None:

@@ -61,7 +61,7 @@ class Ring:
                 raise NewerFormat(place=place, found=found["format"], known=FORMAT)
             slots = tuple(_slot(entry) for entry in found["slots"])
             return cls(str(found["archive_id"]), bool(found["encrypted"]), slots, base64.b64decode(found["bundle"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ArchiveDamaged(place=place, reason=f"{FILE_NAME} cannot be read; restore it from a backup") from error
 
     def written(self) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
 
@@ -62,9 +61,9 @@ def _parts(pair: Pair, after: int) -> list[Row]:
 
 def _delete_stage(pair: Pair, part: Row) -> None:
     archive, audio_id, stage = pair.destination, part["audio_id"], Stage(part["stage"])
-    told: dict[str, Any] = {"rule": part["rule"], "at": part["removed_at"]}
+    places, told = (archive.database, archive.blobs), {"rule": part["rule"], "at": part["removed_at"]}
     try:
-        deletion.delete_stage(archive.database, archive.blobs, audio_id, stage, partial(keys_of, stage), **told)
+        deletion.delete_stage(*places, audio_id, stage, partial(keys_of, stage), archive.audit, **told)
     except NotFound:  # another copy was faster
         return
     except UnderLegalHold as error:  # of this archive: it stays here until that is released

@@ -150,7 +150,8 @@ def _new_file(vault: Vault) -> tuple[Path, Path]:
 def _key_to_come(vault: Vault) -> bytes:
     """The new key, durable beside the old one before anything needs it."""
     if not vault.source.is_file:
-        raise InvalidInput(reason="A new key can only be put into a key file, and the one in use is not in a file")
+        reason = "A new key can only be put into a key file, and the one in use is not in a file. "
+        raise InvalidInput(reason=f"{reason}For another key, copy the archive: audio-storage copy FROM TO --encrypt")
     file, new = _new_file(vault)
     if file.is_symlink():
         raise Conflict(reason=f"{file} is a link; name the key file itself in AUDIO_STORAGE_KEY_FILE")

@@ -39,7 +39,9 @@ class Keep:
         if min(self.last, self.daily, self.weekly, self.monthly) < 0:
             raise InvalidInput(reason="How many sets are kept is not negative")
         if not any((self.last, self.daily, self.weekly, self.monthly)):
-            raise InvalidInput(reason="Say which sets are kept: the last ones, or one of each day, week or month")
+            raise InvalidInput(
+                reason="Say how many sets are kept: --keep-last, --keep-daily, --keep-weekly, --keep-monthly"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ def init(
         "accept_plaintext_catalogue": accept_plaintext_catalogue,
     }
     with opened(archive, create=True, **given, **protection) as storage:
-        spaces, made, encrypted = storage.stats()["spaces"], storage.keys.made, storage.keys.show()["encrypted"]
+        spaces, made = storage.stats()["spaces"], storage.keys.made
     if given:
         home.mkdir(parents=True, exist_ok=True)
         (home / FILE_NAME).write_text(_toml(given), encoding="utf-8")
@@ -114,7 +114,7 @@ def init(
     )
     out.line(f"{'There is an archive at' if exists else 'Made an archive at'} {shown(archive)}")
     if made:
-        lost = "nothing can ever be read again" if encrypted else "the archive does not open"
+        lost = "nothing can ever be read again" if encrypt else "the archive does not open"
         out.line(f"Its key is in {made}. Keep a copy elsewhere: without it {lost}.")
 
 

@@ -14,10 +14,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from audio_storage_system.archive.notes import Notes
 from audio_storage_system.cli.paths import OTHER_SUFFIXES
+
+if TYPE_CHECKING:
+    from audio_storage_system.archive.notes import Notes
 
 # What browsers, downloaders and office programs call a file until it is whole.
 UNFINISHED_SUFFIXES = frozenset(

@@ -227,7 +227,7 @@ CALLS: dict[str, Call] = {
     "grants.list": listed(lambda v, t: v.grants.list(audio_id=t.audio_id), has("audio_id")),
     "grants.revoke": on(O, lambda v, t: v.grants.revoke(t.grant_id)),
     "tokens.authenticate": free(lambda v, t: None),
-    "tokens.create": free(lambda v, t: v.tokens.create(scopes=["read"])),
+    "tokens.create": free(lambda v, t: v.tokens.create(scopes=["read"]), writes=True),
     "tokens.list": free(lambda v, t: v.tokens.list()),
     "tokens.revoke": free(lambda v, t: v.tokens.revoke(v.tokens.create().token.id), writes=True),
 }

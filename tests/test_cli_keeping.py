@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ import pytest
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.catalogue import embeddings
+from audio_storage_system.cli import main
 from audio_storage_system.records import Space
 from audio_storage_system.vectors import Scope, standing
 from batch import Command
@@ -103,3 +105,12 @@ def held(storage: AudioStorageSystem) -> set[int]:
 def _spaces(storage: AudioStorageSystem) -> list[Space]:
     with storage._archive.database.read() as connection:
         return embeddings.spaces(connection)
+
+
+def test_selections_and_times_are_told_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with AudioStorageSystem(tmp_path / "a") as storage:
+        hold = storage.holds.place("case", where={"client": {"in": ["acme", "wayne"]}})
+        storage.retention.run()
+    assert str(hold.selection) == "client = acme or wayne"
+    assert main(["retention", "report", "--archive", str(tmp_path / "a")]) == 0
+    assert re.search(r"Last carried out: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\n", capsys.readouterr().out)

@@ -235,7 +235,7 @@ def test_init_says_where_the_key_is(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert shown["encrypted"] and key_file.read_text().strip() not in json.dumps(shown)
     assert main(["keys", "export", str(tmp_path / "copy.key"), "--archive", str(tmp_path / "a")]) == 0
     assert (tmp_path / "copy.key").read_bytes() == key_file.read_bytes()
-    assert main(["keys", "export", str(tmp_path / "copy.key"), "--archive", str(tmp_path / "a")]) == 11
+    assert main(["keys", "export", str(tmp_path / "copy.key"), "--archive", str(tmp_path / "a")]) == 5
 
 
 # --- rotation --------------------------------------------------------------------------------------------------------
@@ -385,3 +385,29 @@ def test_a_fernet_file_is_stored_decrypted(tmp_path: Path, capsys: pytest.Captur
 def test_no_secret_is_in_what_is_printed() -> None:
     source = KeySource(key="c2VjcmV0", passphrase="hunter2")  # noqa: S106
     assert "c2VjcmV0" not in repr(source) and "hunter2" not in repr(source)
+
+
+def test_refusals_about_keys_say_what_was_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AUDIO_STORAGE_PASSPHRASE", "correct horse")
+    place, taken = str(tmp_path / "a"), tmp_path / "taken.key"
+    taken.touch()
+    assert main(["init", "--encrypt", "--key-source", "passphrase", "--archive", place]) == 0
+    assert main(["keys", "export", str(taken), "--archive", place]) == 5
+    assert "There is a file" in capsys.readouterr().err
+    assert main(["keys", "rotate", "--new-key", "--archive", place]) == 2
+    assert "audio-storage copy" in capsys.readouterr().err
+    monkeypatch.setenv("AUDIO_STORAGE_PASSPHRASE", "wrong")
+    assert main(["list", "--archive", place]) == 11
+    assert "it is not the passphrase" in capsys.readouterr().err
+
+
+def test_init_audit_gives_a_log_to_an_archive_that_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = str(tmp_path / "a")
+    assert main(["init", "--archive", place]) == 0
+    assert main(["audit", "verify", "--archive", place]) == 5
+    assert "audio-storage init --audit" in capsys.readouterr().err
+    assert main(["init", "--audit", "--archive", place]) == 0
+    assert "without it the archive does not open" in capsys.readouterr().out
+    assert main(["audit", "verify", "--archive", place]) == 0

@@ -126,7 +126,7 @@ class AuditBoard:
         self._archive.access.require_admin(action)
         if self._archive.audit_log is None:
             raise Conflict(
-                reason="This archive keeps no audit log. One that is made with `init --audit` or `init --encrypt` does"
+                reason="This archive keeps no audit log. It does from now on after: audio-storage init --audit"
             )
         return self._archive.audit_log
 

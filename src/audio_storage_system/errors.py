@@ -177,7 +177,7 @@ class Forbidden(AudioStorageSystemError):
 
 
 class KeyMissing(AudioStorageSystemError):
-    """The archive at {place} is encrypted and its key is not here: {reason}. Nothing was changed."""
+    """The archive at {place} opens with its key, which is not here: {reason}. Nothing was changed."""
 
     exit_code, http_status = 11, 503
 

@@ -67,7 +67,8 @@ class KeyBoard:
 
     def rotate(self, *, new_key: bool = False) -> Rotated:
         """Wrap the data key of every blob with a new key; the blobs themselves stay as they are, and are read and
-        added to meanwhile. new_key: also put a new key into the key file; the old one opens nothing from then on.
+        added to meanwhile. new_key: also put a new key into the key file; the old one does not open the archive
+        from then on, only a copy of `keys.json` from before.
 
         Cut short, the next call finishes it. Raises `InvalidInput` where a new key is wanted and the old one is not in
         a file, `SealBroken` for a data key that was tampered with, `KeyMissing` where a new key was begun elsewhere.
@@ -151,7 +152,8 @@ def _new_file(vault: Vault) -> tuple[Path, Path]:
 def _key_to_come(vault: Vault) -> bytes:
     """The new key, durable beside the old one before anything needs it."""
     if not vault.source.is_file:
-        raise InvalidInput(reason="A new key can only be put into a key file, and the one in use is not in a file")
+        reason = "A new key can only be put into a key file, and the one in use is not in a file. "
+        raise InvalidInput(reason=f"{reason}For another key, copy the archive: audio-storage copy FROM TO --encrypt")
     file, new = _new_file(vault)
     if file.is_symlink():
         raise Conflict(reason=f"{file} is a link; name the key file itself in AUDIO_STORAGE_KEY_FILE")

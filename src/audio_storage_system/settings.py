@@ -142,7 +142,7 @@ def locate(place: str | os.PathLike[str] | None, storage_backend: str | None = N
     if place is not None and home.name == FILE_NAME:
         home = home.parent
     if home.is_file():
-        raise InvalidInput(reason=f"{home} is a file, not the folder of an archive")
+        raise InvalidInput(reason=f"{home} is a file, not the folder of an archive; settings are in a file {FILE_NAME}")
     if backend == "sqlite":
         return home, {"database_url": ""}
     url = _database_url(home, from_environment=place is None or backend == "postgresql")

@@ -310,7 +310,7 @@ def check_accepted(settings: Settings, wanted: Encryption) -> None:
     if settings.vectors_url:
         readable.append("in the vector database, vectors and what searches filter by")
     if readable and not wanted.accept_plaintext_catalogue:
-        reason = f"Only audio and files would be encrypted. Readable stay: {'; '.join(readable)}. If that is accepted, "
+        reason = f"Not all of it would be encrypted. Readable stay: {'; '.join(readable)}. If that is accepted, "
         raise InvalidInput(reason=reason + "say so: --accept-plaintext-catalogue (accept_plaintext_catalogue=True)")
 
 

@@ -154,7 +154,8 @@ def audio_key(recording: Recording) -> str:
 
 
 def audio_url(archive: Archive, key: str, expires: timedelta) -> str:
-    """Where others can read a blob: from the content delivery network in the settings, else by a signed URL."""
-    if archive.settings.cdn_url:
+    """Where others can read a blob: from the content delivery network in the settings, else by a signed URL. What is
+    sealed nobody can read from anywhere: raises `Unavailable`."""
+    if archive.settings.cdn_url and archive.key_for("blobs") is None:
         return f"{archive.settings.cdn_url.rstrip('/')}/{quote(key)}"
     return archive.blobs.url_for(key, expires)

@@ -109,7 +109,7 @@ class VerifyReport(_Report):
     bytes: int
     damages: list[Damage] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
-    searched: str | None = None
+    searched: int | None = None
     audit: Any = None
     seconds: float = 0.0
 

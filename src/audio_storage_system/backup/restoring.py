@@ -89,7 +89,8 @@ def restore_backup(
     with ExitStack() as opened:
         place = opened.enter_context(closing(BackupPlace.open(backup)))
         chosen = place.choose(set_id, at)
-        keys = _keys(place, chosen, key_source(load_settings(home, **named), protection.source))
+        source = key_source(load_settings(home, **named), protection.source)
+        keys = _keys(place, chosen, source, demanded=encryption is not None)
         envelope = envelope_of(keys)
         manifest = place.manifest(chosen, envelope)
         check_revision(manifest, place)
@@ -103,10 +104,12 @@ def restore_backup(
         return _Restoring(restored, stored, place, envelope, manifest, known, progress).run(began)
 
 
-def _keys(place: BackupPlace, set_id: str, source: KeySource) -> ArchiveKeys | None:
-    """The keys of the archive that a set is of, from the set itself. Raises `KeyMissing`, `KeyRefused`."""
+def _keys(place: BackupPlace, set_id: str, source: KeySource, *, demanded: bool) -> ArchiveKeys | None:
+    """The keys of the archive that a set is of, from the set itself; `demanded`: it must have some. Raises `KeyMissing`, `KeyRefused`."""
     policy = place.header(set_id).keys
     if policy is None:
+        if demanded:  # somebody may have put a readable set in the place of a sealed one
+            raise KeyRefused(place=place.shown, reason=f"a key was given, and set {set_id} is not encrypted")
         return None
     ring = Ring.read(policy.encode(), place.shown)
     return ring.opened(ring.master(source, place.shown), place.shown)

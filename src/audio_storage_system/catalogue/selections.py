@@ -69,4 +69,6 @@ class Selection:
 
 
 def _told(wanted: Any) -> str:
+    if isinstance(wanted, Mapping) and set(wanted) == {"in"}:
+        return "= " + " or ".join(map(str, jsonable(wanted["in"])))
     return str(jsonable(wanted)) if isinstance(wanted, Mapping | list | tuple | set) else f"= {wanted}"

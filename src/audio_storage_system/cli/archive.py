@@ -114,7 +114,8 @@ def init(
     )
     out.line(f"{'There is an archive at' if exists else 'Made an archive at'} {shown(archive)}")
     if made:
-        out.line(f"Its key is in {made}. Keep a copy elsewhere: without it nothing can ever be read again.")
+        lost = "nothing can ever be read again" if encrypt else "the archive does not open"
+        out.line(f"Its key is in {made}. Keep a copy elsewhere: without it {lost}.")
 
 
 def _toml(values: dict[str, Any]) -> str:

@@ -221,7 +221,7 @@ def _end(report: VerifyReport, out: Output) -> None:
 def _verdict(report: VerifyReport) -> str:
     if not report.whole:
         return "It is NOT whole: see above. Run verify with --repair, then make a new backup, which stores that again."
-    found = f', and a search for "{report.searched}" found what it should' if report.searched else ""
+    found = f", and a search for words of passage {report.searched} found it" if report.searched else ""
     done = "It is whole" if report.how == "verify" else f"It was restored and is the same{found}"
     lacks = "" if report.complete else " Audio that was missing in the archive is missing in it, too."
     return f"{done}.{lacks}"

@@ -35,7 +35,8 @@ def show(archive: options.ArchivePlace = None, as_json: options.AsJson = False) 
 @app.command("rotate")
 def rotate(
     new_key: Annotated[
-        bool, typer.Option("--new-key", help="Also put a new key into the key file; the old one opens nothing then.")
+        bool,
+        typer.Option("--new-key", help="Also put a new key into the key file; the old one does not open it any more."),
     ] = False,
     archive: options.ArchivePlace = None,
     as_json: options.AsJson = False,

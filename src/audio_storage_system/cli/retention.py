@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from audio_storage_system.cli import options
-from audio_storage_system.cli.human import count, shortened
+from audio_storage_system.cli.human import count, moment, shortened
 from audio_storage_system.cli.output import Output, say
 from audio_storage_system.cli.session import opened
 from audio_storage_system.cli.values import parse_where
@@ -129,7 +130,8 @@ def report(archive: options.ArchivePlace = None, as_json: options.AsJson = False
     out.line(
         "Never carried out."
         if last is None
-        else f"Last carried out: {last['started_at']}" + ("" if last["ended_at"] else " (cut short)")
+        else f"Last carried out: {moment(datetime.fromisoformat(last['started_at']))}"
+        + ("" if last["ended_at"] else " (cut short)")
     )
     removed = {one["name"]: one for one in told["rules"]}
     rows = [(r.name, r.stage.value, f"{r.keep_days:g}", removed[r.name]["removed"]) for r in rules]

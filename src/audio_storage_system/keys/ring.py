@@ -85,7 +85,10 @@ class Ring:
         for slot in self.slots:
             if (master := slot.open(source, self.archive_id, place)) is not None:
                 return master
-        raise KeyRefused(place=place, reason="it is the key of another archive, or an old one")
+        wrong = (
+            "it is not the passphrase" if source.is_passphrase else "it is the key of another archive, or an old one"
+        )
+        raise KeyRefused(place=place, reason=wrong)
 
     @property
     def wants_passphrase(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from platformdirs import user_config_path
 
-from audio_storage_system.errors import KeyMissing, KeyRefused
+from audio_storage_system.errors import Conflict, InvalidInput, KeyMissing, KeyRefused
 from audio_storage_system.keys.wrapping import KEY_BYTES, new_key
 
 # Scrypt's cost, RFC 7914: 128 MiB of memory and about .3 s, once per process.
@@ -115,13 +115,15 @@ def read_key_file(file: Path, place: str) -> bytes:
 
 
 def write_key_file(file: Path, key: bytes) -> None:
-    """Put a key into a new file, readable for its owner only, durable when it returns. Raises `KeyRefused` where there
-    is a file already."""
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Put a key into a new file, readable for its owner only, durable when it returns. Raises `Conflict` where there is
+    a file already, `InvalidInput` where none can be made."""
     try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise Conflict(reason=f"There is a file {error.filename} already; name a new one for the key") from error
     except OSError as error:
-        raise KeyRefused(place=str(file), reason=f"no key can be written there ({error.strerror})") from error
+        raise InvalidInput(reason=f"No key can be written to {file}: {error.strerror}") from error
     with os.fdopen(descriptor, "w", encoding="ascii") as opened:
         opened.write(encoded(key) + "\n")
         opened.flush()

@@ -170,7 +170,9 @@ def _read(connection: Connection, *conditions: ColumnElement[bool]) -> list[Gran
 def _reach(audio_id: int | None, where: Metadata | None, everything: bool) -> Reach:
     given = {Reach.RECORDING: audio_id is not None, Reach.SELECTION: where is not None, Reach.ARCHIVE: everything}
     if sum(given.values()) != 1:
-        raise InvalidInput(reason="A grant is on one of: a recording (audio_id), a selection (where), everything")
+        raise InvalidInput(
+            reason="A grant is on one of: a recording (audio_id, --recording), a selection (--where), --everything"
+        )
     return next(reach for reach, wanted in given.items() if wanted)
 
 

@@ -102,6 +102,7 @@ class Tokens(Generic[V]):
         whose = access.name if principal is None else principal
         if whose != access.name:
             access.require_admin("make tokens for others")
+        access.require_scope(Role.EDITOR, "make tokens")  # else one that reads, and ends, could make one that does not
         access.require_scope(most_of(wanted), f"make a token to {wanted[-1]}")
         secret = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
         with self._archive.database.write(locks.PRINCIPALS) as connection:

@@ -131,7 +131,7 @@ def _principals(connection: Connection, stale_days: float) -> Iterator[Weakness]
 def _audit(connection: Connection) -> Iterator[Weakness]:
     if connection.execute(select(audit_log.c.id).limit(1)).first() is None:
         evidence = "nothing is written in it: nobody could tell who read or changed what"
-        yield Weakness("no audit log", Gravity.MODERATE, evidence, "Give the archive a key, see howto/audit.")
+        yield Weakness("no audit log", Gravity.MODERATE, evidence, "audio-storage init --audit")
 
 
 def _backups(connection: Connection) -> Iterator[Weakness]:

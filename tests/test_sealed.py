@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from audio_storage_system import AudioStorageSystem, copy_archive
+from audio_storage_system.backup import restore_backup
 from audio_storage_system.blobs import BlobStore, open_blob_store
 from audio_storage_system.blobs.local import LocalBlobStore
 from audio_storage_system.blobs.sealed import SealedBlobStore
-from audio_storage_system.errors import InvalidInput, SealBroken, Unavailable
+from audio_storage_system.errors import InvalidInput, KeyRefused, SealBroken, Unavailable
 from audio_storage_system.keys import ArchiveKeys
 from audio_storage_system.testing.blobs import KEY, BlobStoreContract, get, put
 from catalogues import database_url, plain_sql
@@ -213,3 +214,19 @@ def test_keys_that_lead_out_are_refused(tmp_path: Path) -> None:
         shutil.copy(tmp_path / "archive" / KEY, tmp_path / "archive" / "audio_files" / "other.wav")
         store._data_keys.rows = {id_: (key, KEY) for id_, (key, _) in store._data_keys.rows.items()}  # type: ignore[attr-defined]
         get(store, "audio_files/other.wav")
+
+
+def test_no_address_is_given_out_for_what_is_sealed(tmp_path: Path, call: Path) -> None:
+    with AudioStorageSystem(tmp_path / "a", encryption=bytes(32), cdn_url="https://cdn.example") as storage:
+        audio_id = storage.store_audio_file(call)
+        with pytest.raises(Unavailable):
+            storage.audio_url(audio_id)
+
+
+def test_a_restore_that_was_given_a_key_takes_no_readable_set(tmp_path: Path, call: Path) -> None:
+    with AudioStorageSystem(tmp_path / "a") as storage:
+        storage.store_audio_file(call)
+        storage.backups.create(tmp_path / "backup")
+    with pytest.raises(KeyRefused, match="not encrypted"):
+        restore_backup(str(tmp_path / "backup"), str(tmp_path / "b"), encryption=bytes(32))
+    assert not AudioStorageSystem.exists(tmp_path / "b")

@@ -96,7 +96,9 @@ def plan(sets: Sequence[Taken], keep: Keep, now: datetime) -> list[SetDecision]:
     is removed only if a newer one that stays was verified: so the last one that is known to be good never is. No I/O.
     Raises `InvalidInput` where nothing says what becomes of a set."""
     if not keep.says and any(taken.expires_at is None for taken in sets):
-        raise InvalidInput(reason="Say which sets are kept: the last ones, or one of each day, week or month")
+        raise InvalidInput(
+            reason="Say which sets are kept: --keep-last, --keep-daily, --keep-weekly, --keep-monthly (N)"
+        )
     newest_first = sorted(sets, key=lambda taken: (taken.taken_at, taken.set_id), reverse=True)
     reasons = _reasons([taken for taken in newest_first if taken.expires_at is None], keep)
     decisions, proven = [], False

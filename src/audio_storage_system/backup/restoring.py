@@ -105,7 +105,8 @@ def restore_backup(
 
 
 def _keys(place: BackupPlace, set_id: str, source: KeySource, *, demanded: bool) -> ArchiveKeys | None:
-    """The keys of the archive that a set is of, from the set itself; `demanded`: it must have some. Raises `KeyMissing`, `KeyRefused`."""
+    """The keys of the archive that a set is of, from the set itself; `demanded`: it must have some. Raises
+    `KeyMissing`, `KeyRefused`."""
     policy = place.header(set_id).keys
     if policy is None:
         if demanded:  # somebody may have put a readable set in the place of a sealed one

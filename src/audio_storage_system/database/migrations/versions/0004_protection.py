@@ -29,6 +29,16 @@ def _moment(name: str) -> sa.Column[object]:
 
 
 def upgrade() -> None:
+    _add_access()
+    _add_audit()
+    _add_sealing()
+    _add_keeping()
+    op.execute(_USERS)
+    op.execute(_THEIRS)
+    _forget_names()
+
+
+def _add_access() -> None:
     op.create_table(
         "memberships",
         sa.Column("id", Id, nullable=False),
@@ -89,6 +99,9 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("idx_api_tokens_principal_id", "api_tokens", ["principal_id"])
+
+
+def _add_audit() -> None:
     op.create_table(
         "audit_log",
         sa.Column("id", Id, nullable=False),
@@ -135,6 +148,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("owner_id", name="uq_metadata_schemas_owner_id"),
         sqlite_autoincrement=True,
     )
+
+
+def _add_sealing() -> None:
     op.create_table(
         "data_keys",
         sa.Column("id", Id, nullable=False),
@@ -149,6 +165,9 @@ def upgrade() -> None:
     )
     op.create_index("idx_data_keys_file_path", "data_keys", ["file_path"])
     op.create_index("idx_data_keys_wrapping", "data_keys", ["wrapping"])
+
+
+def _add_keeping() -> None:
     op.create_table(
         "removals",
         sa.Column("id", Id, nullable=False),
@@ -228,9 +247,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("destination", "set_id", name="uq_backup_sets_destination_set_id"),
         sqlite_autoincrement=True,
     )
-    op.execute(_USERS)
-    op.execute(_THEIRS)
-    _forget_names()
 
 
 def _forget_names() -> None:

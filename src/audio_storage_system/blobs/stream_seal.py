@@ -14,6 +14,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 from cryptography.exceptions import InvalidTag
@@ -113,7 +114,14 @@ class Sealing(io.RawIOBase):
 
     def _sealed(self) -> Iterator[bytes]:
         yield self._key.header
-        number, data = 0, self._content(FIRST)
+        first = self._content(FIRST)
+        if len(first) < FIRST:
+            yield self._key.seal(first, 0, last=True)
+        else:
+            yield from _ahead(self._sealed_from(first))
+
+    def _sealed_from(self, data: bytes) -> Iterator[bytes]:
+        number = 0
         while True:
             following = self._content(REST) if len(data) == (FIRST if number == 0 else REST) else b""
             yield self._key.seal(data, number, last=not following)
@@ -130,6 +138,15 @@ class Sealing(io.RawIOBase):
         self._digest.update(data)
         self.size += len(data)
         return data
+
+
+def _ahead(segments: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, each made by another thread while the one before it is written."""
+    with ThreadPoolExecutor(1, "seal") as pool:
+        coming = pool.submit(next, segments, b"")
+        while segment := coming.result():
+            coming = pool.submit(next, segments, b"")
+            yield segment
 
 
 def opened(blocks: Iterable[bytes], key_of: Callable[[bytes], StreamKey]) -> Iterator[bytes]:

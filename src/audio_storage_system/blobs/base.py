@@ -131,6 +131,15 @@ class BlobStore(ABC):
         """Let go of the store; a process that ends does the same."""
 
 
+def read_up_to(source: BinaryIO, size: int) -> bytes:
+    """So many bytes, or all that are left."""
+    blocks, left = [], size
+    while left and (block := source.read(min(left, BLOCK))):
+        blocks.append(block)
+        left -= len(block)
+    return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+
+
 def checked_key(key: str) -> str:
     """`key`, when it stays inside the store; otherwise `InvalidInput`. The one place where keys are checked."""
     parts = key.split("/")

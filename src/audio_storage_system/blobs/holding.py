@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from audio_storage_system.blobs.base import BLOCK
+from audio_storage_system.blobs.base import BLOCK, read_up_to
 from audio_storage_system.durable import disk_errors
 from audio_storage_system.errors import StorageFailed
 
@@ -38,7 +38,7 @@ def hold(source: BinaryIO, *, small: int) -> Held:
     else goes into a temporary file without a name. Raises what the source raises, and `StorageFull`."""
     file, start = _reopened(source)
     try:
-        first = _read_up_to(source, small + 1)
+        first = read_up_to(source, small + 1)
         if len(first) <= small:
             return Held(hashlib.sha256(first).hexdigest(), len(first), data=first)
         copy = None if file is not None else _temporary_file()
@@ -85,14 +85,6 @@ def _reopened(source: BinaryIO) -> tuple[BinaryIO | None, int]:
         return own, source.tell()
     own.close()
     return None, 0
-
-
-def _read_up_to(source: BinaryIO, size: int) -> bytes:
-    blocks, left = [], size
-    while left and (block := source.read(min(left, BLOCK))):
-        blocks.append(block)
-        left -= len(block)
-    return b"".join(blocks)
 
 
 class SendingFailed(Exception):

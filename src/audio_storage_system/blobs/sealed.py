@@ -19,7 +19,7 @@ from datetime import timedelta
 from typing import Any, BinaryIO, cast
 
 from audio_storage_system.blobs import stream_seal
-from audio_storage_system.blobs.base import BlobStore, StagedBlob
+from audio_storage_system.blobs.base import BlobStore, StagedBlob, read_up_to
 from audio_storage_system.blobs.stream_seal import HEADER, Broken, Sealing, StreamKey
 from audio_storage_system.errors import NotFound, SealBroken, Unavailable
 from audio_storage_system.keys import ArchiveKeys, DataKeys
@@ -104,7 +104,7 @@ class SealedBlobStore(BlobStore):
             with _named(key):
                 size = stream_seal.plain_size(file.seek(0, os.SEEK_END))
                 file.seek(0)
-                content = _Content(file, size, self._key_of(stream_seal.read(file, HEADER), key), key)
+                content = _Content(file, size, self._key_of(read_up_to(file, HEADER), key), key)
         except BaseException:
             file.close()
             raise

@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from audio_storage_system.blobs.base import read_up_to
+
 SEGMENT, TAG, SALT, PREFIX, KEY = 1 << 20, 16, 32, 7, 32
 HEADER = 1 + SALT + PREFIX
 FIRST, REST = SEGMENT - HEADER - TAG, SEGMENT - TAG
@@ -130,11 +132,7 @@ class Sealing(io.RawIOBase):
             number, data = number + 1, following
 
     def _content(self, size: int) -> bytes:
-        blocks, left = [], size
-        while left and (block := self._source.read(left)):
-            blocks.append(block)
-            left -= len(block)
-        data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
+        data = read_up_to(self._source, size)
         self._digest.update(data)
         self.size += len(data)
         return data
@@ -210,7 +208,7 @@ class SealedFile(io.RawIOBase):
     def _segment(self, number: int) -> bytes:
         if number != self._number:
             self._file.seek(number * SEGMENT if number else HEADER)
-            sealed = read(self._file, SEGMENT if number else SEGMENT - HEADER)
+            sealed = read_up_to(self._file, SEGMENT if number else SEGMENT - HEADER)
             self._content = self._key.open(sealed, number, last=number == self._last)
             self._number = number
         return self._content
@@ -220,12 +218,3 @@ class SealedFile(io.RawIOBase):
         if not self.closed:
             self._file.close()
         super().close()
-
-
-def read(file: BinaryIO, size: int) -> bytes:
-    """So many bytes, or all that are left."""
-    blocks, left = [], size
-    while left and (block := file.read(left)):
-        blocks.append(block)
-        left -= len(block)
-    return blocks[0] if len(blocks) == 1 else b"".join(blocks)

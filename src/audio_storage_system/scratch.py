@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import tempfile
 from typing import Any
@@ -11,10 +10,12 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import XTS
 
+from audio_storage_system.positioned import Positioned
+
 BLOCK = 1 << 16
 
 
-class SealedFile(io.RawIOBase):
+class SealedFile(Positioned):
     """A temporary file, to be written and read anywhere, of which the disk never gets anything readable: it is
     encrypted (AES-256-XTS, NIST SP 800-38E) with a random key that is only in this object. It is gone when it is
     closed, or its process ends. For one thread.
@@ -28,24 +29,8 @@ class SealedFile(io.RawIOBase):
         self._position = self._size = 0
         self._number, self._block, self._changed = 0, bytearray(BLOCK), False
 
-    def readable(self) -> bool:
-        return True
-
     def writable(self) -> bool:
         return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError(f"{base + offset} is before the beginning")
-        self._position = base + offset
-        return self._position
 
     def readinto(self, buffer: Any, /) -> int:
         view = memoryview(buffer).cast("B")

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from audio_storage_system.blobs.base import read_up_to
+from audio_storage_system.positioned import Positioned
 
 SEGMENT, TAG, SALT, PREFIX, KEY = 1 << 20, 16, 32, 7, 32
 HEADER = 1 + SALT + PREFIX
@@ -165,7 +166,7 @@ def opened(blocks: Iterable[bytes], key_of: Callable[[bytes], StreamKey]) -> Ite
     yield key.open(bytes(waiting), number, last=True)
 
 
-class SealedFile(io.RawIOBase):
+class SealedFile(Positioned):
     """The content of a sealed file, readable from any position: only the segments in question are read and decrypted,
     and the one read last is kept. For one thread. Whatever is read is what was sealed there, or reading raises
     `Broken`; that a file was cut off is noticed when its end is read."""
@@ -175,22 +176,6 @@ class SealedFile(io.RawIOBase):
         self._last = number_of_segments(size) - 1
         self._position = 0
         self._number, self._content = -1, b""
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError(f"negative seek position {base + offset}")
-        self._position = base + offset
-        return self._position
 
     def readinto(self, buffer: Any, /) -> int:
         view = memoryview(buffer).cast("B")

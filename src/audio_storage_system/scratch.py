@@ -30,9 +30,11 @@ class SealedFile(Positioned):
         self._number, self._block, self._changed = 0, bytearray(BLOCK), False
 
     def writable(self) -> bool:
+        """As of `io.RawIOBase`."""
         return True
 
     def readinto(self, buffer: Any, /) -> int:
+        """As of `io.RawIOBase`."""
         view = memoryview(buffer).cast("B")
         start, count = self._here(min(len(view), max(0, self._size - self._position)))
         view[:count] = self._block[start : start + count]
@@ -40,6 +42,7 @@ class SealedFile(Positioned):
         return count
 
     def write(self, data: Any, /) -> int:
+        """As of `io.RawIOBase`; all of it is written."""
         rest = memoryview(data).cast("B")
         size = len(rest)
         while rest:

@@ -23,6 +23,7 @@ class Joined(Positioned):
         self._loaded: tuple[int, bytes] = -1, b""
 
     def readinto(self, buffer: Any, /) -> int:
+        """As of `io.RawIOBase`."""
         if self._position >= self._size:
             return 0
         view = memoryview(buffer).cast("B")

@@ -8,12 +8,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
+from audio_storage_system.positioned import Positioned
+
 FIRST = 256 << 10
 LARGEST = 8 << 20
 KEPT = 3
 
 
-class RangeFile(io.RawIOBase):
+class RangeFile(Positioned):
     """A seekable file of `size` bytes over `read(start, end)`.
 
     A read that goes on where the last request ended asks for twice as much as that one did, up to `LARGEST`; one
@@ -24,28 +26,16 @@ class RangeFile(io.RawIOBase):
     def __init__(self, size: int, read: Callable[[int, int], bytes], name: str) -> None:
         self.name = name
         self._size, self._read_range = size, read
-        self._position = 0
         self._ranges: OrderedDict[int, bytes] = OrderedDict()
         self._window, self._next = FIRST, 0
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """As of `io.RawIOBase`; refused once it is closed."""
         self._check_open()
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError(f"negative seek position {base + offset}")
-        self._position = base + offset
-        return self._position
+        return super().seek(offset, whence)
 
     def readinto(self, buffer: Any, /) -> int:
+        """As of `io.RawIOBase`."""
         self._check_open()
         view = memoryview(buffer).cast("B")
         if self._position >= self._size or not view:

@@ -178,6 +178,7 @@ class SealedFile(Positioned):
         self._number, self._content = -1, b""
 
     def readinto(self, buffer: Any, /) -> int:
+        """As of `io.RawIOBase`."""
         view = memoryview(buffer).cast("B")
         if self._position >= self._size or not view:
             if self._size == 0:  # else a file cut off after its header would pass for an empty one

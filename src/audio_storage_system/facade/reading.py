@@ -197,13 +197,22 @@ class Reading:
         self._archive.audit.read("transcript.read", found.audio_id, transcript_id=found.id)
         return found
 
-    def segments(self, transcript_id: int) -> list[Segment]:
-        """The timed pieces of a version, with their words."""
+    def segments(
+        self,
+        transcript_id: int,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        after: int = 0,
+        limit: int | None = None,
+    ) -> list[Segment]:
+        """The timed pieces of a version, with their words, in order. start, end: only those in these seconds, in part
+        or as a whole. after: only those that follow the segment with this id. limit: at most so many."""
         with self._archive.database.read() as connection:
             self._archive.access.require_version(connection, transcript_id)
             said = transcripts.get(connection, transcript_id)
             trash.refuse(connection, said.audio_id)
-            found = transcripts.segments_of(connection, transcript_id)
+            found = transcripts.segments_between(connection, transcript_id, start, end, after=after, limit=limit)
         self._archive.audit.read("transcript.read", said.audio_id, transcript_id=said.id)
         return found
 

@@ -1,0 +1,1 @@
+"""The archive over the network and for language models: thin skins over `AudioStorageSystem`."""

@@ -1,0 +1,66 @@
+"""How recordings, places in them and times are told to a language model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from audio_storage_system.clock import mm_ss
+from audio_storage_system.records import jsonable
+
+SCHEME = "audio-storage"
+
+
+def recording_uri(audio_id: int) -> str:
+    """The address of a recording as a resource."""
+    return f"{SCHEME}://recordings/{audio_id}"
+
+
+def transcript_uri(audio_id: int, start: float | None = None, end: float | None = None) -> str:
+    """The address of what is said in a recording, between these seconds where they are given."""
+    span = {"start": start, "end": end}
+    query = "&".join(f"{name}={seconds:.2f}" for name, seconds in span.items() if seconds is not None)
+    return f"{recording_uri(audio_id)}/transcript" + (f"?{query}" if query else "")
+
+
+def clock_time(recorded_at: datetime, offset_minutes: int | None, seconds: float = 0.0) -> str:
+    """When something was said, in the recording's own zone where that is known: ISO 8601, to the second."""
+    moment = recorded_at + timedelta(seconds=seconds)
+    if offset_minutes is not None:
+        moment = moment.astimezone(timezone(timedelta(minutes=offset_minutes)))
+    return moment.isoformat(timespec="seconds")
+
+
+def citation(name: str, speaker: str | None, said_at: str, start: float, end: float) -> str:
+    """`standup.wav, Anna, 2026-11-22T12:00:30+00:00, 00:30–00:58`"""
+    parts = [one_line(part) for part in (name, speaker) if part]
+    return ", ".join([*parts, said_at, f"{mm_ss(start)}–{mm_ss(end)}"])
+
+
+def one_line(text: str) -> str:
+    """What others named, without line breaks and invisible characters that could make it look like something else."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def seconds(value: float) -> float:
+    """A place in a recording, to a hundredth."""
+    return round(value, 2)
+
+
+def brief_metadata(values: Mapping[str, Any], max_chars: int) -> tuple[dict[str, Any], bool]:
+    """Metadata as JSON, texts cut and later keys left out where it is longer than `max_chars`; and whether it was."""
+    told: dict[str, Any] = {}
+    left, cut = max_chars, False
+    for key, value in values.items():
+        plain = jsonable(value)
+        text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+        if len(key) + len(text) > left:
+            cut, room = True, left - len(key)
+            if room > 0:
+                told[key] = text[:room] + "…"
+            break
+        told[key] = plain
+        left -= len(key) + len(text)
+    return told, cut

@@ -25,6 +25,7 @@ from audio_storage_system.cli import (
     jobs,
     keys,
     listing,
+    mcp,
     metadata,
     quarantine,
     record,
@@ -99,6 +100,7 @@ app.add_typer(backup.app, name="backup")
 app.command("restore")(backup.restore)
 app.command("worker")(worker.worker)
 app.command("serve")(serve.serve)
+app.command("mcp")(mcp.mcp)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(users.app, name="users")
 app.add_typer(grants.app, name="grants")

@@ -48,7 +48,7 @@ class Gate:
             raise Unauthorized(reason="it is no bearer token")
         if self.closed:
             raise Unauthorized(reason="none was given")
-        if not (_is_own(headers.get("host", "")) and _is_same(headers.get("origin"), headers.get("host", ""))):
+        if not (_is_own(headers.get("host", "")) and is_same_origin(headers.get("origin"), headers.get("host", ""))):
             raise Forbidden(principal="A page of another origin", action="use an archive without tokens")
         return self._storage
 
@@ -57,8 +57,15 @@ def _is_own(host: str) -> bool:
     return (urlsplit(f"//{host}").hostname or "") in LOOPBACK
 
 
-def _is_same(origin: str | None, host: str) -> bool:
+def is_same_origin(origin: str | None, host: str) -> bool:
+    """Whether a page that sends a request to `host` came from there; what is no page names no origin."""
     return origin is None or origin.partition("://")[2] == host
+
+
+def token_of(headers: Mapping[str, str]) -> str | None:
+    """The bearer token among the headers of a request."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
 
 
 def caller(

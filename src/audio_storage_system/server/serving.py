@@ -17,7 +17,7 @@ from uvicorn.supervisors import Multiprocess
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.errors import InvalidInput, InvalidSetting
-from audio_storage_system.server.app import PLACE
+from audio_storage_system.server.app import MCP_WRITES, PLACE
 from audio_storage_system.server.gate import LOOPBACK
 
 logger = logging.getLogger(__name__)
@@ -30,12 +30,13 @@ STOP_SECONDS = 30.0
 @dataclass(frozen=True, slots=True)
 class Options:
     """How to serve. port: 0 for any that is free. workers: web processes. work: also do jobs, in a process of its
-    own."""
+    own. mcp_writes: let language models change the archive at `/mcp`, as far as their tokens go."""
 
     host: str = "127.0.0.1"
     port: int = PORT
     workers: int = 1
     work: bool = True
+    mcp_writes: bool = False
 
 
 def serve(place: str | None, options: Options, ready: Callable[[str], None] = lambda url: None) -> None:
@@ -47,6 +48,7 @@ def serve(place: str | None, options: Options, ready: Callable[[str], None] = la
     """
     _check(place, options)
     os.environ[PLACE] = place or ""
+    os.environ[MCP_WRITES] = "1" if options.mcp_writes else ""
     config = uvicorn.Config(
         "audio_storage_system.server.app:from_environment",
         factory=True,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field
 
 Seconds = Annotated[float, Field(description="Seconds from the beginning of the recording.")]
 ClockTime = Annotated[str, Field(description="Clock time (ISO 8601), in the recording's own zone where it is known.")]
 Uri = Annotated[str, Field(description="Where it can be read as a resource.")]
 NextCursor = Annotated[str | None, Field(description="Give it as `cursor` for the next page; absent on the last one.")]
 Cut = Annotated[bool, Field(description="It is longer than was asked for; this is its beginning.")]
-MetadataValues = dict[str, JsonValue]
+MetadataValues = dict[str, Any]
 
 
 class Answer(BaseModel):
@@ -150,7 +150,9 @@ class TranscriptAnswer(Answer):
 
     audio_id: int
     name: Annotated[str, Field(description="The recording's file name.")]
-    recorded_at: Annotated[str, Field(description="Clock time of second 0; add a segment's start for when it was said.")]
+    recorded_at: Annotated[
+        str, Field(description="Clock time of second 0; add a segment's start for when it was said.")
+    ]
     version: Version
     segments: list[Line]
     uri: Uri

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from audio_storage_system.server.mcp.cursors import MAX_CHARACTERS
 
 MAX_SEARCH_LIMIT, MAX_LIST_LIMIT, MAX_SEGMENTS = 50, 100, 500
 MAX_CHARS, MIN_CHARS, MAX_TOKENS = 100_000, 200, 20_000
-MAX_CONDITIONS, MAX_JSON_CHARS, MAX_NOTE_CHARS = 20, 20_000, 10_000
+MAX_KEYS, MAX_JSON_CHARS, MAX_NOTE_CHARS = 50, 20_000, 10_000
 # Integers that every reader of JSON keeps exactly.
 MAX_ID = 2**53 - 1
 
@@ -32,7 +32,7 @@ def _is_bounded(value: dict[str, Any]) -> dict[str, Any]:
 
 
 Text = Annotated[str, AfterValidator(_is_text)]
-Json = Annotated[dict[Annotated[str, Field(max_length=300)], JsonValue], AfterValidator(_is_bounded)]
+Json = Annotated[dict[str, Any], Field(max_length=MAX_KEYS), AfterValidator(_is_bounded)]
 AudioId = Annotated[int, Field(ge=1, le=MAX_ID, description="The recording's number, as search and listings give it.")]
 Cursor = Annotated[
     str | None,
@@ -60,7 +60,6 @@ class Filters(Arguments):
     where: Annotated[
         Json,
         Field(
-            max_length=MAX_CONDITIONS,
             description='Conditions on metadata, all of which must hold: {"project": "apollo"} equal, '
             '{"tag": ["a", "b"]} any of these, {"price": {"gte": 3, "lt": 5}} a range of numbers or ISO 8601 times, '
             '{"customer": {"exists": true}} is there. The names audio_id, original_name, media_type, duration, '
@@ -108,9 +107,7 @@ class SearchAudio(Filters):
 class GetContext(Filters):
     """What `get_context` takes."""
 
-    question: Annotated[
-        Text, Field(min_length=1, max_length=2000, description="The question to be answered.")
-    ]
+    question: Annotated[Text, Field(min_length=1, max_length=2000, description="The question to be answered.")]
     max_tokens: Annotated[int, Field(ge=50, le=MAX_TOKENS, description="How long the text may be, in tokens.")] = 2000
 
 
@@ -136,9 +133,7 @@ class GetTranscript(Arguments):
         int | None,
         Field(ge=1, le=MAX_ID, description="Another version than the one in use; get_recording lists them."),
     ] = None
-    start: Annotated[
-        float | None, Field(ge=0, le=1e9, description="Only from this second of the recording on.")
-    ] = None
+    start: Annotated[float | None, Field(ge=0, le=1e9, description="Only from this second of the recording on.")] = None
     end: Annotated[float | None, Field(ge=0, le=1e9, description="Only up to this second of the recording.")] = None
     max_segments: Annotated[int, Field(ge=1, le=MAX_SEGMENTS, description="At most so many segments.")] = 100
     max_chars: MaxChars = 20_000
@@ -158,10 +153,10 @@ class SetMetadata(Arguments):
     audio_id: AudioId
     values: Annotated[
         Json,
-        Field(max_length=50, description='Keys and what to set them to: {"project": "apollo", "priority": 2}.'),
+        Field(description='Keys and what to set them to: {"project": "apollo", "priority": 2}.'),
     ] = Field(default_factory=dict)
     remove: Annotated[
-        list[Annotated[Text, Field(max_length=300)]], Field(max_length=50, description="Keys to take away.")
+        list[Annotated[Text, Field(max_length=300)]], Field(max_length=MAX_KEYS, description="Keys to take away.")
     ] = Field(default_factory=list)
 
 
@@ -174,7 +169,5 @@ class TranscribeFile(Arguments):
     language: Annotated[
         Text | None, Field(max_length=20, description="What is spoken (ISO 639-1), where that is known.")
     ] = None
-    metadata: Annotated[Json, Field(max_length=50, description="Metadata for the recording.")] = Field(
-        default_factory=dict
-    )
+    metadata: Annotated[Json, Field(description="Metadata for the recording.")] = Field(default_factory=dict)
     max_chars: MaxChars = 20_000

@@ -44,6 +44,11 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
+def length(duration: float) -> str:
+    """How long a recording is, as people say it."""
+    return f"{duration:.0f} s" if duration < 60 else mm_ss(duration)
+
+
 def seconds(value: float) -> float:
     """A place in a recording, to a hundredth."""
     return round(value, 2)

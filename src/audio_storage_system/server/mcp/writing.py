@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import PurePath
 
 from audio_storage_system.clock import utc_now
 from audio_storage_system.errors import DeadlineExceeded, Forbidden
@@ -40,12 +41,14 @@ def transcribe_file(caller: Caller, given: TranscribeFile) -> TranscribedAnswer:
     """A file, stored and transcribed."""
     if caller.folders is None:
         raise Forbidden(principal="This server", action="read files")
-    added = caller.storage.add(
-        caller.folders.find(given.path),
-        metadata=given.metadata,
-        language=given.language,
-        progress=_until(TRANSCRIBE_SECONDS, caller.progress),
-    )
+    with caller.folders.open(given.path) as file:
+        added = caller.storage.add(
+            file,
+            name=PurePath(given.path).name,
+            metadata=given.metadata,
+            language=given.language,
+            progress=_until(TRANSCRIBE_SECONDS, caller.progress),
+        )
     said = chosen(caller, int(added))
     return TranscribedAnswer(
         audio_id=int(added),

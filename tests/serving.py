@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,9 +20,9 @@ STARTED_WITHIN = 30.0
 
 
 @contextmanager
-def serving(open_archive: Callable[[], AudioStorageSystem]) -> Iterator[str]:
-    """The address of a server over what this opens, for as long as the block."""
-    config = uvicorn.Config(create_app(open_archive), host="127.0.0.1", port=0, log_level="warning")
+def serving(open_archive: Callable[[], AudioStorageSystem], **options: Any) -> Iterator[str]:
+    """The address of a server over what this opens, for as long as the block; options: of `create_app`."""
+    config = uvicorn.Config(create_app(open_archive, **options), host="127.0.0.1", port=0, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

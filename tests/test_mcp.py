@@ -20,8 +20,6 @@ from hypothesis import strategies as st
 from mcp.shared.exceptions import MCPError
 
 from audio_storage_system import AudioStorageSystem
-from audio_storage_system.records import Segment, Span
-from audio_storage_system.catalogue import transcripts
 from builders import Talk, fill
 from mcp_sessions import Session, connected, over_http, program
 from serving import serving
@@ -63,7 +61,8 @@ class Asking:
 
     def __call__(self, who: str = "owner", *, write: bool = False) -> Session:
         if (who, write) not in self.found:
-            self.found[who, write] = self._over_stdio(who, write) if self.way == "stdio" else self._over_http(who, write)
+            connect = self._over_stdio if self.way == "stdio" else self._over_http
+            self.found[who, write] = connect(who, write)
         return self.found[who, write]
 
     def _over_stdio(self, who: str, write: bool) -> Session:
@@ -242,7 +241,8 @@ def test_a_version_belongs_to_its_recording(session: Session) -> None:
     [own] = session.ask("get_recording", audio_id=HERS)["versions"]
     found = session.ask("get_transcript", audio_id=HERS, transcript_id=own["transcript_id"])
     assert found["version"]["transcript_id"] == own["transcript_id"]
-    assert session.refused("get_transcript", audio_id=MEETING, transcript_id=own["transcript_id"])["code"] == "not_found"
+    refused = session.refused("get_transcript", audio_id=MEETING, transcript_id=own["transcript_id"])
+    assert refused["code"] == "not_found"
 
 
 def test_resources_are_listed_in_pages_and_can_be_read(session: Session) -> None:

@@ -40,15 +40,16 @@ def mcp(
     Clients start this command themselves, for example: claude mcp add audio-storage -- audio-storage mcp --archive
     PLACE. Whose archive it is: everything, what --as names, or what the token in $AUDIO_STORAGE_TOKEN is good for.
     """
-    from audio_storage_system.server.mcp.caller import Caller
-    from audio_storage_system.server.mcp.folders import Folders
-    from audio_storage_system.server.mcp.stdio import serve
-
     token = environment(TOKEN)
     if token and as_user is not None:
         raise InvalidInput(reason="Give either --as or a token in AUDIO_STORAGE_TOKEN")
     if files and not allow_write:
         raise InvalidInput(reason="--files stores files, which needs --allow-write")
+
+    from audio_storage_system.server.mcp.caller import Caller
+    from audio_storage_system.server.mcp.folders import Folders
+    from audio_storage_system.server.mcp.stdio import serve
+
     with opened(archive, as_user=as_user) as storage:
         folders = Folders(files or [], apart=storage.home)
         view = _viewing(storage, token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -17,18 +18,31 @@ MAX_ID = 2**53 - 1
 
 
 def _is_text(value: str) -> str:
-    if "\0" in value:
-        raise ValueError("text without NUL is wanted")
+    if "\0" in value or (not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value)):
+        raise ValueError("it has characters that are not text")
     return value
 
 
 def _is_bounded(value: dict[str, Any]) -> dict[str, Any]:
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if len(text) > MAX_JSON_CHARS:
         raise ValueError(f"at most {MAX_JSON_CHARS:,} characters of JSON are taken")
-    if "\\u0000" in text:
-        raise ValueError("text without NUL is wanted")
+    for part in _texts(value):
+        _is_text(part)
     return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in what is JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        for part in parts:
+            yield from _texts(part)
 
 
 Text = Annotated[str, AfterValidator(_is_text)]

@@ -11,6 +11,7 @@ from audio_storage_system.clock import mm_ss
 from audio_storage_system.records import jsonable
 
 SCHEME = "audio-storage"
+MAX_DEPTH = 32
 
 
 def recording_uri(audio_id: int) -> str:
@@ -59,7 +60,7 @@ def brief_metadata(values: Mapping[str, Any], max_chars: int) -> tuple[dict[str,
     told: dict[str, Any] = {}
     left, cut = max_chars, False
     for key, value in values.items():
-        plain = jsonable(value)
+        plain = _plain(value)
         text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
         if len(key) + len(text) > left:
             cut, room = True, left - len(key)
@@ -69,3 +70,20 @@ def brief_metadata(values: Mapping[str, Any], max_chars: int) -> tuple[dict[str,
         told[key] = plain
         left -= len(key) + len(text)
     return told, cut
+
+
+def _plain(value: Any) -> Any:
+    """A value of metadata as JSON; what is nested so deeply that readers of JSON refuse it as text."""
+    if _nested(value, MAX_DEPTH):
+        return jsonable(value)
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "…"
+
+
+def _nested(value: Any, most: int) -> bool:
+    """Whether it is nested at most so deeply."""
+    if not isinstance(value, dict | list | tuple):
+        return True
+    return most > 0 and all(_nested(one, most - 1) for one in (value.values() if isinstance(value, dict) else value))

@@ -11,18 +11,23 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.server import create_app
+from audio_storage_system.server.serving import configuration
 
 STARTED_WITHIN = 30.0
 
 
 @contextmanager
-def serving(open_archive: Callable[[], AudioStorageSystem]) -> Iterator[str]:
-    """The address of a server over what this opens, for as long as the block."""
-    config = uvicorn.Config(create_app(open_archive), host="127.0.0.1", port=0, log_level="warning")
-    server = uvicorn.Server(config)
+def serving(
+    open_archive: Callable[[], AudioStorageSystem], prepare: Callable[[FastAPI], None] = lambda app: None
+) -> Iterator[str]:
+    """The address of a server over what this opens, for as long as the block. prepare: may add to the application."""
+    app = create_app(open_archive)
+    prepare(app)
+    server = uvicorn.Server(configuration(app, port=0))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

@@ -71,7 +71,7 @@ class Asking:
         return self.kept.enter_context(connected(program(self.home, *options, **token)))
 
     def _over_http(self, who: str, write: bool) -> Session:
-        url = self.kept.enter_context(serving(partial(AudioStorageSystem, self.home), mcp_writes=write))
+        url = self.kept.enter_context(serving(partial(AudioStorageSystem, self.home, mcp_writes=write)))
         mode = "auto" if self.way == "http of 2026" else "legacy"
         return self.kept.enter_context(over_http(url, self.secrets[who], mode))
 

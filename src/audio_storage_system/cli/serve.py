@@ -20,10 +20,6 @@ def serve(
     no_worker: Annotated[
         bool, typer.Option("--no-worker", help="Leave the jobs to workers started elsewhere.")
     ] = False,
-    mcp_allow_write: Annotated[
-        bool,
-        typer.Option("--mcp-allow-write", help="Let language models change the archive at /mcp, if tokens allow."),
-    ] = False,
     archive: options.ArchivePlace = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -41,4 +37,4 @@ def serve(
         say(f"Serving (the API is described at {url}/docs). Ctrl-C ends.")
 
     with named_origin():
-        serve(archive, Options(host, port, workers, not no_worker, mcp_allow_write), ready)
+        serve(archive, Options(host, port, workers, not no_worker), ready)

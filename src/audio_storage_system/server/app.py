@@ -13,22 +13,21 @@ from fastapi import FastAPI
 from audio_storage_system import AudioStorageSystem, __version__
 from audio_storage_system.server import health, problems
 from audio_storage_system.server.api import ROUTERS
+from audio_storage_system.server.bodies import Bodies
+from audio_storage_system.server.cors import Cors
 from audio_storage_system.server.gate import Gate
 from audio_storage_system.server.mcp.http import McpEndpoint
 from audio_storage_system.server.origins import Origins
 
 # Where a process of the server finds the archive that it is to serve: its parent's word to it.
 PLACE = "AUDIO_STORAGE_SERVED"
-# The same for what else it is told; "1" is yes.
-MCP_WRITES = "AUDIO_STORAGE_SERVED_MCP_WRITES"
 DESCRIPTION = "An archive for audio: store it, and find what was said, by whom and when."
 THREADS = 40  # that call the archive at once; more requests wait their turn
 
 
-def create_app(open_archive: Callable[[], AudioStorageSystem], *, mcp_writes: bool = False) -> FastAPI:
-    """The application over the archive that this opens when the server starts; closed when it ends. mcp_writes: let
-    language models change it, as far as their tokens go."""
-    mcp = McpEndpoint(allow_write=mcp_writes)
+def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
+    """The application over the archive that this opens when the server starts; closed when it ends."""
+    mcp = McpEndpoint()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -49,6 +48,8 @@ def create_app(open_archive: Callable[[], AudioStorageSystem], *, mcp_writes: bo
         app.include_router(router, prefix="/api/v1")
     mcp.mount(app)
     problems.handle(app)
+    app.add_middleware(Bodies)
+    app.add_middleware(Cors)
     app.add_middleware(Origins)
     return app
 
@@ -56,5 +57,4 @@ def create_app(open_archive: Callable[[], AudioStorageSystem], *, mcp_writes: bo
 def from_environment() -> FastAPI:
     """The application of a process that the server started: it opens the archive that its parent names."""
     place = os.environ.get(PLACE) or None
-    mcp_writes = os.environ.get(MCP_WRITES) == "1"
-    return create_app(partial(AudioStorageSystem, place, create=False), mcp_writes=mcp_writes)
+    return create_app(partial(AudioStorageSystem, place, create=False))

@@ -13,30 +13,27 @@ from anyio import to_thread
 from fastapi import FastAPI
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.errors import AudioStorageSystemError, Forbidden
 from audio_storage_system.server import problems
-from audio_storage_system.server.gate import Gate, is_same_origin, token_of
+from audio_storage_system.server.gate import Gate, token_of
 from audio_storage_system.server.mcp.caller import Caller
 from audio_storage_system.server.mcp.protocol import Context, make_server
 from audio_storage_system.server.origins import origin_of
 
 PATH = "/mcp"
-MAX_BODY_BYTES = 4 * 1024**2
 _VIEW = "mcp_view"
 
 
 class McpEndpoint:
-    """What answers at `/mcp`. allow_write: offer the tools that change the archive to who may change it."""
+    """What answers at `/mcp` of the application."""
 
-    def __init__(self, *, allow_write: bool = False) -> None:
-        self._allow_write = allow_write
-        self._manager = StreamableHTTPSessionManager(
-            make_server(self._caller_of), stateless=True, max_request_body_size=MAX_BODY_BYTES
-        )
+    def __init__(self) -> None:
+        self._manager = StreamableHTTPSessionManager(make_server(_caller_of), stateless=True)
 
     def mount(self, app: FastAPI) -> None:
         """Answer at `/mcp` of this application."""
@@ -50,26 +47,27 @@ class McpEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI calls it."""
+        if scope["method"] != "POST":
+            raise HTTPException(405, headers={"Allow": "POST"})
         try:
             scope.setdefault("state", {})[_VIEW] = await to_thread.run_sync(_admitted, scope)
         except AudioStorageSystemError as error:
-            refusal = problems.answer(problems.of_error(error), problems.headers_of(error))
-            return await refusal(scope, receive, send)
-        if scope["method"] != "POST":
-            refused = problems.answer(problems.of_status(405), {"Allow": "POST"})
-            return await refused(scope, receive, send)
-        await self._manager.handle_request(scope, receive, send)
-
-    def _caller_of(self, context: Context) -> Caller:
-        scope: Scope = context.request.scope  # type: ignore[union-attr]
-        return Caller(scope["state"][_VIEW], self._allow_write, origin=origin_of(scope))
+            await problems.response_to(scope, error)(scope, receive, send)
+        else:
+            await self._manager.handle_request(scope, receive, send)
 
 
 def _admitted(scope: Scope) -> AudioStorageSystem:
     """The archive as the sender sees it. Raises `Unauthorized`, and `Forbidden` for pages of other origins, which the
     protocol keeps out whatever they bring."""
-    headers = Headers(scope=scope)
-    if not is_same_origin(headers.get("origin"), headers.get("host", "")):
-        raise Forbidden(principal="A page of another origin", action="use this server")
+    headers, address = Headers(scope=scope), scope["client"][0] if scope.get("client") else ""
     gate: Gate = scope["app"].state.gate
-    return gate.admit(token_of(headers), headers)
+    if not gate.welcomes(headers.get("origin"), headers.get("host", "")):
+        raise Forbidden(principal="A page of another origin", action="use this server")
+    return gate.admit(token_of(headers), headers, address)
+
+
+def _caller_of(context: Context) -> Caller:
+    scope: Scope = context.request.scope  # type: ignore[union-attr]
+    storage: AudioStorageSystem = scope["app"].state.storage
+    return Caller(scope["state"][_VIEW], storage.settings.mcp_writes, origin=origin_of(scope))

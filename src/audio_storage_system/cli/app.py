@@ -71,8 +71,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="An archive for audio: store it, and find what was said, by whom and when.",
-    epilog="Each command takes --json (one JSON document on stdout, or one per line where it goes on; everything else "
-    "on stderr) and, copy and restore excepted, --archive.",
+    epilog="Each command but mcp takes --json (one JSON document on stdout, or one per line where it goes on; "
+    "everything else on stderr) and, copy and restore excepted, --archive.",
 )
 app.command("init")(archive.init)
 app.command("add")(add.add)

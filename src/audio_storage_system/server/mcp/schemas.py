@@ -11,9 +11,12 @@ _NAMED = ("properties", "$defs")
 
 
 def schema_of(model: type[BaseModel], *, of_answers: bool = False) -> dict[str, Any]:
-    """The schema of a model; of answers, as it is after what is empty was left out."""
+    """The schema of a model, what must be there first; of answers, as it is after what is empty was left out."""
     made: dict[str, Any] = _smaller(model.model_json_schema())
     made.pop("description", None)
+    made["properties"] = dict(
+        sorted(made["properties"].items(), key=lambda one: one[0] not in made.get("required", []))
+    )
     if of_answers:
         for one in made.get("$defs", {}).values():
             one.pop("description", None)

@@ -20,7 +20,7 @@ from audio_storage_system.server.mcp.protocol import make_server
 logger = logging.getLogger(__name__)
 
 STDIN = 0
-MAX_MESSAGE_BYTES = 4 * 1024**2
+MAX_MESSAGE_BYTES = 1024**2
 CHUNK_BYTES = 64 * 1024
 
 

@@ -64,15 +64,22 @@ def version(said: Transcript) -> Version:
 def chosen(caller: Caller, audio_id: int, transcript_id: int | None = None) -> Transcript:
     """This version of what is said in a recording; without a number the one that search follows, else the latest.
     Raises `NotFound`."""
+    if transcript_id is not None:
+        return _version_of(caller, audio_id, transcript_id)
     versions = caller.storage.transcripts(audio_id)
-    if transcript_id is None:
-        found = next((one for one in versions if one.active), versions[-1] if versions else None)
-    else:
-        found = next((one for one in versions if one.id == transcript_id), None)
-    if found is None and transcript_id is None:
+    if not versions:
         raise NotFound(f"Recording {audio_id} has no transcript yet.")
-    if found is None:
-        raise NotFound(kind=f"transcript of recording {audio_id}", id=transcript_id)
+    return next((one for one in versions if one.active), versions[-1])
+
+
+def _version_of(caller: Caller, audio_id: int, transcript_id: int) -> Transcript:
+    absent = NotFound(kind=f"transcript of recording {audio_id}", id=transcript_id)
+    try:
+        found = caller.storage.get_transcript(transcript_id)
+    except NotFound:
+        raise absent from None
+    if found.audio_id != audio_id:
+        raise absent
     return found
 
 

@@ -51,11 +51,12 @@ def _fitting(hits: Iterable[Found], max_chars: int) -> Iterable[Hit]:
 
 def _hit(hit: Found, max_chars: int) -> Hit:
     text = hit.transcription[:max_chars]
-    left = max_chars - len(text)
-    said_at = telling.clock_time(hit.recorded_at, hit.recorded_offset_minutes, hit.start)
+    before = lines(hit.before, max_chars - len(text))
+    after = lines(hit.after, max_chars - len(text) - sum(len(one.text) for one in before))
+    said_at = telling.at_clock(hit.recorded_at, hit.recorded_offset_minutes, hit.start)
     return Hit(
         audio_id=hit.audio_id,
-        name=telling.one_line(hit.original_name),
+        name=telling.called(hit.original_name),
         start=telling.seconds(hit.start),
         end=telling.seconds(hit.end),
         at=telling.seconds(hit.at),
@@ -64,25 +65,29 @@ def _hit(hit: Found, max_chars: int) -> Hit:
         citation=telling.citation(hit.original_name, hit.speaker, said_at, hit.start, hit.end),
         uri=telling.transcript_uri(hit.audio_id, hit.start, hit.end),
         transcript_id=hit.transcript_id,
-        speaker=hit.speaker,
+        speaker=hit.speaker and telling.called(hit.speaker),
         language=hit.language,
         similarity=None if math.isnan(hit.similarity) else round(hit.similarity, 3),
         flags=list(hit.flags),
         text_cut=len(text) < len(hit.transcription),
-        before=lines(hit.before, left),
-        after=lines(hit.after, left),
+        before=before,
+        after=after,
     )
 
 
 def lines(segments: Iterable[Segment], max_chars: int) -> list[Line]:
-    """Segments, each no longer than this."""
-    return [line(segment, segment.text.strip()[:max_chars]) for segment in segments]
+    """Segments, of which the later ones are cut where all of them are longer than this."""
+    told: list[Line] = []
+    for segment in segments:
+        told.append(line(segment, segment.text.strip()[:max_chars]))
+        max_chars -= len(told[-1].text)
+    return told
 
 
 def line(segment: Segment, text: str) -> Line:
     """A segment with this text."""
     start, end = telling.seconds(segment.start), telling.seconds(segment.end)
-    return Line(start=start, end=end, text=text, speaker=segment.speaker)
+    return Line(start=start, end=end, text=text, speaker=segment.speaker and telling.called(segment.speaker))
 
 
 def get_context(caller: Caller, given: GetContext) -> ContextAnswer:
@@ -97,7 +102,7 @@ def get_context(caller: Caller, given: GetContext) -> ContextAnswer:
             end=telling.seconds(one.end),
             said_at=one.said_at.isoformat(timespec="seconds"),
             uri=telling.transcript_uri(one.audio_id, one.start, one.end),
-            speaker=one.speaker,
+            speaker=one.speaker and telling.called(one.speaker),
         )
         for one in pack.citations
     ]
@@ -116,8 +121,8 @@ def _recording(one: Recording) -> answers.RecordingLine:
     metadata, cut = telling.brief_metadata(one.metadata, METADATA_IN_LIST)
     return answers.RecordingLine(
         audio_id=one.id,
-        name=telling.one_line(one.original_name),
-        recorded_at=telling.clock_time(one.recorded_at, one.recorded_offset_minutes),
+        name=telling.called(one.original_name),
+        recorded_at=telling.at_clock(one.recorded_at, one.recorded_offset_minutes),
         uri=telling.transcript_uri(one.id),
         duration=one.duration,
         metadata=metadata,

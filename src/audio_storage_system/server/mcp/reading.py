@@ -13,7 +13,7 @@ from audio_storage_system.server.mcp.arguments import GetRecording, GetTranscrip
 from audio_storage_system.server.mcp.caller import Caller
 from audio_storage_system.server.mcp.finding import line
 
-MAX_VERSIONS = 30
+MAX_VERSIONS, MAX_WARNINGS, MAX_REASON_CHARS = 30, 20, 500
 # How much a resource gives at most, which has no pages.
 MAX_RESOURCE_CHARS, BATCH = 200_000, 1_000
 
@@ -24,9 +24,9 @@ def get_recording(caller: Caller, given: GetRecording) -> RecordingAnswer:
     metadata, cut = telling.brief_metadata(one.metadata, given.max_chars)
     return RecordingAnswer(
         audio_id=one.id,
-        name=telling.one_line(one.original_name),
+        name=telling.called(one.original_name),
         status=one.status,
-        recorded_at=telling.clock_time(one.recorded_at, one.recorded_offset_minutes),
+        recorded_at=telling.at_clock(one.recorded_at, one.recorded_offset_minutes),
         created_at=one.created_at.isoformat(timespec="seconds"),
         size=one.file_size,
         sha256=one.file_hash,
@@ -40,7 +40,7 @@ def get_recording(caller: Caller, given: GetRecording) -> RecordingAnswer:
         metadata=metadata,
         metadata_cut=cut,
         versions_left_out=max(0, len(versions) - MAX_VERSIONS),
-        warnings=list(one.warnings),
+        warnings=[warning[:MAX_REASON_CHARS] for warning in one.warnings[:MAX_WARNINGS]],
     )
 
 
@@ -54,7 +54,7 @@ def version(said: Transcript) -> Version:
         model=said.whisper_model,
         created_at=said.created_at.isoformat(timespec="seconds"),
         characters=len(said.transcription),
-        reason=said.reason,
+        reason=said.reason and said.reason[:MAX_REASON_CHARS],
         language=said.language,
         confidence=None if said.confidence is None else round(said.confidence, 3),
         flags=list(said.flags),
@@ -95,8 +95,8 @@ def get_transcript(caller: Caller, given: GetTranscript) -> TranscriptAnswer:
     cursor = following and cursors.make(given.asked, version=said.id, after=following[0], character=following[1])
     return TranscriptAnswer(
         audio_id=recording.id,
-        name=telling.one_line(recording.original_name),
-        recorded_at=telling.clock_time(recording.recorded_at, recording.recorded_offset_minutes),
+        name=telling.called(recording.original_name),
+        recorded_at=telling.at_clock(recording.recorded_at, recording.recorded_offset_minutes),
         version=version(said),
         segments=shown,
         uri=telling.transcript_uri(recording.id, given.start, given.end),
@@ -143,7 +143,7 @@ def as_text(caller: Caller, audio_id: int, start: float | None, end: float | Non
 
 def text_line(segment: Segment) -> str:
     """`[mm:ss] Speaker: words`"""
-    speaker = f"{telling.one_line(segment.speaker)}: " if segment.speaker else ""
+    speaker = f"{telling.called(segment.speaker)}: " if segment.speaker else ""
     return f"[{mm_ss(segment.start)}] {speaker}{telling.one_line(segment.text)}"
 
 

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 import mcp_types as types
 
 from audio_storage_system.errors import InvalidInput, NotFound
+from audio_storage_system.records import Recording
 from audio_storage_system.server.mcp import cursors, reading, telling
 from audio_storage_system.server.mcp.arguments import MAX_ID, GetRecording
 from audio_storage_system.server.mcp.caller import Caller
@@ -75,20 +76,20 @@ def listed(caller: Caller, cursor: str | None) -> types.ListResourcesResult:
     """A page of transcripts, those of the latest recordings first. Raises `InvalidInput` for another cursor."""
     first = cursors.read(cursor, "resources", offset=0)["offset"]
     found = caller.storage.list_recordings(limit=PAGE + 1, offset=first)
-    shown = [
-        types.Resource(
-            name=telling.one_line(one.original_name) or f"recording {one.id}",
-            title=f"{telling.one_line(one.original_name)}, "
-            + telling.clock_time(one.recorded_at, one.recorded_offset_minutes),
-            uri=telling.transcript_uri(one.id),
-            description="What is said in this recording." if one.duration is None else
-            f"What is said in this recording of {telling.length(one.duration)}.",
-            mime_type=TEXT,
-        )
-        for one in found[:PAGE]
-    ]  # fmt: skip
     more = cursors.make("resources", offset=first + PAGE) if len(found) > PAGE else None
-    return types.ListResourcesResult(resources=shown, next_cursor=more)
+    return types.ListResourcesResult(resources=[_transcript_of(one) for one in found[:PAGE]], next_cursor=more)
+
+
+def _transcript_of(one: Recording) -> types.Resource:
+    name, at = telling.called(one.original_name), telling.at_clock(one.recorded_at, one.recorded_offset_minutes)
+    long = "" if one.duration is None else f" of {telling.length(one.duration)}"
+    return types.Resource(
+        name=name or f"recording {one.id}",
+        title=f"{name}, {at}",
+        uri=telling.transcript_uri(one.id),
+        description=f"What is said in this recording{long}.",
+        mime_type=TEXT,
+    )
 
 
 def read(caller: Caller, uri: str) -> types.ReadResourceResult:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any
 
-from audio_storage_system.clock import mm_ss
+from audio_storage_system.clock import clock_time, mm_ss
 from audio_storage_system.records import jsonable
 
 SCHEME = "audio-storage"
 MAX_DEPTH = 32
+MAX_NAME_CHARS = 300
 
 
 def recording_uri(audio_id: int) -> str:
@@ -26,23 +27,25 @@ def transcript_uri(audio_id: int, start: float | None = None, end: float | None 
     return f"{recording_uri(audio_id)}/transcript" + (f"?{query}" if query else "")
 
 
-def clock_time(recorded_at: datetime, offset_minutes: int | None, seconds: float = 0.0) -> str:
+def at_clock(recorded_at: datetime, offset_minutes: int | None, seconds: float = 0.0) -> str:
     """When something was said, in the recording's own zone where that is known: ISO 8601, to the second."""
-    moment = recorded_at + timedelta(seconds=seconds)
-    if offset_minutes is not None:
-        moment = moment.astimezone(timezone(timedelta(minutes=offset_minutes)))
-    return moment.isoformat(timespec="seconds")
+    return clock_time(recorded_at, offset_minutes, seconds).isoformat(timespec="seconds")
 
 
 def citation(name: str, speaker: str | None, said_at: str, start: float, end: float) -> str:
     """`standup.wav, Anna, 2026-11-22T12:00:30+00:00, 00:30–00:58`"""
-    parts = [one_line(part) for part in (name, speaker) if part]
+    parts = [called(part) for part in (name, speaker) if part]
     return ", ".join([*parts, said_at, f"{mm_ss(start)}–{mm_ss(end)}"])
 
 
 def one_line(text: str) -> str:
     """What others named, without line breaks and invisible characters that could make it look like something else."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def called(name: str) -> str:
+    """A name that others gave, as it is told: in one line, and not too long."""
+    return one_line(name[:MAX_NAME_CHARS])
 
 
 def length(duration: float) -> str:

@@ -117,7 +117,6 @@ def test_everybody_at_once(tmp_path: Path, demo: Path) -> None:
         threads += [day.start(day.speak, spoken(demo / "meeting.flac")) for _ in range(SPEAKERS)]
         for thread in threads:
             thread.join(SECONDS + 300)
-        print(dict(day.done))
         assert day.failures == []
         for audio_id, sha256 in day.uploaded.items():
             content = httpx.get(f"{url}/api/v1/recordings/{audio_id}/audio", timeout=60).content

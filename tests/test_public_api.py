@@ -23,6 +23,7 @@ NAMES = {
     "Added",
     "AudioStorageSystem",
     "AudioStorageSystemError",
+    "Cancellation",
     "ContextPack",
     "CopyReport",
     "Hit",

@@ -57,6 +57,7 @@ class Settings:
     blob_cache_dir: the folder for that, with one folder below it for each place; empty for the user's cache folder.
     remote_per_minute: how many jobs may begin to ask a service over the network in a minute, on all machines together;
         0 for no limit.
+    search_seconds: how long the server lets a search run, unless the request says less.
     requests_per_minute: how many requests the server answers each holder of a token in a minute, in each of its web
         processes; 0 for any number.
     cors_origins: the web pages that may use the server from a browser, `https://app.example`, separated by commas;
@@ -97,6 +98,7 @@ class Settings:
     blob_cache_dir: str = ""
     cdn_url: str = field(default="", repr=False)
     remote_per_minute: int = 0
+    search_seconds: float = 10.0
     requests_per_minute: int = 6000
     cors_origins: str = ""
     trash_days: float = 30.0
@@ -227,6 +229,8 @@ def load_settings(home: Path, **given: Any) -> Settings:
         raise InvalidSetting(name="trash_days", reason=f"it is 0…36,500 days, not {settings.trash_days:g}")
     if settings.key_source not in ("", KEYRING, PASSPHRASE):
         raise InvalidSetting(name="key_source", reason='it is "keyring", "passphrase" or empty')
+    if not 0 < settings.search_seconds <= 3600:
+        raise InvalidSetting(name="search_seconds", reason=f"it is 0…3600 seconds, not {settings.search_seconds:g}")
     if settings.transcribe_at_once < 1:
         raise InvalidSetting(name="transcribe_at_once", reason="it is at least 1")
     return settings

@@ -210,10 +210,16 @@ def _field_value(key: str, column: Column[Any], operand: Any) -> Any:
     if isinstance(column.type, UtcDateTime):
         return _instant(key, operand)
     if not isinstance(column.type, Float | Integer):
-        return str(operand)
-    if isinstance(operand, int | float) and not isinstance(operand, bool):
+        return _text(key, str(operand))
+    if isinstance(operand, int | float) and not isinstance(operand, bool) and operand == operand:
         return operand
     raise InvalidFilter(key=key, reason=f"{brief(operand)} is not a number")
+
+
+def _text(key: str, operand: str) -> str:
+    if "\0" in operand or (not operand.isprintable() and any("\ud800" <= one <= "\udfff" for one in operand)):
+        raise InvalidFilter(key=key, reason="it has characters that are not text")
+    return operand
 
 
 def _operators(key: str, wanted: Any) -> list[tuple[str, Any]]:

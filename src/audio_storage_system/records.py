@@ -271,6 +271,32 @@ def jsonable(value: Any) -> Any:
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that arrives in parts. offset: how many of its `size` bytes are safely here. expires_at: when it is
+    removed unless something happens to it before. audio_id, job_id, duplicate: what it became, once it is finished."""
+
+    id: str
+    name: str
+    size: int
+    offset: int
+    created_at: datetime
+    expires_at: datetime
+    audio_id: int | None = None
+    job_id: int | None = None
+    duplicate: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it has arrived."""
+        return self.offset == self.size
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able; the id under the name `upload_id`."""
+        values = {key: jsonable(value) for key, value in asdict(self).items()}
+        return {"upload_id": values.pop("id"), **values}
+
+
 class Added(int):
     """The id of a recording that was added; it also says what happened.
 

@@ -90,6 +90,7 @@ METHODS = {
     "store_audio_file",
     "submit",
     "submit_reembedding",
+    "temporary_file",
     "tokens",
     "transcripts",
     "trash",

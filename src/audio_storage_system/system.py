@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from threading import Event
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from audio_storage_system.access import Access, Role
 from audio_storage_system.archive import (
@@ -117,8 +117,9 @@ class AudioStorageSystem(Reading, Describing, Embedding):
 
     def add(
         self,
-        path: Place,
+        path: Place | BinaryIO,
         *,
+        name: str = "",
         metadata: Metadata | None = None,
         whisper_model: str | None = None,
         language: str | None = None,
@@ -128,27 +129,31 @@ class AudioStorageSystem(Reading, Describing, Embedding):
         progress: Progress | None = None,
         fernet_key: str | bytes | None = None,
     ) -> Added:
-        """Store, transcribe and embed a file: every step that has not been done for it yet. fernet_key: the file is
+        """Store, transcribe and embed a file: every step that has not been done for it yet. path: the file, or a
+        seekable stream of its bytes, which stays open; `name` is what it is called then. fernet_key: the file is
         encrypted with Fernet, and stored decrypted, as everything else is; `KeyRefused` for another key.
 
         Raises `TranscriptionFailed` when the sound was stored but could not be transcribed; adding the file again tries
         that again. `progress` is called with the seconds of sound transcribed so far, and all there are.
         """
         task = processing.task_of(self._archive, whisper_model, language, progress)
-        stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate, fernet_key=fernet_key)
+        further: dict[str, Any] = {"name": name, "fernet_key": fernet_key}
+        stored = processing.store(self._archive, path, metadata, recorded_at, on_duplicate, **further)
         return processing.process(self._archive, stored, task, embedded=generate_embeddings)
 
     def store_audio_file(
         self,
-        path: Place,
+        path: Place | BinaryIO,
         audio_data: Waveform | None = None,
         *,
+        name: str = "",
         metadata: Metadata | None = None,
         recorded_at: datetime | None = None,
         on_duplicate: OnDuplicate = "keep",
     ) -> Added:
-        """Store a file's bytes unchanged; its id. `audio_data` is not needed: the file itself is what is kept."""
-        stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate)
+        """Store a file's bytes unchanged; its id. `audio_data` is not needed: the file itself is what is kept. path,
+        name: as of `add`."""
+        stored = processing.store(self._archive, path, metadata, recorded_at, on_duplicate, name=name)
         # Of new bytes, nothing is known yet.
         said = processing.said_in(self._archive, stored.audio_id) if stored.duplicate else None
         return Added.of(stored.audio_id, duplicate=stored.duplicate, said=said)
@@ -243,8 +248,9 @@ class AudioStorageSystem(Reading, Describing, Embedding):
 
     def submit(
         self,
-        path: Place,
+        path: Place | BinaryIO,
         *,
+        name: str = "",
         metadata: Metadata | None = None,
         whisper_model: str | None = None,
         language: str | None = None,
@@ -254,14 +260,14 @@ class AudioStorageSystem(Reading, Describing, Embedding):
         priority: Priority | str = Priority.NORMAL,
     ) -> Job:
         """Store a file now, and leave transcribing and embedding it to the workers; the job, which knows the
-        recording's id. What has been stored is safe, whatever becomes of the job; see `jobs`.
+        recording's id. What has been stored is safe, whatever becomes of the job; see `jobs`. path, name: as of `add`.
 
         priority: `high`, `normal` or `low`. Who brings many files does not keep others waiting: each `user_id` of the
         metadata has its turn, and each view.
         """
         options = submission.options_of(self._archive, whisper_model, language, generate_embeddings=generate_embeddings)
         further: dict[str, Any] = {"recorded_at": recorded_at, "on_duplicate": on_duplicate, "priority": priority}
-        return submission.submit(self._archive, self._jobs, path, options, metadata=metadata, **further)
+        return submission.submit(self._archive, self._jobs, path, options, name=name, metadata=metadata, **further)
 
     @property
     def uploads(self) -> Uploads:
@@ -435,6 +441,11 @@ class AudioStorageSystem(Reading, Describing, Embedding):
         """
         place = None if advisory_database is None else Path(advisory_database)
         return check_security(self._archive, advisory_database=place, stale_days=stale_days)
+
+    def temporary_file(self) -> BinaryIO:
+        """A file for what is on its way into the archive: it has no name, is gone when it is closed, and where the
+        archive is encrypted nobody else can read it."""
+        return self._archive.temporary_file()
 
     @property
     def home(self) -> Path:

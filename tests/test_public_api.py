@@ -94,6 +94,7 @@ METHODS = {
     "tokens",
     "transcripts",
     "trash",
+    "uploads",
     "use_embedder",
     "verify",
     "users",

@@ -145,6 +145,7 @@ CALLS: dict[str, Call] = {
     "get_transcript": on(R, lambda v, t: v.get_transcript(t.transcript_id)),
     "get_user_audio": on(R, lambda v, t: v.get_user_audio("stored it", t.audio_id)),
     "home": free(lambda v, t: v.home),
+    "settings": free(lambda v, t: v.settings),
     "temporary_file": free(lambda v, t: v.temporary_file().close()),
     "import_transcript": on(E, lambda v, t: v.import_transcript(t.audio_id, subtitles(t))),
     "known_hashes": free(lambda v, t: v.known_hashes()),

@@ -86,6 +86,7 @@ METHODS = {
     "segments",
     "set_metadata",
     "set_metadata_schema",
+    "settings",
     "stats",
     "store_audio_file",
     "submit",

@@ -39,7 +39,7 @@ from audio_storage_system.records import Added, Job, Metadata, Priority
 from audio_storage_system.retention import Holds, Retention, Trash
 from audio_storage_system.rotation import KeyBoard
 from audio_storage_system.security import SecurityReport, check_security
-from audio_storage_system.settings import Encryption, locate
+from audio_storage_system.settings import Encryption, Settings, locate
 from audio_storage_system.vectors import IndexState
 
 __all__ = ["Added", "AudioStorageSystem", "load_audio"]
@@ -446,6 +446,11 @@ class AudioStorageSystem(Reading, Describing, Embedding):
         """A file for what is on its way into the archive: it has no name, is gone when it is closed, and where the
         archive is encrypted nobody else can read it."""
         return self._archive.temporary_file()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force. Among them may be secrets, in addresses of databases: do not show them."""
+        return self._archive.settings
 
     @property
     def home(self) -> Path:

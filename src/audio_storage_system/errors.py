@@ -119,7 +119,7 @@ class TooLarge(InvalidInput):
 class ChecksumMismatch(InvalidInput):
     """What was appended to upload {id} does not have its checksum, and was discarded. Send it again."""
 
-    http_status, retryable = 460, True  # as the protocol tus has it
+    retryable = True
 
 
 class InvalidSetting(InvalidInput):

@@ -272,9 +272,24 @@ def jsonable(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
+class Peaks:
+    """A recording's sound as a player draws it. peaks: of each of many equal parts the lowest and the highest sample,
+    -1…1. duration: the seconds of sound that were found."""
+
+    audio_id: int
+    duration: float
+    peaks: tuple[tuple[float, float], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {"audio_id": self.audio_id, "duration": self.duration, "peaks": [list(pair) for pair in self.peaks]}
+
+
+@dataclass(frozen=True, slots=True)
 class Upload:
     """A file that arrives in parts. offset: how many of its `size` bytes are safely here. expires_at: when it is
-    removed unless something happens to it before. audio_id, job_id, duplicate: what it became, once it is finished."""
+    removed unless something happens to it before. note: what its sender wants to have back. audio_id, job_id, duplicate:
+    what it became, once it is finished."""
 
     id: str
     name: str
@@ -282,6 +297,7 @@ class Upload:
     offset: int
     created_at: datetime
     expires_at: datetime
+    note: str = ""
     audio_id: int | None = None
     job_id: int | None = None
     duplicate: bool = False

@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 FOLDER = "uploads"
 LOCK_SECONDS = 10.0
 MAX_NAME_CHARACTERS = 1_000
+MAX_NOTE_CHARACTERS = 64 << 10
 MAX_METADATA_BYTES = 4 << 20
 
 
@@ -67,14 +68,17 @@ class Uploads:
         on_duplicate: OnDuplicate = "keep",
         priority: Priority | str = Priority.NORMAL,
         sha256: str | None = None,
+        note: str = "",
     ) -> Upload:
         """Begin the upload of a file of `size` bytes that is called `name`. sha256: the hash that it must have, in hex.
-        What else is given is as of `submit`, and checked now.
+        note: anything that `get` is to give back. What else is given is as of `submit`, and checked now.
 
         Raises `TooLarge`, `TooManyUploads`, `InvalidInput`, `InvalidMetadata`, `UnknownSpec`.
         """
         self._require_editor()
         self._check_size(size, name)
+        if len(note) > MAX_NOTE_CHARACTERS:
+            raise TooLarge(what="The note of an upload", limit=f"{MAX_NOTE_CHARACTERS:,} characters")
         values = metadata or {}
         check_request(values, recorded_at, on_duplicate)
         self._check_metadata(values)
@@ -91,6 +95,7 @@ class Uploads:
             "on_duplicate": on_duplicate,
             "priority": priority_of(priority).name,
             "sha256": sha256.lower() if sha256 else None,
+            "note": note,
         }
         return self._upload(self._made(size, kept))
 
@@ -197,6 +202,7 @@ class Uploads:
         return Upload(
             id=folder.id,
             name=values["name"],
+            note=values["note"],
             size=values["size"],
             offset=values["size"] if result else folder.committed().offset,
             created_at=datetime.fromisoformat(values["created_at"]),

@@ -288,8 +288,8 @@ class Peaks:
 @dataclass(frozen=True, slots=True)
 class Upload:
     """A file that arrives in parts. offset: how many of its `size` bytes are safely here. expires_at: when it is
-    removed unless something happens to it before. note: what its sender wants to have back. audio_id, job_id, duplicate:
-    what it became, once it is finished."""
+    removed unless something happens to it before. note: what its sender wants to have back. audio_id, job_id,
+    duplicate: what it became, once it is finished."""
 
     id: str
     name: str

@@ -34,7 +34,7 @@ from audio_storage_system.jobs import submission
 from audio_storage_system.jobs.board import Jobs, priority_of
 from audio_storage_system.pipeline import OnDuplicate, check_request, sha256_of
 from audio_storage_system.records import Job, Metadata, Priority, Upload
-from audio_storage_system.uploads import Appending, Checksum, UploadFolder, folders
+from audio_storage_system.uploads import Appending, UploadFolder, folders
 
 logger = logging.getLogger(__name__)
 
@@ -150,15 +150,17 @@ class Uploads:
                 continue
         return sorted(found, key=lambda upload: upload.created_at, reverse=True)
 
-    def appending(self, upload_id: str, offset: int, checksum: Checksum | None = None) -> Appending:
+    def appending(self, upload_id: str, offset: int, checksum: tuple[str, bytes] | None = None) -> Appending:
         """An append from `offset` on, to be written to as bytes come in; see `append`. For one thread at a time."""
         self._require_editor()
         return Appending(self._folder(upload_id), offset, checksum)
 
-    def append(self, upload_id: str, offset: int, chunks: Iterable[bytes], checksum: Checksum | None = None) -> Upload:
+    def append(
+        self, upload_id: str, offset: int, chunks: Iterable[bytes], checksum: tuple[str, bytes] | None = None
+    ) -> Upload:
         """Append bytes from `offset` on, which must be what `get` says. They are on the disk when this returns; where
-        `chunks` raises, what came before that stays. checksum: that of all these bytes together, which are discarded
-        where they do not have it.
+        `chunks` raises, what came before that stays. checksum: the algorithm (`sha256`, `sha512`, `sha1`, `md5`) and
+        digest of all these bytes together, which are discarded where they do not have it.
 
         An append that another call is in the middle of is ended by this one, with `UploadBusy`. Raises `NotFound`,
         `OffsetMismatch`, `UploadBusy` where the other does not end, `TooLarge` for more bytes than there should be,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from audio_storage_system.durable import disk_errors
 from audio_storage_system.errors import (
@@ -27,17 +26,8 @@ LOOK_SECONDS = 0.2
 ALGORITHMS = ("sha256", "sha512", "sha1", "md5")
 
 
-@dataclass(frozen=True, slots=True)
-class Checksum:
-    """The digest of what one append brings. Raises `InvalidInput` for an algorithm that is not one of `ALGORITHMS`."""
-
-    algorithm: str
-    digest: bytes
-
-    def __post_init__(self) -> None:
-        if self.algorithm not in ALGORITHMS:
-            known = ", ".join(ALGORITHMS)
-            raise InvalidInput(reason=f'There is no checksum "{self.algorithm[:40]}"; there are: {known}')
+# How what one append brings is to be checked: one of `ALGORITHMS`, and the digest.
+Checksum: TypeAlias = tuple[str, bytes]
 
 
 class Appending:
@@ -47,10 +37,14 @@ class Appending:
     killed loses no more than that. With a `checksum` it is all or nothing: what does not have it, or is cut off, is
     discarded.
 
-    Raises, when it is made: `NotFound`, `UploadBusy`, `OffsetMismatch`, and `Conflict` for an upload that is finished.
+    Raises, when it is made: `NotFound`, `UploadBusy`, `OffsetMismatch`, `InvalidInput` for a checksum that is not
+    known, and `Conflict` for an upload that is finished.
     """
 
     def __init__(self, folder: UploadFolder, offset: int, checksum: Checksum | None = None) -> None:
+        if checksum is not None and checksum[0] not in ALGORITHMS:
+            known = ", ".join(ALGORITHMS)
+            raise InvalidInput(reason=f'There is no checksum "{checksum[0][:40]}"; there are: {known}')
         self._folder, self._checksum = folder, checksum
         self._lock = folder.lock()
         try:
@@ -69,7 +63,7 @@ class Appending:
         self._committed = self.offset = offset
         self._length, self._synced = found.length, found.length
         self._waiting, self._failed = bytearray(), False
-        self._digest = hashlib.new(self._checksum.algorithm, usedforsecurity=False) if self._checksum else None
+        self._digest = hashlib.new(self._checksum[0], usedforsecurity=False) if self._checksum else None
         self._committed_at = self._looked_at = time.monotonic()
         with disk_errors(self._folder.path):
             self._content = _opened_at(self._folder.path / CONTENT, found.length)
@@ -135,7 +129,7 @@ class Appending:
     def _end(self) -> None:
         if self._digest is None or self._checksum is None:
             self._commit()
-        elif self._digest.digest() == self._checksum.digest:
+        elif self._digest.digest() == self._checksum[1]:
             self._commit()
         else:
             self.offset = self._committed

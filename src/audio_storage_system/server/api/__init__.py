@@ -1,5 +1,5 @@
 """`/api/v1`: everything that the Python API does."""
 
-from audio_storage_system.server.api import archive
+from audio_storage_system.server.api import archive, audio, recordings, uploads
 
-ROUTERS = [archive.router]
+ROUTERS = [archive.router, recordings.router, audio.router, uploads.router]

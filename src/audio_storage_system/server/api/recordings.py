@@ -62,7 +62,7 @@ class Listing(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    where: Annotated[Text, Field(max_length=64 << 10)] | None = Field(
+    where: Annotated[Text, Field(max_length=8_000)] | None = Field(
         default=None, description="A filter on metadata and facts, as JSON.", examples=['{"user": "john"}']
     )
     since: Annotated[Text, Field(max_length=64)] | None = Field(
@@ -138,8 +138,10 @@ FORM = {
     response_model=Stored,
     summary="Store a file",
     openapi_extra=FORM,
-    responses={200: {"model": Stored, "description": "These bytes were stored before."}}
-    | problems.documented(404, 409, 415, 507),
+    responses={
+        **problems.documented(404, 409, 415, 507),
+        200: {"model": Stored, "description": "These bytes were stored before."},
+    },
 )
 async def store(
     request: Request,

@@ -10,6 +10,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
+from starlette.exceptions import HTTPException
 
 from audio_storage_system import AudioStorageSystem, records
 from audio_storage_system.errors import InvalidInput, TooLarge
@@ -253,4 +254,4 @@ async def override(request: Request, storage: Caller, upload_id: UploadId) -> Re
         return await append(request, storage, upload_id)
     if method == "DELETE":
         return await to_thread.run_sync(abort, storage, upload_id)
-    return problems.answer(problems.of_status(405))
+    raise HTTPException(405)

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -60,6 +61,8 @@ async def _answered(answer: Handler, request: Request) -> Response:
         return problems.answer(
             Problem(title=title, status=CHECKSUM_MISMATCH, detail=error.message, code=error.code, retryable=True)
         )
+    except RequestValidationError as error:
+        return problems.answer(problems.of_validation(error))
     except AudioStorageSystemError as error:
         return _problem(request, error)
     except HTTPException as error:

@@ -155,6 +155,8 @@ CALLS: dict[str, Call] = {
     "models": admin(lambda v, t: v.models()),
     "notes": admin(lambda v, t: v.notes),
     "open_audio": on(R, lambda v, t: v.open_audio(t.audio_id).close()),
+    "patch_metadata": on(E, lambda v, t: v.patch_metadata(t.audio_id, {"x": 1})),
+    "peaks": on(R, lambda v, t: v.peaks(t.audio_id)),
     "plan_reembedding": admin(lambda v, t: v.plan_reembedding()),
     "record_and_store_audio": free(lambda v, t: v.record_and_store_audio(device="none"), writes=True),
     "recovered": free(lambda v, t: v.recovered),

@@ -73,6 +73,8 @@ METHODS = {
     "models",
     "open_audio",
     "notes",
+    "patch_metadata",
+    "peaks",
     "plan_reembedding",
     "record_and_store_audio",
     "reembed",

@@ -63,7 +63,7 @@ class Stored(BaseModel):
     audio_id: int = Field(description="The recording.", examples=[7])
     job_id: int = Field(description="The job that transcribes and embeds it.", examples=[12])
     duplicate: bool = Field(description="Whether these bytes were stored before.")
-    state: str = Field(description="Of the job.", examples=["queued"])
+    state: str = Field(description="Of the job.", examples=["waiting"])
     reason: str | None = Field(default=None, description="Why the job failed, if it did.")
 
     @classmethod

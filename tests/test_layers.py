@@ -16,7 +16,7 @@ LAYERS = [
     {"records", "errors", "positioned"},  # the foot of layer 0: the rest of it raises these errors
     {"locations", "registry", "keys", "metrics", "clock", "durable", "scratch", "hub", "machine", "notation"},
     {"model_pool"},
-    {"database", "blobs", "audio", "formats"},
+    {"database", "blobs", "audio", "formats", "uploads"},
     {"catalogue", "vectors", "transcribers", "embedders", "diarizers", "enrichers"},
     {"access", "audit", "passages", "marker", "settings", "spaces"},
     {"pipeline", "search", "deletion"},

@@ -25,6 +25,12 @@ class Describing:
         at the same time is lost. Raises as `set_metadata`, and `InvalidMetadata` where there is something else."""
         describing.append(self._archive, int(audio_id), key, value)
 
+    def patch_metadata(self, audio_id: int, changes: Mapping[str, Any]) -> None:
+        """Merge these changes into the metadata in one step, as a JSON merge patch (RFC 7396) does: `None` takes a key
+        away, an object is merged key by key, any other value takes the place of what was there. Raises
+        `InvalidMetadata`."""
+        describing.patch(self._archive, int(audio_id), changes)
+
     def remove_metadata(self, audio_id: int, *keys: str) -> None:
         """Take these keys away. Raises `InvalidMetadata` where the owner's schema wants one of them."""
         describing.remove(self._archive, int(audio_id), keys)

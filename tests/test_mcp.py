@@ -25,6 +25,7 @@ from audio_storage_system.server.mcp.protocol import make_server
 from builders import Talk, fill
 from mcp_sessions import Session, connected, over_http, program
 from serving import serving
+from test_server_search import Slow
 
 READING = ["search_audio", "get_context", "get_transcript", "list_recordings", "get_recording"]
 MANY = 60
@@ -352,6 +353,44 @@ def test_what_one_may_only_read_is_not_written(asking: Asking) -> None:
     assert asking().ask("get_recording", audio_id=MEETING)["metadata"] == {"project": "apollo"}
 
 
+# What changes meanwhile
+
+
+def test_pages_stay_whole_while_recordings_come_and_go(storage: AudioStorageSystem) -> None:
+    talks = [Talk([f"number {n}"], recorded_at=BEGINNING + timedelta(microseconds=n // 3)) for n in range(30)]
+    fill(storage._archive, talks)
+    with connected(make_server(lambda context: Caller(storage))) as session:
+        listed: list[int] = []
+        for page in session.pages("list_recordings", "recordings", limit=4):
+            listed += [one["audio_id"] for one in page]
+            storage.trash.put(listed[0])  # one that was told, while another comes
+            fill(storage._archive, [Talk(["new"], recorded_at=BEGINNING + timedelta(days=1))])
+            storage.trash.restore(listed[0])
+            storage.trash.put(listed[len(listed) // 2])
+    assert listed == list(range(30, 0, -1))
+
+
+@pytest.mark.parametrize("way", ["stdio", "http of 2026"])
+def test_a_search_ends_when_nobody_wants_it_any_more(home: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    slow = Slow(home, monkeypatch)
+    with ExitStack() as kept:
+        if way == "stdio":
+            storage = kept.enter_context(AudioStorageSystem(home))
+            session = kept.enter_context(connected(make_server(lambda context: Caller(storage))))
+        else:
+            url = kept.enter_context(serving(partial(AudioStorageSystem, home)))
+            session = kept.enter_context(over_http(url, mode="auto"))
+        call = partial(session.client.call_tool, "search_audio", {"query": "budget"})
+        waiting = [session.portal.start_task_soon(call) for _ in range(3)]
+        assert slow.becomes(3)
+        for one in waiting[:2]:
+            one.cancel()
+        assert slow.becomes(1, 5)
+        assert session.ask("list_recordings") == {"recordings": []}
+        waiting[2].cancel()
+        assert slow.becomes(0, 5)
+
+
 # Odd recordings
 
 
@@ -461,7 +500,8 @@ def test_whatever_is_asked_is_answered(session: Session, tool: str, arguments: d
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    place=st.dictionaries(st.sampled_from(["offset", "after"]), st.integers() | st.text(max_size=5) | st.none()) | ODD
+    place=st.dictionaries(st.sampled_from(["microsecond", "audio_id"]), st.integers() | st.text(max_size=5) | st.none())
+    | ODD
 )
 def test_a_cursor_of_ones_own_making_gets_nothing(asking: Asking, place: Any) -> None:
     true = asking("anna").ask("list_recordings", limit=1)["next_cursor"]

@@ -16,8 +16,11 @@ from audio_storage_system import AudioStorageSystem
 from builders import Talk, fill
 from mcp_sessions import over_http
 from serving import as_bearer, serving
+from test_server_search import Slow
 
 ACCEPTED = {"Accept": "application/json, text/event-stream", "Mcp-Protocol-Version": "2025-11-25"}
+# What each request of 2026 says.
+ENVELOPE = {"protocolVersion": "2026-07-28", "clientInfo": {"name": "test", "version": "1"}, "clientCapabilities": {}}
 
 
 @pytest.fixture
@@ -37,10 +40,12 @@ def url(home: Path, secrets: dict[str, str]) -> Iterator[str]:
         yield address
 
 
-def post(url: str, method: str, secret: str | None = None, headers: Any = None, **params: Any) -> httpx.Response:
+def post(
+    url: str, method: str, secret: str | None = None, headers: Any = None, timeout: float = 30, **params: Any
+) -> httpx.Response:
     message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
     given = {**ACCEPTED, **(as_bearer(secret) if secret else {}), **(headers or {})}
-    return httpx.post(f"{url}/mcp", json=message, headers=given, timeout=30)
+    return httpx.post(f"{url}/mcp", json=message, headers=given, timeout=timeout)
 
 
 def said(answer: httpx.Response) -> Any:
@@ -122,6 +127,18 @@ def test_there_is_no_stream_to_hold_open(url: str, secrets: dict[str, str]) -> N
     for method in ("GET", "DELETE", "PUT", "HEAD"):
         answer = httpx.request(method, f"{url}/mcp", headers={**ACCEPTED, **as_bearer(secrets["owner"])}, timeout=5)
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize("version", ["2025-11-25", "2026-07-28"])
+def test_the_work_ends_when_the_connection_does(home: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    slow, method = Slow(home, monkeypatch), "tools/call"
+    asked: dict[str, Any] = {"name": "search_audio", "arguments": {"query": "budget"}}
+    asked["_meta"] = {f"io.modelcontextprotocol/{key}": value for key, value in ENVELOPE.items()}
+    headers = {"Mcp-Protocol-Version": version, "Mcp-Method": method, "Mcp-Name": "search_audio"}
+    with serving(partial(AudioStorageSystem, home, search_seconds=60)) as url:
+        with pytest.raises(httpx.ReadTimeout):
+            post(url, method, headers=headers, timeout=1.0, **asked)
+        assert slow.becomes(0, 5)
 
 
 ODD: list[tuple[bytes, dict[str, str], set[int]]] = [

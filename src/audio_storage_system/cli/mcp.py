@@ -54,7 +54,7 @@ def mcp(
         folders = Folders(files or [], apart=storage.home)
         view = _viewing(storage, token)
         view()  # a token that is not accepted ends the command, before a client waits for it
-        serve(lambda: Caller(view(), allow_write, folders))
+        serve(lambda: Caller(view(), allow_write, folders, storage.settings.search_seconds))
 
 
 def _viewing(storage: AudioStorageSystem, token: str) -> Callable[[], AudioStorageSystem]:

@@ -11,13 +11,14 @@ import base64
 import binascii
 import hashlib
 import json
+from datetime import datetime, timedelta
 from typing import Any
 
 from audio_storage_system.errors import InvalidInput
 
 MAX_CHARACTERS = 300
-# Places are numbers of rows, ids and characters.
-_MOST = 2**53
+# Places are numbers of rows, ids, characters, and microseconds since the beginning of the calendar.
+_MOST = (datetime.max - datetime.min) // timedelta(microseconds=1)
 
 
 def make(question: Any, **place: int) -> str:

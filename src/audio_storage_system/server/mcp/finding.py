@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from audio_storage_system import Hit as Found
 from audio_storage_system.errors import InvalidInput
@@ -16,6 +18,7 @@ from audio_storage_system.server.mcp.caller import Caller
 # A reader who has not found it among so many asks something else.
 MAX_RESULTS = 1_000
 METADATA_IN_LIST = 1_000
+BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
 
 def search_audio(caller: Caller, given: SearchAudio) -> SearchAnswer:
@@ -30,6 +33,7 @@ def search_audio(caller: Caller, given: SearchAudio) -> SearchAnswer:
         context=given.context_segments,
         offset=first,
         deadline=caller.seconds,
+        cancellation=caller.cancellation,
         **given.limits,
     )
     shown = list(_fitting(found.hits[: given.limit], given.max_chars))
@@ -92,7 +96,8 @@ def line(segment: Segment, text: str) -> Line:
 
 def get_context(caller: Caller, given: GetContext) -> ContextAnswer:
     """The best passages for a question, as one text with sources."""
-    pack = caller.storage.context_pack(given.question, given.max_tokens, deadline=caller.seconds, **given.limits)
+    until: dict[str, Any] = {"deadline": caller.seconds, "cancellation": caller.cancellation}
+    pack = caller.storage.context_pack(given.question, given.max_tokens, **until, **given.limits)
     sources = [
         answers.Source(
             number=one.number,
@@ -111,10 +116,22 @@ def get_context(caller: Caller, given: GetContext) -> ContextAnswer:
 
 def list_recordings(caller: Caller, given: ListRecordings) -> ListAnswer:
     """A page of recordings, the latest first."""
-    first = cursors.read(given.cursor, given.asked, offset=0)["offset"]
-    found = caller.storage.list_recordings(**given.limits, limit=given.limit + 1, offset=first)
-    cursor = cursors.make(given.asked, offset=first + given.limit) if len(found) > given.limit else None
-    return ListAnswer(recordings=[_recording(one) for one in found[: given.limit]], next_cursor=cursor)
+    found, cursor = listing(caller, given.asked, given.cursor, given.limit, **given.limits)
+    return ListAnswer(recordings=[_recording(one) for one in found], next_cursor=cursor)
+
+
+def listing(
+    caller: Caller, question: Any, cursor: str | None, limit: int, **limits: Any
+) -> tuple[list[Recording], str | None]:
+    """A page of recordings, and the cursor of the next one. Raises `InvalidInput` for another question's cursor."""
+    place = cursors.read(cursor, question, microsecond=0, audio_id=0)
+    after = (BEGINNING + timedelta(microseconds=place["microsecond"]), place["audio_id"]) if cursor else None
+    found = caller.storage.list_recordings(**limits, limit=limit + 1, after=after)
+    if len(found) <= limit:
+        return found, None
+    last = found[limit - 1]
+    microsecond = (last.recorded_at - BEGINNING) // timedelta(microseconds=1)
+    return found[:limit], cursors.make(question, microsecond=microsecond, audio_id=last.id)
 
 
 def _recording(one: Recording) -> answers.RecordingLine:

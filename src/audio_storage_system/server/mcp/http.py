@@ -70,4 +70,5 @@ def _admitted(scope: Scope) -> AudioStorageSystem:
 def _caller_of(context: Context) -> Caller:
     scope: Scope = context.request.scope  # type: ignore[union-attr]
     storage: AudioStorageSystem = scope["app"].state.storage
-    return Caller(scope["state"][_VIEW], storage.settings.mcp_writes, origin=origin_of(scope))
+    asked = scope["state"][_VIEW], storage.settings.mcp_writes
+    return Caller(*asked, seconds=storage.settings.search_seconds, origin=origin_of(scope))

@@ -10,19 +10,20 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import mcp_types as types
-from anyio import CapacityLimiter, from_thread, to_thread
+from anyio import CancelScope, CapacityLimiter, create_task_group, from_thread, sleep_forever, to_thread
 from mcp.server import Server, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 
-from audio_storage_system import __version__
+from audio_storage_system import Cancellation, __version__
 from audio_storage_system.audit import came_from
-from audio_storage_system.errors import AudioStorageSystemError, InvalidInput
+from audio_storage_system.errors import AudioStorageSystemError, Cancelled, InvalidInput
 from audio_storage_system.server.mcp import resources, tools
 from audio_storage_system.server.mcp.caller import Caller, Progress
 
@@ -110,25 +111,50 @@ class _Handlers:
             raise MCPError(types.INTERNAL_ERROR, "Internal server error") from error
 
     async def _in_thread(self, context: Context, work: Callable[[Caller], T]) -> T:
-        """Work for who asks. It goes on to its end or its deadline, also when nobody waits for it any more, unless it
-        tells of its progress."""
+        """Work for who asks. It is ended when they want it no longer."""
         self._calls = self._calls or CapacityLimiter(CALLS_AT_ONCE)
+        cancellation = Cancellation()
 
         def run() -> T:
-            caller = replace(self._caller_of(context), progress=_progress(context))
+            caller = self._caller_of(context)
+            caller = replace(caller, cancellation=cancellation, progress=_progress(context, cancellation))
             with came_from(caller.origin) if caller.origin else nullcontext():
                 return work(caller)
 
-        return await to_thread.run_sync(run, limiter=self._calls)
+        answer: Future[T] = Future()
+        async with create_task_group() as group:
+            group.start_soon(_cancel_with, cancellation, answer)
+            await to_thread.run_sync(_fill, answer, run, limiter=self._calls)
+            group.cancel_scope.cancel()
+        return answer.result()
 
 
-def _progress(context: Context) -> Progress:
+def _fill(answer: Future[T], call: Callable[[], T]) -> None:
+    """Keep what a call gives or raises; a task group would wrap the error."""
+    try:
+        answer.set_result(call())
+    except Exception as error:
+        answer.set_exception(error)
+
+
+async def _cancel_with(cancellation: Cancellation, answer: Future[Any]) -> None:
+    """Once this task is cancelled, end what goes on in a thread, unless it has ended; that thread is waited for."""
+    try:
+        await sleep_forever()
+    finally:
+        if not answer.done():
+            with CancelScope(shield=True):  # it may have to ask a database
+                await to_thread.run_sync(cancellation.cancel, limiter=CapacityLimiter(1))
+
+
+def _progress(context: Context, cancellation: Cancellation) -> Progress:
     """Tells who asked how far it is, where there is more to tell, and stops where they have gone."""
     last = -1.0
 
     def told(done: float, total: float) -> None:
         nonlocal last
-        from_thread.check_cancelled()
+        if cancellation.cancelled:
+            raise Cancelled()
         if done > last:
             last = done
             from_thread.run(context.session.report_progress, done, total, "seconds of sound")

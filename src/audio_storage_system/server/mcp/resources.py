@@ -13,7 +13,7 @@ import mcp_types as types
 
 from audio_storage_system.errors import InvalidInput, NotFound
 from audio_storage_system.records import Recording
-from audio_storage_system.server.mcp import cursors, reading, telling
+from audio_storage_system.server.mcp import finding, reading, telling
 from audio_storage_system.server.mcp.arguments import MAX_ID, GetRecording
 from audio_storage_system.server.mcp.caller import Caller
 
@@ -74,10 +74,8 @@ def _span(query: str) -> dict[str, float]:
 
 def listed(caller: Caller, cursor: str | None) -> types.ListResourcesResult:
     """A page of transcripts, those of the latest recordings first. Raises `InvalidInput` for another cursor."""
-    first = cursors.read(cursor, "resources", offset=0)["offset"]
-    found = caller.storage.list_recordings(limit=PAGE + 1, offset=first)
-    more = cursors.make("resources", offset=first + PAGE) if len(found) > PAGE else None
-    return types.ListResourcesResult(resources=[_transcript_of(one) for one in found[:PAGE]], next_cursor=more)
+    found, following = finding.listing(caller, "resources", cursor, PAGE)
+    return types.ListResourcesResult(resources=[_transcript_of(one) for one in found], next_cursor=following)
 
 
 def _transcript_of(one: Recording) -> types.Resource:

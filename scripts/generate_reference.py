@@ -177,6 +177,7 @@ def settings_page() -> Iterator[str]:
         yield f"| `{one.name}` | `{PREFIX}{one.name.upper()}` | `{default}` | {meanings[one.name]} |"
     yield from ("", f"`{PREFIX}HOME` is the archive's folder where none is given (default `./{DEFAULT_HOME}`);")
     yield f"`{PREFIX}DEBUG=1` shows where an unexpected error of a command came from."
+    yield f"`{PREFIX}TOKEN` is the token that the command `mcp` shows."
 
 
 def _meanings(docstring: str) -> dict[str, str]:

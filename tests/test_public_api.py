@@ -96,6 +96,7 @@ METHODS = {
     "use_embedder",
     "verify",
     "users",
+    "webhooks",
     "worker",
 }
 

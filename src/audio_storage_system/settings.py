@@ -57,6 +57,8 @@ class Settings:
     blob_cache_dir: the folder for that, with one folder below it for each place; empty for the user's cache folder.
     remote_per_minute: how many jobs may begin to ask a service over the network in a minute, on all machines together;
         0 for no limit.
+    webhook_allow_private: webhooks may lead to private networks and this machine, and be `http`.
+    webhook_days: for how many days it is known what webhooks were told; what could not be told by then never is.
     trash_days: for how many days what was thrown away can be had back; fractions count.
     key_file: the file with the key of an encrypted archive; empty for the archive's file in the user's configuration
     folder.
@@ -92,6 +94,8 @@ class Settings:
     cdn_url: str = field(default="", repr=False)
     remote_per_minute: int = 0
     trash_days: float = 30.0
+    webhook_allow_private: bool = False
+    webhook_days: float = 30.0
     key_file: str = ""
     key_source: str = ""
 
@@ -216,6 +220,8 @@ def load_settings(home: Path, **given: Any) -> Settings:
         raise InvalidSetting(name="model_idle_seconds", reason="it is a number of seconds, not nan")
     if not 0 <= settings.trash_days <= 36_500:
         raise InvalidSetting(name="trash_days", reason=f"it is 0…36,500 days, not {settings.trash_days:g}")
+    if not 1 <= settings.webhook_days <= 36_500:
+        raise InvalidSetting(name="webhook_days", reason=f"it is 1…36,500 days, not {settings.webhook_days:g}")
     if settings.key_source not in ("", KEYRING, PASSPHRASE):
         raise InvalidSetting(name="key_source", reason='it is "keyring", "passphrase" or empty')
     if settings.transcribe_at_once < 1:

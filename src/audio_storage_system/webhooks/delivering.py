@@ -10,9 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -66,11 +65,8 @@ class Deliverer:
 
     def is_idle(self) -> bool:
         """Whether nothing is being sent, and nothing is due. Raises what the database says."""
-        with self._lock:
-            if self._in_hand.total():
-                return False
-        with self._archive.database.read() as connection:
-            return rows.next_due(connection, ()) is None
+        with self._lock:  # so that nothing is claimed or settled between the two looks
+            return not self._in_hand.total() and due(self._archive, []) is None
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -93,27 +89,27 @@ class Deliverer:
         found = due(self._archive, busy)
         if found is None:
             return False
-        if claimed(self._archive, found):
-            with self._lock:
-                self._in_hand[found.webhook_id] += 1
-            self._threads.submit(self._send, found)
+        with self._lock:
+            self._in_hand[found.webhook_id] += 1
+        with ExitStack() as held:
+            held.callback(self._let_go, found.webhook_id)
+            if claimed(self._archive, found):
+                self._threads.submit(self._send, found)
+                held.pop_all()
         return True
 
     def _send(self, found: Row[Any]) -> None:
-        with self._counted(found.webhook_id):
-            try:
-                settle(self._archive, found, call(self._archive, found))
-            except Exception as error:  # its lease ends, and it is sent again
-                logger.warning("A call of webhook %d could not be noted: %s", found.webhook_id, type(error).__name__)
-
-    @contextmanager
-    def _counted(self, webhook_id: int) -> Iterator[None]:
         try:
-            yield
+            settle(self._archive, found, call(self._archive, found))
+        except Exception as error:  # its lease ends, and it is sent again
+            logger.warning("A call of webhook %d could not be noted: %s", found.webhook_id, type(error).__name__)
         finally:
-            with self._lock:
-                self._in_hand[webhook_id] -= 1
-            self._woken.set()
+            self._let_go(found.webhook_id)
+
+    def _let_go(self, webhook_id: int) -> None:
+        with self._lock:
+            self._in_hand[webhook_id] -= 1
+        self._woken.set()
 
 
 def due(archive: Archive, busy: list[int]) -> Row[Any] | None:

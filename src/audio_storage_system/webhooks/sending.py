@@ -42,7 +42,8 @@ def post(url: str, headers: Mapping[str, str], body: bytes, *, allow_private: bo
         target = parse(url, allow_private=allow_private)
         addresses = resolve(target, allow_private=allow_private)
         with _within(TOTAL_SECONDS) as opened:
-            return _call(target, _connect(target, addresses, opened), headers, body)
+            _connect(target, addresses, opened)
+            return _call(target, opened, headers, body)
     except (InvalidInput, Refused) as error:
         return Answer(None, f"refused: {error}")
     except (OSError, http.client.HTTPException) as error:
@@ -94,16 +95,15 @@ def _within(seconds: float) -> Iterator[_Opened]:
             opened.socket.close()
 
 
-def _connect(target: Target, addresses: list[IPAddress], opened: _Opened) -> socket.socket:
-    """A connection to the target at the first of these that takes one."""
+def _connect(target: Target, addresses: list[IPAddress], opened: _Opened) -> None:
+    """Connect to the target at the first of these that takes it."""
     plain = opened.hold(_reach(target.port, addresses))
     if target.scheme != "https":
-        return plain
+        return
     context = ssl.create_default_context()
     secure = context.wrap_socket(plain, server_hostname=target.host, do_handshake_on_connect=False)
     opened.hold(secure)
     secure.do_handshake()
-    return secure
 
 
 def _reach(port: int, addresses: list[IPAddress]) -> socket.socket:
@@ -121,13 +121,15 @@ def _reach(port: int, addresses: list[IPAddress]) -> socket.socket:
     raise failure
 
 
-def _call(target: Target, made: socket.socket, headers: Mapping[str, str], body: bytes) -> Answer:
+def _call(target: Target, opened: _Opened, headers: Mapping[str, str], body: bytes) -> Answer:
     connection = http.client.HTTPConnection(target.host, target.port)
-    connection.sock = made
+    connection.sock = opened.socket
     try:
         connection.request("POST", target.path, body, {"Host": target.netloc, "Connection": "close", **headers})
         response = connection.getresponse()
         with response:
+            if opened.late:  # headers that were cut off look as if they had ended
+                raise TimeoutError
             status = response.status
             _hear_out(response)
     finally:

@@ -59,6 +59,10 @@ class Settings:
         0 for no limit.
     webhook_allow_private: webhooks may lead to private networks and this machine, and be `http`.
     webhook_days: for how many days it is known what webhooks were told; what could not be told by then never is.
+    requests_per_minute: how many requests the server answers each holder of a token in a minute, in each of its web
+        processes; 0 for any number.
+    cors_origins: the web pages that may use the server from a browser, `https://app.example`, separated by commas;
+        empty for none but its own. `*` for all, once there are tokens.
     trash_days: for how many days what was thrown away can be had back; fractions count.
     key_file: the file with the key of an encrypted archive; empty for the archive's file in the user's configuration
     folder.
@@ -93,6 +97,8 @@ class Settings:
     blob_cache_dir: str = ""
     cdn_url: str = field(default="", repr=False)
     remote_per_minute: int = 0
+    requests_per_minute: int = 6000
+    cors_origins: str = ""
     trash_days: float = 30.0
     webhook_allow_private: bool = False
     webhook_days: float = 30.0

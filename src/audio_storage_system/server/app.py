@@ -13,6 +13,8 @@ from fastapi import FastAPI
 from audio_storage_system import AudioStorageSystem, __version__
 from audio_storage_system.server import health, problems
 from audio_storage_system.server.api import ROUTERS
+from audio_storage_system.server.bodies import Bodies
+from audio_storage_system.server.cors import Cors
 from audio_storage_system.server.gate import Gate
 from audio_storage_system.server.origins import Origins
 
@@ -42,6 +44,8 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router, prefix="/api/v1")
     problems.handle(app)
+    app.add_middleware(Bodies)
+    app.add_middleware(Cors)
     app.add_middleware(Origins)
     return app
 

@@ -1,5 +1,5 @@
 """`/api/v1`: everything that the Python API does."""
 
-from audio_storage_system.server.api import archive
+from audio_storage_system.server.api import archive, webhooks
 
-ROUTERS = [archive.router]
+ROUTERS = [archive.router, webhooks.router]

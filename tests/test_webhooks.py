@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from audio_storage_system import AudioStorageSystem, copy_archive, restore_backup
 from audio_storage_system.errors import (
@@ -25,6 +27,7 @@ from audio_storage_system.errors import (
     TranscriptionFailed,
 )
 from audio_storage_system.jobs import failures, upkeep
+from audio_storage_system.outbox import Event
 from audio_storage_system.records import JobState
 from audio_storage_system.testing.scripted import ScriptedTranscriber
 from audio_storage_system.transcribers import Window
@@ -36,6 +39,7 @@ from sounds import noise, wav
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 
 KEY = bytes(range(32))
+PAGE = Path(__file__).parents[1] / "docs" / "howto" / "webhooks.md"
 
 
 @pytest.fixture(autouse=True)
@@ -217,6 +221,59 @@ def test_only_the_events_that_are_wanted(
     storage.trash.empty()
     deliver(storage)
     assert [event for event, _ in receiver.events()] == ["recording.deleted"], "what waits goes with its recording"
+
+
+# What the documentation says of it
+
+
+def documented(language: str) -> str:
+    """The block of this language on the page about webhooks."""
+    [block] = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return str(block)
+
+
+def test_the_receiver_of_the_documentation_tells_genuine_calls(
+    storage: AudioStorageSystem, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: dict[str, Any] = {}
+    exec(documented("python"), names)  # noqa: S102 - our own page
+    is_genuine = names["is_genuine"]
+    made = storage.webhooks.add(receiver.url)
+    storage.webhooks.test(1)
+    [one] = receiver.calls
+    assert is_genuine(one.headers, one.body, made.secret)
+    other = storage.webhooks.add(receiver.url).secret
+    assert not is_genuine(one.headers, one.body, other)
+    assert not is_genuine(one.headers, one.body + b" ", made.secret)
+    for name in ("webhook-id", "webhook-timestamp", "webhook-signature"):
+        assert not is_genuine({**one.headers, name: "1"}, one.body, made.secret)
+        assert not is_genuine({k: v for k, v in one.headers.items() if k != name}, one.body, made.secret)
+    late = time.time() + 301
+    monkeypatch.setattr(time, "time", lambda: late)
+    assert not is_genuine(one.headers, one.body, made.secret), "an old call that is sent again"
+
+
+def test_every_call_is_as_the_schema_of_the_documentation_says(
+    storage: AudioStorageSystem, receiver: Receiver, sound: Callable[[], Path], call: Path
+) -> None:
+    def fail(window: Window) -> None:
+        raise RuntimeError
+
+    storage.webhooks.add(receiver.url)
+    storage.webhooks.test(1)
+    audio_id = int(storage.add(call))
+    storage.trash.put(audio_id)
+    storage.trash.restore(audio_id)
+    hear(fail)
+    with pytest.raises(TranscriptionFailed):
+        storage.generate_transcript(audio_id)
+    deliver(storage)
+    storage.delete(audio_id)
+    deliver(storage)
+    checker = Draft202012Validator(json.loads(documented("json")), format_checker=Draft202012Validator.FORMAT_CHECKER)
+    for one in receiver.calls:
+        checker.validate(one.said)
+    assert {one.event for one in receiver.calls} == set(Event), "each is among them"
 
 
 # When it does not work

@@ -22,6 +22,7 @@ _LISTENING = (
     .where(webhooks.c.disabled_at.is_(None))
     .order_by(webhooks.c.id)
 )
+_ENTER = insert(webhook_deliveries).returning(webhook_deliveries.c.id, sort_by_parameter_order=True)
 
 
 class Event(StrEnum):
@@ -68,8 +69,7 @@ def enter(
     rows = [{**row, "webhook_id": id_, "delivery_id": uuid4().hex, "attempts": 0} for id_ in webhook_ids]
     if not rows:
         return []
-    statement = insert(webhook_deliveries).returning(webhook_deliveries.c.id, sort_by_parameter_order=True)
-    return list(connection.execute(statement, rows).scalars())
+    return list(connection.execute(_ENTER, rows).scalars())
 
 
 def forget(connection: Connection, audio_id: int) -> None:

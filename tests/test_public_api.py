@@ -101,6 +101,7 @@ METHODS = {
     "use_embedder",
     "verify",
     "users",
+    "webhooks",
     "worker",
 }
 

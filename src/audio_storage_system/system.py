@@ -41,6 +41,7 @@ from audio_storage_system.rotation import KeyBoard
 from audio_storage_system.security import SecurityReport, check_security
 from audio_storage_system.settings import Encryption, Settings, locate
 from audio_storage_system.vectors import IndexState
+from audio_storage_system.webhooks import Webhooks
 
 __all__ = ["Added", "AudioStorageSystem", "load_audio"]
 
@@ -325,6 +326,11 @@ class AudioStorageSystem(Reading, Describing, Embedding):
     def audit(self) -> AuditBoard:
         """The board of the audit log: list, verify, anchor, export."""
         return AuditBoard(self._archive)
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """The board of webhooks: add, list, get, remove, enable, disable, test, deliveries, retry."""
+        return Webhooks(self._archive)
 
     @property
     def jobs(self) -> Jobs:

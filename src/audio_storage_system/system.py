@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from threading import Event
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from audio_storage_system.access import Access, Role
 from audio_storage_system.archive import (
@@ -41,7 +41,7 @@ from audio_storage_system.records import Added, Job, Metadata, Priority
 from audio_storage_system.retention import Holds, Retention, Trash
 from audio_storage_system.rotation import KeyBoard
 from audio_storage_system.security import SecurityReport, check_security
-from audio_storage_system.settings import Encryption, locate
+from audio_storage_system.settings import Encryption, Settings, locate
 from audio_storage_system.vectors import IndexState
 
 __all__ = ["Added", "AudioStorageSystem", "load_audio"]
@@ -121,8 +121,9 @@ class AudioStorageSystem(Reading, Describing, Embedding, Living):
 
     def add(
         self,
-        path: Place,
+        path: Place | BinaryIO,
         *,
+        name: str = "",
         metadata: Metadata | None = None,
         whisper_model: str | None = None,
         language: str | None = None,
@@ -132,27 +133,31 @@ class AudioStorageSystem(Reading, Describing, Embedding, Living):
         progress: Progress | None = None,
         fernet_key: str | bytes | None = None,
     ) -> Added:
-        """Store, transcribe and embed a file: every step that has not been done for it yet. fernet_key: the file is
+        """Store, transcribe and embed a file: every step that has not been done for it yet. path: the file, or a
+        seekable stream of its bytes, which stays open; `name` is what it is called then. fernet_key: the file is
         encrypted with Fernet, and stored decrypted, as everything else is; `KeyRefused` for another key.
 
         Raises `TranscriptionFailed` when the sound was stored but could not be transcribed; adding the file again tries
         that again. `progress` is called with the seconds of sound transcribed so far, and all there are.
         """
         task = processing.task_of(self._archive, whisper_model, language, progress)
-        stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate, fernet_key=fernet_key)
+        further: dict[str, Any] = {"name": name, "fernet_key": fernet_key}
+        stored = processing.store(self._archive, path, metadata, recorded_at, on_duplicate, **further)
         return processing.process(self._archive, stored, task, embedded=generate_embeddings)
 
     def store_audio_file(
         self,
-        path: Place,
+        path: Place | BinaryIO,
         audio_data: Waveform | None = None,
         *,
+        name: str = "",
         metadata: Metadata | None = None,
         recorded_at: datetime | None = None,
         on_duplicate: OnDuplicate = "keep",
     ) -> Added:
-        """Store a file's bytes unchanged; its id. `audio_data` is not needed: the file itself is what is kept."""
-        stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate)
+        """Store a file's bytes unchanged; its id. `audio_data` is not needed: the file itself is what is kept. path,
+        name: as of `add`."""
+        stored = processing.store(self._archive, path, metadata, recorded_at, on_duplicate, name=name)
         # Of new bytes, nothing is known yet.
         said = processing.said_in(self._archive, stored.audio_id) if stored.duplicate else None
         return Added.of(stored.audio_id, duplicate=stored.duplicate, said=said)
@@ -247,8 +252,9 @@ class AudioStorageSystem(Reading, Describing, Embedding, Living):
 
     def submit(
         self,
-        path: Place,
+        path: Place | BinaryIO,
         *,
+        name: str = "",
         metadata: Metadata | None = None,
         whisper_model: str | None = None,
         language: str | None = None,
@@ -258,7 +264,7 @@ class AudioStorageSystem(Reading, Describing, Embedding, Living):
         priority: Priority | str = Priority.NORMAL,
     ) -> Job:
         """Store a file now, and leave transcribing and embedding it to the workers; the job, which knows the
-        recording's id. What has been stored is safe, whatever becomes of the job; see `jobs`.
+        recording's id. What has been stored is safe, whatever becomes of the job; see `jobs`. path, name: as of `add`.
 
         priority: `high`, `normal` or `low`. Who brings many files does not keep others waiting: each `user_id` of the
         metadata has its turn, and each view.
@@ -274,7 +280,7 @@ class AudioStorageSystem(Reading, Describing, Embedding, Living):
         whose = str(metadata["user_id"]) if metadata and named else None
         order: dict[str, Any] = {"priority": priority, "share": whose}
         entry = self._jobs.entry("add", options, **order)
-        stored = processing.store(self._archive, Path(path), metadata, recorded_at, on_duplicate, entry)
+        stored = processing.store(self._archive, path, metadata, recorded_at, on_duplicate, entry, name=name)
         [job] = self._jobs.submit("add", [stored.audio_id], options, **order)
         return replace(job, duplicate=stored.duplicate)
 
@@ -445,6 +451,16 @@ class AudioStorageSystem(Reading, Describing, Embedding, Living):
         """
         place = None if advisory_database is None else Path(advisory_database)
         return check_security(self._archive, advisory_database=place, stale_days=stale_days)
+
+    def temporary_file(self) -> BinaryIO:
+        """A file for what is on its way into the archive: it has no name, is gone when it is closed, and where the
+        archive is encrypted nobody else can read it."""
+        return self._archive.temporary_file()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force. Among them may be secrets, in addresses of databases: do not show them."""
+        return self._archive.settings
 
     @property
     def home(self) -> Path:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from audio_storage_system.access import Role
 from audio_storage_system.archive import sidecars
 from audio_storage_system.archive.opening import Archive
 from audio_storage_system.catalogue import jobs, locks, principals, recordings, transcripts, trash
-from audio_storage_system.errors import AudioRemoved, NotFound
+from audio_storage_system.errors import AudioRemoved, InvalidInput, NotFound, TooLarge
 from audio_storage_system.pipeline import OnDuplicate
 from audio_storage_system.records import Added, Metadata, Transcript
 
@@ -49,26 +50,27 @@ def task_of(
 
 def store(
     archive: Archive,
-    path: Path,
+    given: str | os.PathLike[str] | BinaryIO,
     values: Metadata | None,
     recorded_at: datetime | None,
     on_duplicate: OnDuplicate,
     entered: pipeline.Entered = lambda connection, audio_id: None,
     *,
+    name: str = "",
     fernet_key: str | bytes | None = None,
 ) -> pipeline.Stored:
-    """Store a file's bytes, or with a `fernet_key` what they decrypt to; see `pipeline.store`. After a file that was
-    stored already, the next one is likely so too
-    (a run that is taken up again), and is looked for first."""
+    """Store the bytes of a file or stream, or with a `fernet_key` what they decrypt to; see `pipeline.store`. After a
+    file that was stored already, the next one is likely so too (a run that is taken up again), and is looked for
+    first."""
     owner_id, most = owner_of(archive, values), archive.settings.max_file_bytes
-    source = path if fernet_key is None else pipeline.decrypted(path, fernet_key, most)
+    source, name = _source_of(given, name, fernet_key, most)
     stored = pipeline.store(
         archive.database,
         archive.blobs,
         source,
         owner_id=owner_id,
         values={} if values is None else values,
-        name=path.name if fernet_key is None else pipeline.inner_name(path),
+        name=name,
         recorded_at=recorded_at,
         on_duplicate=on_duplicate,
         max_bytes=most,
@@ -79,6 +81,28 @@ def store(
     archive.streak.duplicates = stored.duplicate
     sidecars.refresh(archive, stored.audio_id)
     return stored
+
+
+def _source_of(
+    given: str | os.PathLike[str] | BinaryIO, name: str, fernet_key: str | bytes | None, most: int
+) -> tuple[Path | BinaryIO, str]:
+    """What to store, and what it is called."""
+    if not isinstance(given, str | os.PathLike):
+        if fernet_key is not None:
+            raise InvalidInput(reason="What is encrypted with Fernet is given as a file")
+        if _size_of(given) > most:
+            raise TooLarge(what=name or "The recording", limit=f"{most} bytes")
+        return given, name or "recording"
+    path = Path(given)
+    if fernet_key is None:
+        return path, name or path.name
+    return pipeline.decrypted(path, fernet_key, most), name or pipeline.inner_name(path)
+
+
+def _size_of(stream: BinaryIO) -> int:
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    return size
 
 
 def owner_of(archive: Archive, values: Metadata | None) -> int:

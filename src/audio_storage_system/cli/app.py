@@ -33,6 +33,7 @@ from audio_storage_system.cli import (
     retention,
     retranscribe,
     search,
+    serve,
     session,
     tokens,
     transcripts,
@@ -97,6 +98,7 @@ app.command("copy")(copy.copy)
 app.add_typer(backup.app, name="backup")
 app.command("restore")(backup.restore)
 app.command("worker")(worker.worker)
+app.command("serve")(serve.serve)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(users.app, name="users")
 app.add_typer(grants.app, name="grants")

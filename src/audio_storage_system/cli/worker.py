@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,9 @@ def worker(
     ] = "",
     name: Annotated[str, typer.Option(metavar="NAME", help="What to call this worker in listings.")] = "",
     until_done: Annotated[bool, typer.Option("--until-done", help="End when every job has ended.")] = False,
+    while_input: Annotated[
+        bool, typer.Option("--while-input", hidden=True, help="End when the standard input does: with who started it.")
+    ] = False,
     archive: options.ArchivePlace = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -52,12 +56,20 @@ def worker(
     out, told = Output(as_json), _Told()
     with opened(archive) as storage, _stopping() as stop:
         chosen = [part.strip() for part in queues.split(",") if part.strip()]
+        if while_input:
+            threading.Thread(target=_end_with_input, args=(stop,), daemon=True).start()
         made = storage.worker(concurrency=concurrency, queues=chosen, name=name, on_event=told)
         say(f"Working; {_waiting(storage.jobs.counts())}. Ctrl-C stops after the window in hand.")
         (made.run_until_idle if until_done else made.run)(stop)
         counts = storage.jobs.counts()
     out.document({"done": told.done, "failed": told.failed, "counts": counts})
     out.line(f"{count(told.done, 'job')} done, {told.failed} failed by this worker; {_waiting(counts)}")
+
+
+def _end_with_input(stop: threading.Event) -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    stop.set()
 
 
 class _Told:

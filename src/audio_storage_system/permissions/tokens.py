@@ -126,6 +126,11 @@ class Tokens(Generic[V]):
         with self._archive.database.read() as connection:
             return [_token(row) for row in _rows(connection, *conditions, *seen)]
 
+    def any(self) -> bool:
+        """Whether there is or ever was one: a server then asks everybody for theirs."""
+        with self._archive.database.read() as connection:
+            return connection.execute(select(api_tokens.c.id).limit(1)).first() is not None
+
     def revoke(self, token_id: int) -> Token:
         """Let a token be accepted no longer, from now on. Raises `NotFound`."""
         self._archive.access.require_scope(Role.EDITOR, "revoke tokens")

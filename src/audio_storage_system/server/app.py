@@ -1,0 +1,56 @@
+"""The application: what answers at which address."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from anyio import to_thread
+from fastapi import FastAPI
+
+from audio_storage_system import AudioStorageSystem, __version__
+from audio_storage_system.server import health, problems
+from audio_storage_system.server.api import ROUTERS
+from audio_storage_system.server.bodies import Bodies
+from audio_storage_system.server.cors import Cors
+from audio_storage_system.server.gate import Gate
+from audio_storage_system.server.origins import Origins
+
+# Where a process of the server finds the archive that it is to serve: its parent's word to it.
+PLACE = "AUDIO_STORAGE_SERVED"
+DESCRIPTION = "An archive for audio: store it, and find what was said, by whom and when."
+THREADS = 40  # that call the archive at once; more requests wait their turn
+
+
+def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
+    """The application over the archive that this opens when the server starts; closed when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = THREADS
+        storage = await to_thread.run_sync(open_archive)
+        app.state.storage, app.state.gate = storage, Gate(storage)
+        try:
+            yield
+        finally:
+            await to_thread.run_sync(storage.close)
+
+    app = FastAPI(
+        title="audio-storage-system", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None
+    )
+    app.include_router(health.router)
+    for router in ROUTERS:
+        app.include_router(router, prefix="/api/v1")
+    problems.handle(app)
+    app.add_middleware(Bodies)
+    app.add_middleware(Cors)
+    app.add_middleware(Origins)
+    return app
+
+
+def from_environment() -> FastAPI:
+    """The application of a process that the server started: it opens the archive that its parent names."""
+    place = os.environ.get(PLACE) or None
+    return create_app(partial(AudioStorageSystem, place, create=False))

@@ -1,0 +1,127 @@
+"""Errors as answers: problem details (RFC 9457) with the codes of the error tree."""
+
+from __future__ import annotations
+
+import logging
+import math
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from audio_storage_system.errors import AudioStorageSystemError, TooLarge, TooManyRequests, TooSlow, Unauthorized
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+# What somebody gave is shown back no longer than this.
+LONGEST_REASON = 500
+
+
+class Fault(BaseModel):
+    """One thing that is wrong with a request."""
+
+    where: list[str | int] = Field(description="The way to it: `body`, `query` or `path`, then names and numbers.")
+    message: str
+
+
+class Problem(BaseModel):
+    """What went wrong, as RFC 9457 says it."""
+
+    type: str = "about:blank"
+    title: str = Field(examples=["Not Found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(description="For people.", examples=["No recording with id 7."])
+    code: str = Field(description="For programs: a stable name.", examples=["not_found"])
+    retryable: bool = Field(description="Whether the same request can succeed later.")
+    faults: list[Fault] = Field(default=[], description="What is wrong with the request, part by part.")
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For `responses=` of a route: these statuses, and those that every route may answer with."""
+    every = {400, 401, 403, 408, 413, 422, 429, 500, 503, 504, *statuses}
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in sorted(every)
+    }
+
+
+def answer(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
+    """A problem as a response."""
+    return JSONResponse(problem.model_dump(), problem.status, headers, MEDIA_TYPE)
+
+
+def of_error(error: AudioStorageSystemError) -> Problem:
+    """The problem that an error of the tree is."""
+    status = HTTPStatus(error.http_status)
+    return Problem(title=status.phrase, status=status, detail=error.message, code=error.code, retryable=error.retryable)
+
+
+def of_validation(error: RequestValidationError) -> Problem:
+    """The problem that a request has which is not as documented; what was given is not repeated."""
+    faults = [Fault(where=list(one["loc"]), message=str(one["msg"])[:LONGEST_REASON]) for one in error.errors()]
+    detail = "; ".join(f"{'.'.join(map(str, fault.where))}: {fault.message}" for fault in faults[:3])
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    return Problem(
+        title=status.phrase, status=status, detail=detail, code="invalid_request", retryable=False, faults=faults[:100]
+    )
+
+
+def of_status(status: int, detail: str = "") -> Problem:
+    """The problem that the web framework saw: no such page, another method."""
+    phrase = HTTPStatus(status).phrase
+    code = phrase.lower().replace(" ", "_").replace("-", "_")
+    return Problem(title=phrase, status=status, detail=detail or phrase, code=code, retryable=status in (429, 503))
+
+
+def response_to(scope: Scope, error: AudioStorageSystemError) -> JSONResponse:
+    """The answer to a request that ends with this error."""
+    return answer(of_error(error), headers_of(error))
+
+
+def headers_of(error: AudioStorageSystemError) -> dict[str, str]:
+    """What belongs to the answer besides its content."""
+    if isinstance(error, Unauthorized):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, TooLarge | TooSlow):
+        return {"Connection": "close"}  # nobody reads the rest of it
+    if isinstance(error, TooManyRequests):
+        return {"Retry-After": str(math.ceil(error.details["seconds"]))}
+    return {"Retry-After": "1"} if error.retryable and error.http_status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+
+
+def handle(app: FastAPI) -> None:
+    """Have every error of the application answered like this."""
+    app.exception_handler(AudioStorageSystemError)(_known)
+    app.exception_handler(RequestValidationError)(_invalid)
+    app.exception_handler(HTTPException)(_framework)
+    app.exception_handler(Exception)(_unexpected)
+
+
+async def _known(request: Request, error: AudioStorageSystemError) -> JSONResponse:
+    if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.warning("%s %s: %s", request.method, request.url.path, error)
+    return response_to(request.scope, error)
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    return answer(of_validation(error))
+
+
+async def _framework(request: Request, error: HTTPException) -> JSONResponse:
+    if isinstance(error.__cause__, AudioStorageSystemError):
+        return response_to(request.scope, error.__cause__)
+    return answer(of_status(error.status_code, str(error.detail)), dict(error.headers or {}))
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    logger.error("%s %s: this should not have happened", request.method, request.url.path, exc_info=error)
+    return answer(of_status(500, "This should not have happened; the server's log says more."))

@@ -1,0 +1,66 @@
+"""A server over an archive, for tests: the application in a thread of this process, on a port of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from blockbuster import BlockBuster
+from fastapi import FastAPI
+
+from audio_storage_system import AudioStorageSystem
+from audio_storage_system.server import create_app
+from audio_storage_system.server.serving import configuration
+
+STARTED_WITHIN = 30.0
+
+
+@contextmanager
+def serving(
+    open_archive: Callable[[], AudioStorageSystem], prepare: Callable[[FastAPI], None] = lambda app: None
+) -> Iterator[str]:
+    """The address of a server over what this opens, for as long as the block. prepare: may add to the application.
+
+    Whatever of our code blocks the server's event loop is an error there: disks, databases, locks, sleeping.
+    """
+    app = create_app(open_archive)
+    prepare(app)
+    server = uvicorn.Server(configuration(app, port=0))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    watch = BlockBuster(scanned_modules=["audio_storage_system"])
+    try:
+        port = _port_of(server, thread)
+        watch.activate()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        watch.deactivate()
+        server.should_exit = True
+        thread.join(STARTED_WITHIN)
+
+
+def _port_of(server: uvicorn.Server, thread: threading.Thread) -> int:
+    until = time.monotonic() + STARTED_WITHIN
+    while not server.started:
+        assert thread.is_alive() and time.monotonic() < until, "the server did not start"
+        time.sleep(0.01)
+    port: int = server.servers[0].sockets[0].getsockname()[1]
+    return port
+
+
+@pytest.fixture
+def served(home: Path) -> Iterator[httpx.Client]:
+    """A client of a server over an archive, on SQLite and on PostgreSQL; without a token as long as none was made."""
+    with serving(lambda: AudioStorageSystem(home)) as url, httpx.Client(base_url=url, timeout=30) as client:
+        yield client
+
+
+def as_bearer(secret: str) -> dict[str, str]:
+    """The header that shows a token."""
+    return {"Authorization": f"Bearer {secret}"}

@@ -1,0 +1,172 @@
+"""The server: who gets in, what errors look like, and its processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from audio_storage_system import AudioStorageSystem
+from audio_storage_system.errors import InvalidSetting
+from audio_storage_system.server import Options, serve
+from serving import as_bearer, serving
+
+
+def test_on_ones_own_machine_nobody_needs_a_token(served: httpx.Client) -> None:
+    answer = served.get("/api/v1/stats")
+    assert answer.status_code == 200
+    assert answer.json()["recordings"] == 0
+
+
+def test_from_the_first_token_on_everybody_needs_one(served: httpx.Client, home: Path) -> None:
+    assert served.get("/api/v1/stats").status_code == 200
+    with AudioStorageSystem(home) as storage:
+        storage.users.add("anna")
+        made = storage.tokens.create("anna")
+        time.sleep(1.1)
+        refused = served.get("/api/v1/stats")
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert served.get("/api/v1/stats", headers=as_bearer(made.secret)).status_code == 200
+        storage.tokens.revoke(made.token.id)
+    assert served.get("/api/v1/stats", headers=as_bearer(made.secret)).status_code == 401
+    assert served.get("/api/v1/stats").status_code == 401, "and when the last one was revoked"
+
+
+@pytest.mark.parametrize(
+    "given", ["Bearer", "Bearer ast_wrong", "Bearer é", "Bearer " + "x" * 10_000, "Basic eDp5", "x"]
+)
+def test_a_wrong_token_is_never_nobodys(served: httpx.Client, given: str) -> None:
+    answer = served.get("/api/v1/stats", headers=[(b"Authorization", given.encode())])
+    assert answer.status_code == 401
+    assert given.removeprefix("Bearer ") not in answer.text or given == "Bearer"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Host": "evil.example"}, {"Host": "evil.example:8765"}, {"Origin": "https://evil.example"}, {"Origin": "null"}],
+)
+def test_pages_of_others_get_nothing_of_an_archive_without_tokens(
+    served: httpx.Client, headers: dict[str, str]
+) -> None:
+    answer = served.get("/api/v1/stats", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+
+
+def test_pages_of_its_own_do(served: httpx.Client) -> None:
+    own = str(served.base_url).rstrip("/")
+    assert served.get("/api/v1/stats", headers={"Origin": own}).status_code == 200
+
+
+def test_errors_are_problem_details(served: httpx.Client) -> None:
+    answer = served.get("/api/v1/no-such-thing")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json() == {
+        "type": "about:blank",
+        "title": "Not Found",
+        "status": 404,
+        "detail": "Not Found",
+        "code": "not_found",
+        "retryable": False,
+        "faults": [],
+    }
+
+
+def test_health_needs_no_token(served: httpx.Client, home: Path) -> None:
+    with AudioStorageSystem(home) as storage:
+        storage.tokens.create()
+    assert [served.get(path).status_code for path in ("/health", "/health/live", "/health/ready")] == [200] * 3
+
+
+def test_a_public_address_without_tokens_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match="audio-storage tokens create"):
+        serve(str(tmp_path / "archive"), Options(host="0.0.0.0", port=0))  # noqa: S104 - refused
+
+
+def test_what_blocks_the_event_loop_is_seen_by_these_tests(tmp_path: Path) -> None:
+    async def blocking() -> None:
+        time.sleep(0.01)
+
+    with serving(lambda: AudioStorageSystem(tmp_path / "archive"), lambda app: app.get("/blocking")(blocking)) as url:
+        answer = httpx.get(f"{url}/blocking")
+        assert (answer.status_code, answer.json()["code"]) == (500, "internal_server_error")
+        assert "sleep" not in answer.text
+
+
+# The program
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The command `serve`, and its address."""
+    command = [sys.executable, "-m", "audio_storage_system.cli", "serve", "--json", "--port", "0", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, json.loads(process.stdout.readline())["url"]
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+def children_of(pid: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in found.stdout.split()]
+
+
+def is_there(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_gone(pids: list[int], seconds: float = 40) -> None:
+    until = time.monotonic() + seconds
+    while any(is_there(pid) for pid in pids):
+        assert time.monotonic() < until, "it still runs"
+        time.sleep(0.1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at processes as Linux shows them")
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+def test_the_worker_is_there_and_ends_with_the_server(tmp_path: Path, call: Path, ending: signal.Signals) -> None:
+    place = str(tmp_path / "archive")
+    with AudioStorageSystem(place) as storage:
+        job = storage.submit(call)
+        with running("--archive", place) as (process, url):
+            assert httpx.get(f"{url}/health/ready", timeout=30).status_code == 200
+            assert storage.jobs.wait([job.id], 90)[0].state == "done"
+            children = children_of(process.pid)
+            assert len(children) == 1
+            process.send_signal(ending)
+            process.wait(60)
+            wait_until_gone(children)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at processes as Linux shows them")
+def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
+    with running("--archive", str(tmp_path / "archive")) as (process, url):
+        assert httpx.get(f"{url}/health/live", timeout=30).status_code == 200
+        [first] = children_of(process.pid)
+        os.kill(first, signal.SIGKILL)
+        until = time.monotonic() + 30
+        while not (now := [child for child in children_of(process.pid) if child != first]):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert len(now) == 1
+
+
+def test_several_web_processes_serve_one_archive(tmp_path: Path) -> None:
+    with running("--archive", str(tmp_path / "archive"), "--workers", "2", "--no-worker") as (_, url):
+        for _ in range(8):
+            assert httpx.get(f"{url}/api/v1/stats", timeout=30).json()["recordings"] == 0

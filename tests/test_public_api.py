@@ -70,6 +70,7 @@ METHODS = {
     "known_hashes",
     "keys",
     "list_recordings",
+    "live",
     "may_write",
     "metadata_history",
     "metadata_schema",
@@ -104,6 +105,7 @@ METHODS = {
     "use_embedder",
     "verify",
     "users",
+    "webhooks",
     "worker",
 }
 

@@ -157,6 +157,19 @@ class TestStoring:
             thread.join()
 
 
+def test_a_form_that_is_cut_off_leaves_nothing(empty: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    place = urlsplit(str(empty.base_url))
+    lines = [f"POST {RECORDINGS} HTTP/1.1", f"Host: {place.netloc}", "Content-Length: 90000"]
+    lines += ["Content-Type: multipart/form-data; boundary=x", "", "--x"]
+    lines += ['Content-Disposition: form-data; name="file"; filename="a"', "", ""]
+    with socket.create_connection((place.hostname or "", place.port or 0), 20) as connection:
+        connection.sendall("\r\n".join(lines).encode() + WAV[:20_000])
+        time.sleep(0.3)
+    time.sleep(0.5)
+    assert empty.get(RECORDINGS).json()["recordings"] == []
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_in_an_encrypted_archive_a_form_is_never_readable_on_the_disk(tmp_path: Path) -> None:
     """The file comes slowly; meanwhile nothing that the server has open holds what has come."""
     secret = b"RIFF" + b"a very secret sound " * 200_000

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from audio_storage_system import AudioStorageSystem, __version__
 from audio_storage_system.server import health, problems
-from audio_storage_system.server.api import ROUTERS
+from audio_storage_system.server.api import ROUTERS, webhooks
 from audio_storage_system.server.bodies import Bodies
 from audio_storage_system.server.cors import Cors
 from audio_storage_system.server.gate import Gate
@@ -46,6 +46,7 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     app.include_router(health.router)
     for router in ROUTERS:
         app.include_router(router, prefix="/api/v1")
+    app.webhooks.include_router(webhooks.calls)
     mcp.mount(app)
     problems.handle(app)
     app.add_middleware(Bodies)

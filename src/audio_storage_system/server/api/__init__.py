@@ -1,5 +1,19 @@
 """`/api/v1`: everything that the Python API does."""
 
-from audio_storage_system.server.api import archive, audio, recordings, search, uploads
+from audio_storage_system.server.api import (
+    archive,
+    audio,
+    recordings,
+    search,
+    uploads,
+    webhooks,
+)
 
-ROUTERS = [archive.router, recordings.router, audio.router, uploads.router, search.router]
+ROUTERS = [
+    archive.router,
+    audio.router,
+    recordings.router,
+    search.router,
+    uploads.router,
+    webhooks.router,
+]

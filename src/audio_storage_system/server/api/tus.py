@@ -6,14 +6,12 @@ import base64
 import binascii
 from collections.abc import Callable, Coroutine
 from email.utils import format_datetime
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from audio_storage_system.errors import AudioStorageSystemError, ChecksumMismatch, InvalidInput, OffsetMismatch
 from audio_storage_system.records import Upload
@@ -54,8 +52,6 @@ async def _answered(answer: Handler, request: Request) -> Response:
         return refused
     try:
         return await answer(request)
-    except ClientDisconnect:
-        return Response(status_code=HTTPStatus.BAD_REQUEST)  # which nobody is there to read
     except ChecksumMismatch as error:
         title = "Checksum Mismatch"
         return problems.answer(

@@ -20,7 +20,7 @@ from audio_storage_system.backup import Backups
 from audio_storage_system.catalogue import transcripts
 from audio_storage_system.errors import AudioStorageSystemError, Forbidden, NotFound
 from audio_storage_system.integrity import Quarantine
-from audio_storage_system.jobs import Jobs
+from audio_storage_system.jobs import Jobs, Uploads
 from audio_storage_system.permissions import Grants, Tokens, Users
 from audio_storage_system.retention import Holds, Retention, Trash
 from audio_storage_system.rotation import KeyBoard
@@ -40,6 +40,7 @@ BOARDS = {
     "tokens": Tokens,
     "quarantine": Quarantine,
     "trash": Trash,
+    "uploads": Uploads,
     "users": Users,
     "webhooks": Webhooks,
 }
@@ -158,11 +159,14 @@ CALLS: dict[str, Call] = {
     "import_transcript": on(E, lambda v, t: v.import_transcript(t.audio_id, subtitles(t))),
     "known_hashes": free(lambda v, t: v.known_hashes()),
     "list_recordings": listed(lambda v, t: v.list_recordings(), has("id")),
+    "live": free(lambda v, t: v.live().close(), writes=True),
     "metadata_history": on(R, lambda v, t: v.metadata_history(t.audio_id)),
     "metadata_schema": free(lambda v, t: v.metadata_schema()),
     "models": admin(lambda v, t: v.models()),
     "notes": admin(lambda v, t: v.notes),
     "open_audio": on(R, lambda v, t: v.open_audio(t.audio_id).close()),
+    "patch_metadata": on(E, lambda v, t: v.patch_metadata(t.audio_id, {"x": 1})),
+    "peaks": on(R, lambda v, t: v.peaks(t.audio_id)),
     "plan_reembedding": admin(lambda v, t: v.plan_reembedding()),
     "record_and_store_audio": free(lambda v, t: v.record_and_store_audio(device="none"), writes=True),
     "recovered": free(lambda v, t: v.recovered),
@@ -228,6 +232,13 @@ CALLS: dict[str, Call] = {
     "trash.list": free(lambda v, t: v.trash.list()),
     "trash.put": on(O, lambda v, t: v.trash.put(t.audio_id)),
     "trash.restore": on(O, lambda v, t: v.trash.restore(v.trash.put(t.audio_id)[0].audio_id)),
+    "uploads.abort": free(lambda v, t: v.uploads.abort(begun(v)), writes=True),
+    "uploads.append": free(lambda v, t: v.uploads.append(begun(v), 0, []), writes=True),
+    "uploads.appending": free(lambda v, t: v.uploads.appending(begun(v), 0).__exit__(None, None, None), writes=True),
+    "uploads.create": free(lambda v, t: begun(v), writes=True),
+    "uploads.finish": free(lambda v, t: v.uploads.finish(begun(v)), writes=True),
+    "uploads.get": free(lambda v, t: v.uploads.get(begun(v))),
+    "uploads.list": free(lambda v, t: v.uploads.list()),
     "users.add": admin(lambda v, t: v.users.add(some_name())),
     "users.get": admin(lambda v, t: v.users.get("a nobody")),
     "users.join": admin(lambda v, t: v.users.join("group", "a nobody")),
@@ -256,6 +267,11 @@ CALLS: dict[str, Call] = {
 OWN_GRANTS = ("grants.list", "grants.revoke")
 # What the archive does for its own parts, and what is not about recordings.
 PARTS = tuple(BOARDS)
+
+
+def begun(view: AudioStorageSystem) -> str:
+    """An upload that has begun."""
+    return view.uploads.create(1, "some.wav").id
 
 
 def stray(view: AudioStorageSystem) -> str:

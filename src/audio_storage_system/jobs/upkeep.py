@@ -10,6 +10,7 @@ from audio_storage_system.archive import Archive, removal
 from audio_storage_system.catalogue import jobs
 from audio_storage_system.clock import utc_now
 from audio_storage_system.jobs.board import Jobs
+from audio_storage_system.jobs.uploads import tidy_uploads
 from audio_storage_system.retention import Retention
 from audio_storage_system.retention.trash import purge_due
 from audio_storage_system.webhooks.rows import forget_deliveries
@@ -28,10 +29,12 @@ class Recurring:
 
 
 def tidy(archive: Archive, board: Jobs) -> None:
-    """Bring the vector index up to date, let nothing be left of what was deleted, and forget what was done long ago."""
+    """Bring the vector index up to date, let nothing be left of what was deleted, finish or remove uploads whose sender
+    has gone, and forget what was done long ago."""
     archive.follow()
     archive.blobs.tidy()
     removal.scrub(archive)
+    tidy_uploads(archive, board)
     while board.runs.forget(utc_now() - RUNS_KEPT) == AT_ONCE:
         pass
     while _forget_jobs(archive) == AT_ONCE:

@@ -81,7 +81,7 @@ def store(
     Raises `NotAudio`, `TooLarge`, `InvalidMetadata`, `DuplicateRecording`, `StorageFailed`; after any of them nothing
     is half-stored.
     """
-    _check_request(values, recorded_at, on_duplicate)
+    check_request(values, recorded_at, on_duplicate)
     name = _clean_name(name or (source.name if isinstance(source, Path) else ""))
     with opened_file(source, max_bytes) if isinstance(source, Path) else nullcontext(source) as file:
         known = _known(database, blobs, file, owner_id) if look_first else None
@@ -114,7 +114,8 @@ def _known(database: Database, blobs: BlobStore, file: BinaryIO, owner_id: int) 
         return recordings.find_by_hash(connection, owner_id, file_hash)
 
 
-def _check_request(values: Metadata, recorded_at: datetime | None, on_duplicate: OnDuplicate) -> None:
+def check_request(values: Metadata, recorded_at: datetime | None, on_duplicate: OnDuplicate) -> None:
+    """Raise what `store` would raise for these arguments, whatever the file: `InvalidInput`, `InvalidMetadata`."""
     metadata.validate(values)
     if recorded_at is not None:
         _check_moment(recorded_at)

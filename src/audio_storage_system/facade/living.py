@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -9,9 +10,12 @@ from typing import Any
 
 from audio_storage_system import live
 from audio_storage_system.archive import Archive
+from audio_storage_system.errors import AudioStorageSystemError
 from audio_storage_system.jobs import Jobs
 from audio_storage_system.live import Event, Listening, LiveReport, LiveSession, Wanted
 from audio_storage_system.records import Job, Metadata
+
+logger = logging.getLogger(__name__)
 
 
 class Living:
@@ -94,5 +98,11 @@ class Living:
     def _leave_sessions(self) -> None:
         """End the sessions that are open: those that may be resumed are left to that."""
         for session in list(self._sessions):
-            if not session.ended:
+            if session.ended:
+                continue
+            try:
                 session.suspend() if session.resume_seconds else session.finish()
+            except AudioStorageSystemError as error:
+                logger.warning(
+                    "The live session %s is completed by whoever opens the archive next: %s", session.id, error
+                )

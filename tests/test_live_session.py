@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 from audio_storage_system import AudioStorageSystem
+from audio_storage_system.archive import underway
+from audio_storage_system.audio.spool import Spool
 from audio_storage_system.errors import (
     Conflict,
     InvalidInput,
@@ -408,6 +411,23 @@ def test_block_by_block_it_is_the_same(storage: AudioStorageSystem) -> None:
 
 
 # Ends that fail
+
+
+def test_a_session_whose_bytes_are_stored_already_gives_way(storage: AudioStorageSystem) -> None:
+    session = begin(storage, resume_seconds=60)
+    speak(session, sentences(1))
+    session.suspend()
+    copy = storage.home / "spool" / ("a" * 32)
+    shutil.copytree(storage.home / "spool" / session.id, copy)
+    storage.live(resume=session.id).finish()
+    underway.enter(storage._archive, Spool(copy), 1, {"room": "blue"})
+    with storage.live(resume="a" * 32) as again:
+        pass
+    report = again.finish()
+    assert (report.duplicate, report.audio_id) == (True, session.audio_id)
+    assert [recording.id for recording in storage.list_recordings()] == [session.audio_id]
+    assert len(list(storage._archive.blobs.keys("audio_files"))) == 1
+    assert storage.verify(deep=True).clean
 
 
 def test_a_session_that_could_not_be_completed_is_when_it_is_asked_again(

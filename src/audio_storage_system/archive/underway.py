@@ -184,6 +184,7 @@ class _End:
         with self.archive.database.write(*names) as connection:
             known = recordings.find_by_hash(connection, owner_id, file_hash)
             if known is not None:
+                data_keys.forget_unbound(connection, self.staged.blob_id)
                 return known
             if not self.archive.blobs.has(self.key):
                 raise StorageFailed(reason=f"{self.key} was taken away while it was being stored")

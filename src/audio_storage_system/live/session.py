@@ -41,8 +41,8 @@ Tell = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a live session is to be. sample_rate in Hz; `transcriber` makes the text that is live, `whisper_model` the
-    version that comes after; final: whether there is to be one. resume_seconds: see `AudioStorageSystem.live`."""
+    """What a live session is to be: see `AudioStorageSystem.live`. `transcriber` makes the text that is live,
+    `whisper_model` the version that comes after."""
 
     sample_rate: int = DEFAULT_RATE
     channels: int = 1

@@ -81,6 +81,7 @@ METHODS = {
     "peaks",
     "plan_reembedding",
     "record_and_store_audio",
+    "record_live",
     "reembed",
     "reindex",
     "remove_metadata",

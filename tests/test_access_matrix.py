@@ -149,6 +149,7 @@ CALLS: dict[str, Call] = {
     "import_transcript": on(E, lambda v, t: v.import_transcript(t.audio_id, subtitles(t))),
     "known_hashes": free(lambda v, t: v.known_hashes()),
     "list_recordings": listed(lambda v, t: v.list_recordings(), has("id")),
+    "live": free(lambda v, t: v.live().close(), writes=True),
     "metadata_history": on(R, lambda v, t: v.metadata_history(t.audio_id)),
     "metadata_schema": free(lambda v, t: v.metadata_schema()),
     "models": admin(lambda v, t: v.models()),

@@ -68,6 +68,7 @@ METHODS = {
     "known_hashes",
     "keys",
     "list_recordings",
+    "live",
     "metadata_history",
     "metadata_schema",
     "models",

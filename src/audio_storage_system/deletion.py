@@ -68,15 +68,16 @@ def delete_recording(
     audit: Audit = OFF,
     *,
     rule: str | None = None,
+    unfinished: bool = False,
 ) -> Receipt:
     """Remove a recording with everything made from it, in every place; a tombstone stays.
 
     The rows go first, in one transaction with a tombstone; then the files (`derived_keys` names those derived from a
     blob's key). What a crash leaves between the two, `complete_deletions` finishes. `audit` is told in the
-    transaction. Raises `NotFound`, `UnderLegalHold`.
+    transaction. Raises `NotFound`, `UnderLegalHold`, and `StillRecording` unless one that is `unfinished` may go.
     """
     with database.write(*locks.of_deletion(audio_id)) as connection:
-        recording = _removable(connection, audio_id)
+        recording = _removable(connection, audio_id, unfinished=unfinished)
         keys = [recording.file_path, *derived_keys(recording.file_path)]
         rows = _delete_all(connection, audio_id) | {"data_keys": data_keys.forget(connection, keys)}
         receipt = _receipt(connection, recording, Stage.RECORDING, rule, rows, keys)
@@ -113,6 +114,11 @@ def delete_stage(
     return replace(receipt, keys=_delete_part(database, blobs, number, keys))
 
 
+def is_buried(connection: Connection, file_hash: str) -> bool:
+    """Whether a recording with this hash was deleted."""
+    return connection.execute(select(tombstones.c.id).where(tombstones.c.file_hash == file_hash)).first() is not None
+
+
 def complete_deletions(database: Database, blobs: BlobStore) -> int:
     """Remove the files of deletions that a crash cut short; how many deletions there were."""
     with database.read() as connection:
@@ -127,8 +133,10 @@ def complete_deletions(database: Database, blobs: BlobStore) -> int:
     return len(graves) + len(parts)
 
 
-def _removable(connection: Connection, audio_id: int) -> Recording:
+def _removable(connection: Connection, audio_id: int, *, unfinished: bool = False) -> Recording:
     recording = recordings.get(connection, audio_id, trashed=True)
+    if not unfinished:
+        recordings.refuse_living(connection, audio_id)
     holds.refuse(connection, audio_id)
     return recording
 

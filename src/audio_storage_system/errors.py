@@ -17,6 +17,8 @@
     │   ├── ArchiveMismatch
     │   ├── VectorIndexMismatch
     │   ├── UnderLegalHold
+    │   ├── StillRecording
+    │   ├── SessionHeld
     │   ├── RestoreUnfinished
     │   └── NewerFormat
     ├── Unauthorized           nobody says who asks
@@ -153,6 +155,19 @@ class VectorIndexMismatch(Conflict):
 
 class UnderLegalHold(Conflict):
     """Recording {audio_id} is under the legal hold "{hold}" and stays until that is released."""
+
+
+class StillRecording(Conflict):
+    """Recording {audio_id} is still being recorded. When that has ended, it can be done."""
+
+    retryable = True
+
+
+class SessionHeld(Conflict):
+    """The live session {session} is held by another process, or by another client. When that lets go of it, it can be
+    resumed."""
+
+    retryable = True
 
 
 class RestoreUnfinished(Conflict):

@@ -37,6 +37,7 @@ from audio_storage_system.errors import Conflict, NotFound
 from audio_storage_system.records import Outcome, Segment, Span, Transcript, Word
 
 FALLBACK = "fallback"
+LIVE = "live"  # made while it was spoken; the whole model has not heard it yet
 
 _ONE = select(transcripts).where(transcripts.c.id == bindparam("one"))
 _STANDING = select(transcripts.c.audio_file_id, transcripts.c.outcome).where(transcripts.c.id == bindparam("one"))
@@ -110,6 +111,14 @@ def find_unfinished(
     )
     wanted = json.loads(json.dumps(dict(parameters)))
     return next((row.id for row in connection.execute(query) if row.parameters == wanted), None)
+
+
+def find_live(connection: Connection, audio_id: int) -> int | None:
+    """The running version that is made of a recording while it is spoken."""
+    flag = tables.annotations
+    live = exists().where(flag.c.transcript_id == transcripts.c.id, flag.c.kind == "flag", flag.c.label == LIVE)
+    running = (transcripts.c.audio_file_id == audio_id, transcripts.c.outcome.is_(None))
+    return connection.execute(select(transcripts.c.id).where(*running, live)).scalar()
 
 
 def reopen(connection: Connection, transcript_id: int) -> None:

@@ -14,6 +14,7 @@ import uvicorn
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.server import create_app
+from audio_storage_system.server.live import UVICORN
 
 STARTED_WITHIN = 30.0
 
@@ -21,7 +22,7 @@ STARTED_WITHIN = 30.0
 @contextmanager
 def serving(open_archive: Callable[[], AudioStorageSystem]) -> Iterator[str]:
     """The address of a server over what this opens, for as long as the block."""
-    config = uvicorn.Config(create_app(open_archive), host="127.0.0.1", port=0, log_level="warning")
+    config = uvicorn.Config(create_app(open_archive), host="127.0.0.1", port=0, log_level="warning", **UVICORN)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

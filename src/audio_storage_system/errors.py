@@ -23,6 +23,8 @@
     │   └── NewerFormat
     ├── Unauthorized           nobody says who asks
     ├── Forbidden              who asks may not
+    ├── TooManySessions        who asks has enough of them
+    ├── ClientSilent
     ├── KeyMissing
     ├── KeyRefused
     ├── Unavailable            something outside the archive is missing
@@ -189,6 +191,18 @@ class Forbidden(AudioStorageSystemError):
     """{principal} may not {action}."""
 
     exit_code, http_status = 10, 403
+
+
+class TooManySessions(AudioStorageSystemError):
+    """No more than {limit} live sessions of one caller are open at the same time. End one first."""
+
+    http_status, retryable = 429, True
+
+
+class ClientSilent(AudioStorageSystemError):
+    """Nothing came over the socket for {seconds:g} s. What came before is kept."""
+
+    http_status, retryable = 408, True
 
 
 class KeyMissing(AudioStorageSystemError):

@@ -57,6 +57,10 @@ class Settings:
     blob_cache_dir: the folder for that, with one folder below it for each place; empty for the user's cache folder.
     remote_per_minute: how many jobs may begin to ask a service over the network in a minute, on all machines together;
         0 for no limit.
+    live_resume_seconds: for how long a live session whose connection was lost can be gone on with; then its recording
+        is completed as it is.
+    live_sessions: how many live sessions each caller may have open at once, in each process of the server; 0 for any
+        number.
     trash_days: for how many days what was thrown away can be had back; fractions count.
     key_file: the file with the key of an encrypted archive; empty for the archive's file in the user's configuration
     folder.
@@ -91,6 +95,8 @@ class Settings:
     blob_cache_dir: str = ""
     cdn_url: str = field(default="", repr=False)
     remote_per_minute: int = 0
+    live_resume_seconds: float = 60.0
+    live_sessions: int = 64
     trash_days: float = 30.0
     key_file: str = ""
     key_source: str = ""
@@ -216,6 +222,10 @@ def load_settings(home: Path, **given: Any) -> Settings:
         raise InvalidSetting(name="model_idle_seconds", reason="it is a number of seconds, not nan")
     if not 0 <= settings.trash_days <= 36_500:
         raise InvalidSetting(name="trash_days", reason=f"it is 0…36,500 days, not {settings.trash_days:g}")
+    if not 0 <= settings.live_resume_seconds <= 86_400:
+        raise InvalidSetting(name="live_resume_seconds", reason="it is from 0 to 86,400 seconds")
+    if settings.live_sessions < 0:
+        raise InvalidSetting(name="live_sessions", reason="it is not negative")
     if settings.key_source not in ("", KEYRING, PASSPHRASE):
         raise InvalidSetting(name="key_source", reason='it is "keyring", "passphrase" or empty')
     if settings.transcribe_at_once < 1:

@@ -14,6 +14,8 @@ from audio_storage_system import AudioStorageSystem, __version__
 from audio_storage_system.server import health, problems
 from audio_storage_system.server.api import ROUTERS
 from audio_storage_system.server.gate import Gate
+from audio_storage_system.server.live import ROUTERS as LIVE_ROUTERS
+from audio_storage_system.server.live import Seats, sweeping
 from audio_storage_system.server.origins import Origins
 
 # Where a process of the server finds the archive that it is to serve: its parent's word to it.
@@ -30,8 +32,10 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
         storage = await to_thread.run_sync(open_archive)
         app.state.storage, app.state.gate = storage, Gate(storage)
+        app.state.seats = Seats(storage.settings.live_sessions)
         try:
-            yield
+            async with sweeping(storage):
+                yield
         finally:
             await to_thread.run_sync(storage.close)
 
@@ -41,6 +45,8 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     app.include_router(health.router)
     for router in ROUTERS:
         app.include_router(router, prefix="/api/v1")
+    for router in LIVE_ROUTERS:
+        app.include_router(router)
     problems.handle(app)
     app.add_middleware(Origins)
     return app

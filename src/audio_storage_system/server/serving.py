@@ -19,6 +19,7 @@ from audio_storage_system import AudioStorageSystem
 from audio_storage_system.errors import InvalidInput, InvalidSetting
 from audio_storage_system.server.app import PLACE
 from audio_storage_system.server.gate import LOOPBACK
+from audio_storage_system.server.live import UVICORN
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def serve(place: str | None, options: Options, ready: Callable[[str], None] = la
         access_log=False,  # searches stand in the addresses
         server_header=False,
         timeout_graceful_shutdown=int(STOP_SECONDS),
+        **UVICORN,
     )
     with _listening(options) as listening, _working(place, wanted=options.work):
         ready(_url(options.host, listening.getsockname()[1]))

@@ -1,0 +1,392 @@
+"""Sound over a WebSocket: whatever happens to the line, what was said is on the disk, once."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from audio_storage_system import AudioStorageSystem
+from serving import as_bearer, serving
+from sounds import integers, noise, tone
+from talking import Talk, pieces_of, recorded, samples_in, talking, talking_as
+
+RATE = 16_000
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[AudioStorageSystem]:
+    with AudioStorageSystem(tmp_path / "archive") as storage:
+        yield storage
+
+
+@pytest.fixture
+def url(archive: AudioStorageSystem) -> Iterator[str]:
+    with serving(lambda: AudioStorageSystem(archive.home, live_resume_seconds=30)) as address:
+        yield address
+
+
+def speechlike(seconds: float, rate: int = RATE, channels: int = 1) -> np.ndarray:
+    return integers(noise(seconds * channels, rate, seed=1))
+
+
+def stored(archive: AudioStorageSystem, audio_id: int) -> np.ndarray:
+    with archive.open_audio(audio_id) as file:
+        return samples_in(file.read())
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(8_000, 1), (16_000, 1), (44_100, 2), (48_000, 1)])
+@pytest.mark.parametrize("sizes", [(3_200,), (1, 999, 31, 2), (500_001,)])
+def test_samples_arrive_as_they_are(
+    archive: AudioStorageSystem, url: str, rate: int, channels: int, sizes: tuple[int, ...]
+) -> None:
+    sound = speechlike(1.5 if 1 in sizes else 3, rate, channels)
+    with talking(url, encoding="pcm16", sample_rate=rate, channels=channels) as talk:
+        started = talk.until("started")
+        assert (started["position"], started["sample_rate"], started["channels"]) == (0.0, rate, channels)
+        talk.sound(sound.tobytes(), sizes)
+        ended = talk.finish()
+    assert ended["audio_id"] == started["audio_id"]
+    assert (ended["seconds"], ended["missing_seconds"], ended["gaps"]) == (len(sound) / rate / channels, 0.0, [])
+    assert np.array_equal(stored(archive, ended["audio_id"]).reshape(-1), sound)
+
+
+@pytest.mark.parametrize("encoding", ["webm", "ogg", "mp4"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_what_a_browser_records_arrives_decoded(
+    archive: AudioStorageSystem, url: str, encoding: str, channels: int
+) -> None:
+    data = recorded(encoding, np.repeat(integers(tone(3)), channels), RATE, channels)
+    with talking(url, encoding=encoding) as talk:
+        for piece in pieces_of(data, seed=3):
+            talk.connection.send(piece)
+        started = talk.until("started")
+        ended = talk.finish()
+    assert started["channels"] == channels
+    assert ended["seconds"] == pytest.approx(3, abs=0.1)
+    sound = stored(archive, ended["audio_id"]).reshape(-1, channels)[:, 0]
+    peak = np.argmax(np.abs(np.fft.rfft(sound))) / (len(sound) / started["sample_rate"])
+    assert peak == pytest.approx(440, abs=2)
+
+
+def test_the_first_message_can_say_what_comes(archive: AudioStorageSystem, url: str) -> None:
+    with talking(url) as talk:
+        talk.say(type="start", encoding="pcm16", sample_rate=8_000, metadata={"user": "john", "seats": 3})
+        started = talk.until("started")
+        talk.sound(speechlike(1, 8_000).tobytes())
+        talk.finish()
+    recording = archive.get_recording(started["audio_id"])
+    assert (recording.sample_rate, recording.metadata["user"], recording.metadata["seats"]) == (8_000, "john", 3)
+
+
+def test_positions_tell_what_is_safe(url: str) -> None:
+    with talking(url, sample_rate=RATE) as talk:
+        talk.sound(speechlike(4).tobytes())
+        talk.until_safe(3.0)
+        talk.say(type="ping")
+        talk.until("pong")
+    told = [message["position"] for message in talk.of("position")]
+    assert told == sorted(told) and told[-1] <= 4.0
+
+
+def test_a_session_goes_on_where_it_was(archive: AudioStorageSystem, url: str) -> None:
+    """Cut at random moments, with what is not acknowledged sent again: the recording is exact."""
+    sound, draw = speechlike(12).tobytes(), random.Random(5)
+    position, audio_id, query = 0.0, 0, {"sample_rate": RATE}
+    for attempt in range(6):
+        with talking(url, **query) as talk:
+            started = talk.until("started")
+            position = started["position"]
+            query = {"session": started["session_id"]}
+            audio_id = audio_id or started["audio_id"]
+            assert started["audio_id"] == audio_id
+            rest = sound[round(position * RATE) * 2 :]
+            if attempt == 5:
+                talk.sound(rest, (draw.randint(1, 9_000),))
+                ended = talk.finish()
+                break
+            talk.sound(rest[: draw.randint(1, len(rest) // 2)], (draw.randint(100, 9_000),))
+            time.sleep(draw.random() * 0.2)
+            talk.reset() if attempt % 2 else talk.connection.close()
+    assert position > 0
+    assert (ended["audio_id"], ended["missing_seconds"]) == (audio_id, 0.0)
+    assert stored(archive, audio_id).tobytes() == sound
+
+
+def test_a_stream_that_cannot_be_cut_is_sent_again_from_its_beginning(archive: AudioStorageSystem, url: str) -> None:
+    data = recorded("webm", integers(noise(6, seed=4)), RATE)
+    with talking(url, encoding="webm") as talk:
+        talk.connection.send(data[: len(data) // 2])
+        started = talk.until("started")
+        talk.until_safe(1.0)
+        talk.reset()
+    with talking(url, encoding="webm", session=started["session_id"], begins=0) as talk:
+        assert talk.until("started")["position"] > 1.0
+        talk.sound(data)
+        interrupted = talk.finish()
+    with talking(url, encoding="webm") as talk:
+        talk.sound(data)
+        whole = talk.finish()
+    sounds = [stored(archive, ended["audio_id"]) for ended in (interrupted, whole)]
+    assert np.array_equal(*sounds)
+
+
+def test_what_the_client_lost_is_in_the_report(url: str) -> None:
+    with talking(url, sample_rate=RATE) as talk:
+        talk.sound(speechlike(1).tobytes())
+        talk.say(type="lost", seconds=2.5)
+        talk.sound(speechlike(1).tobytes())
+        ended = talk.finish()
+    assert (ended["seconds"], ended["missing_seconds"]) == (2.0, 2.5)
+    assert [(gap["start"], gap["end"]) for gap in ended["gaps"]] == [(1.0, 3.5)]
+
+
+def test_a_second_socket_takes_a_session_over(archive: AudioStorageSystem, url: str) -> None:
+    sound = speechlike(2).tobytes()
+    with talking(url, sample_rate=RATE) as first, talking(url, session=first.until("started")["session_id"]) as second:
+        position = second.until("started")["position"]
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                first.connection.recv(10)
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 4409
+        second.sound(sound[round(position * RATE) * 2 :])
+        assert second.finish()["seconds"] == 2.0
+
+
+def test_what_nobody_comes_back_to_is_completed(archive: AudioStorageSystem) -> None:
+    sound = speechlike(2).tobytes()
+    with serving(lambda: AudioStorageSystem(archive.home, live_resume_seconds=1)) as url:
+        with talking(url, sample_rate=RATE) as talk:
+            started = talk.until("started")
+            talk.sound(sound)
+            talk.until_safe(1.0)
+        until = time.monotonic() + 30
+        while archive.get_recording(started["audio_id"]).status != "stored":
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        with talking(url, session=started["session_id"]) as talk:
+            assert failing(talk) == ("not_found", 4404)
+    assert stored(archive, started["audio_id"]).tobytes() == sound
+
+
+def test_twenty_at_once_keep_their_sound(archive: AudioStorageSystem, url: str) -> None:
+    sounds = [integers(noise(3, seed=seed)).tobytes() for seed in range(20)]
+    talks = [talking(url, sample_rate=RATE) for _ in sounds]
+    opened = [talk.__enter__() for talk in talks]
+    try:
+        for start in range(0, len(sounds[0]), 6_400):
+            for talk, sound in zip(opened, sounds, strict=True):
+                talk.connection.send(sound[start : start + 6_400])
+        ends = [talk.finish() for talk in opened]
+    finally:
+        for context in talks:
+            context.__exit__(None, None, None)
+    assert [stored(archive, ended["audio_id"]).tobytes() for ended in ends] == sounds
+
+
+# Who may
+
+
+def failing(talk: Talk) -> tuple[str, int]:
+    """The code of the error that a socket tells, and that with which it closes."""
+    code = ""
+    try:
+        while True:
+            message = json.loads(talk.connection.recv(30))
+            code = message["code"] if message["type"] == "error" else code
+    except ConnectionClosed as closed:
+        assert closed.rcvd is not None, closed
+        return code, closed.rcvd.code
+
+
+def test_tokens_come_in_a_header_or_among_the_subprotocols(archive: AudioStorageSystem, url: str) -> None:
+    archive.users.add("anna")
+    writes, reads = (archive.tokens.create("anna", scopes=scopes).secret for scopes in (["write"], ["read"]))
+    time.sleep(1.1)
+    with talking_as(as_bearer(writes), url, sample_rate=RATE) as talk:
+        audio_id = talk.until("started")["audio_id"]
+        talk.sound(speechlike(1).tobytes())
+        talk.finish()
+    assert archive.as_user("anna").get_recording(audio_id)
+    address = url.replace("http", "ws") + "/api/v1/live?sample_rate=16000"
+    with connect(address, subprotocols=["audio-storage", f"bearer.{writes}"]) as connection:  # type: ignore[list-item]
+        assert connection.subprotocol == "audio-storage"
+        assert json.loads(connection.recv(30))["type"] == "started"
+    with talking_as(as_bearer(reads), url, sample_rate=RATE) as talk:
+        assert failing(talk) == ("forbidden", 4403)
+    for headers in ({}, as_bearer("ast_wrong"), as_bearer(""), {"Authorization": "Basic eDp5"}):
+        with talking_as(headers, url, sample_rate=RATE) as talk:
+            assert failing(talk) == ("unauthorized", 4401)
+
+
+def test_sessions_of_others_are_not_there(archive: AudioStorageSystem, url: str) -> None:
+    for name in ("anna", "bert"):
+        archive.users.add(name)
+    anna, bert = (as_bearer(archive.tokens.create(name, scopes=["write"]).secret) for name in ("anna", "bert"))
+    time.sleep(1.1)
+    with talking_as(anna, url, sample_rate=RATE) as talk:
+        session = talk.until("started")["session_id"]
+        talk.sound(speechlike(1).tobytes())
+        talk.until_safe(0.4)
+    with talking_as(bert, url, session=session) as talk:
+        assert failing(talk) == ("not_found", 4404)
+    with talking_as(anna, url, session=session) as talk:
+        talk.until("started")
+        assert talk.finish()["seconds"] == 1.0
+
+
+def test_pages_of_others_get_no_socket_of_an_archive_without_tokens(url: str) -> None:
+    with talking_as({"Origin": "https://evil.example"}, url, sample_rate=RATE) as talk:
+        assert failing(talk) == ("forbidden", 4403)
+    own = httpx.URL(url)
+    with talking_as({"Origin": url}, url, sample_rate=RATE) as talk:
+        talk.until("started")
+    line = socket.create_connection((own.host, own.port or 80))  # a name of theirs that leads here
+    with connect(f"ws://evil.example:{own.port}/api/v1/live?sample_rate=16000", sock=line) as connection:
+        assert failing(Talk(connection)) == ("forbidden", 4403)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"sample_rate": 0},
+        {"sample_rate": 10**9},
+        {"sample_rate": -1},
+        {"sample_rate": "fast"},
+        {"sample_rate": RATE, "channels": 0},
+        {"sample_rate": RATE, "channels": 10**6},
+        {"encoding": "hls"},
+        {"encoding": "webm", "sample_rate": 10**9},
+        {"begins": "nan"},
+        {"begins": -1},
+        {"nonsense": 1},
+        {"sample_rate": RATE, "language": "x" * 1_000},
+        {"sample_rate": RATE, "whisper_model": "no-such-model:x"},
+    ],
+)
+def test_what_no_session_can_be_is_refused(url: str, query: dict[str, object]) -> None:
+    with talking(url, **query) as talk:
+        code, closed = failing(talk)
+    assert closed == 4400
+    assert code in ("invalid_input", "unknown_spec")
+
+
+@pytest.mark.parametrize("session", ["x", "../../etc", "0" * 32, "x" * 5_000])
+def test_sessions_that_never_were_are_not_found(url: str, session: str) -> None:
+    with talking(url, session=session) as talk:
+        assert failing(talk)[1] in (4404, 4400)
+
+
+@pytest.mark.parametrize(
+    "first", [b"sound", "no json", "[]", '{"type": "begin"}', '{"type": "start", "sample_rate": 0}']
+)
+def test_a_first_message_that_is_no_start_is_refused(url: str, first: str | bytes) -> None:
+    with talking(url) as talk:
+        talk.connection.send(first)
+        assert failing(talk) == ("invalid_input", 4400)
+
+
+def test_junk_in_between_costs_nothing(archive: AudioStorageSystem, url: str) -> None:
+    sound = speechlike(2).tobytes()
+    with talking(url, sample_rate=RATE) as talk:
+        for junk in ("", "no json", "[1]", '{"type": "stop"}', '{"type": "lost", "seconds": -1}', "[" * 100_000):
+            talk.sound(sound[len(sound) // 2 :] if junk == "" else b"")
+            talk.connection.send(junk)
+            assert json.loads(next_error(talk))["retryable"] is False
+        talk.sound(sound[: len(sound) // 2])
+        assert talk.finish()["seconds"] == 2.0
+
+
+def next_error(talk: Talk) -> str:
+    while json.loads(message := str(talk.connection.recv(30)))["type"] != "error":
+        continue
+    return message
+
+
+@pytest.mark.parametrize("junk", [b"x" * 20_000, bytes(200_000), b"RIFF" + bytes(50_000)])
+def test_what_is_no_sound_is_refused(url: str, junk: bytes) -> None:
+    with talking(url, encoding="webm") as talk:
+        talk.connection.send(junk)
+        talk.say(type="finish")
+        assert failing(talk) == ("not_audio", 4415)
+
+
+def test_messages_have_a_size(archive: AudioStorageSystem, url: str) -> None:
+    with talking(url, sample_rate=RATE) as talk:
+        started = talk.until("started")
+        talk.sound(speechlike(1).tobytes())
+        talk.until_safe(0.4)
+        talk.connection.send(bytes(2 << 20))
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                talk.connection.recv(30)
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 1009
+    with talking(url, session=started["session_id"]) as talk:
+        talk.until("started")
+        assert talk.finish()["seconds"] == 1.0
+
+
+def test_somebody_has_so_many_sessions(archive: AudioStorageSystem) -> None:
+    with (
+        serving(lambda: AudioStorageSystem(archive.home, live_sessions=2)) as url,
+        talking(url, sample_rate=RATE) as one,
+    ):
+        with talking(url, sample_rate=RATE) as two, talking(url, sample_rate=RATE) as three:
+            for talk in (one, two):
+                talk.until("started")
+            assert failing(three) == ("too_many_sessions", 4429)
+        time.sleep(0.3)
+        with talking(url, sample_rate=RATE) as again:
+            again.until("started")
+
+
+def test_nobody_is_silent_for_ever(archive: AudioStorageSystem, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audio_storage_system.server.live.socket.LiveSocket.silent_seconds", 0.5)
+    monkeypatch.setattr("audio_storage_system.server.live.socket.START_SECONDS", 0.5)
+    with talking(url, sample_rate=RATE) as talk:
+        started = talk.until("started")
+        talk.sound(speechlike(1).tobytes())
+        assert failing(talk) == ("client_silent", 4408)
+    with talking(url) as talk:
+        assert failing(talk) == ("client_silent", 4408)
+    with talking(url, session=started["session_id"]) as talk:
+        assert talk.until("started")["position"] == 1.0
+
+
+def test_who_never_reads_loses_no_sound(archive: AudioStorageSystem, url: str) -> None:
+    """The client's window is shut: nothing can be sent to it. Its sound is stored all the same."""
+    sound, own, line = speechlike(20).tobytes(), httpx.URL(url), socket.socket()
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+    line.connect((own.host, own.port or 80))
+    address = url.replace("http", "ws") + "/api/v1/live?sample_rate=16000"
+    with connect(address, sock=line, max_queue=1, close_timeout=0) as connection:
+        session = json.loads(connection.recv(30))["session_id"]
+        for start in range(0, len(sound), 32_000):
+            connection.send(sound[start : start + 32_000])
+            for _ in range(200):
+                connection.send("what is this?" * 30)  # each is answered
+        until = time.monotonic() + 30
+        while sum(path.stat().st_size for path in (archive.home / "spool" / session).glob("*.pcm")) < len(sound):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+    with talking(url, session=session) as talk:
+        assert talk.until("started")["position"] == 20.0
+        assert talk.finish()["seconds"] == 20.0
+
+
+def test_it_is_no_page(url: str) -> None:
+    assert httpx.get(f"{url}/api/v1/live").status_code == 404
+    with pytest.raises(InvalidStatus), talking(url, path="/api/v1/nothing"):
+        pass

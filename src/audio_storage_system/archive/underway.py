@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta, timezone
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -36,10 +36,12 @@ UNHEARD = "it was cut short before anything of it was heard"
 @dataclass(frozen=True, slots=True)
 class Intent:
     """What is to become of a live session. options: of the job that it leaves to the workers. resume_seconds: for how
-    long others leave it alone when its process is gone."""
+    long others leave it alone when its process is gone. transcriber, language: of the text that is made meanwhile."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
     resume_seconds: float = 0.0
+    transcriber: str = ""
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,7 @@ def spool_metadata(owner_id: int, values: Metadata, intent: Intent | None = None
     typed = {key: list(metadata.encode(key, value)[:2]) for key, value in values.items()}
     typed[OWNER] = [str(owner_id), "integer"]
     if intent is not None:
-        told = {"options": dict(intent.options), "resume_seconds": intent.resume_seconds}
-        typed[LIVE] = [json.dumps(told), "json"]
+        typed[LIVE] = [json.dumps(asdict(intent)), "json"]
     return typed
 
 

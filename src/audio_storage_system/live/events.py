@@ -31,7 +31,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class SpeechStarted(Event):
-    """Somebody began to speak. `item` numbers the pieces of speech of this session, across resumptions."""
+    """Somebody began to speak. `item` names the piece of speech: the millisecond at which it begins."""
 
     type = "speech_started"
 

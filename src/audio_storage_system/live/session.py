@@ -20,6 +20,9 @@ from audio_storage_system.catalogue import metadata, recordings, schemas
 from audio_storage_system.errors import AudioStorageSystemError, Conflict, InvalidInput, NotFound, SessionHeld
 from audio_storage_system.live.capture import Capture, Sound
 from audio_storage_system.live.events import Ended, Event, Events, LiveReport, Suspended
+from audio_storage_system.live.recognition import Recognition
+from audio_storage_system.live.tail import Tail
+from audio_storage_system.pipeline import check_spec
 from audio_storage_system.records import Job, Metadata, Recording
 
 logger = logging.getLogger(__name__)
@@ -28,6 +31,9 @@ LEAST_RATE, MOST_RATE, MOST_CHANNELS = 4_000, 384_000, 8
 DEFAULT_RATE = 16_000
 # Between two looks at whether sound is to be made durable, and between two signs of life in the catalogue.
 SYNC_SECONDS, BEAT_SECONDS = 0.25, 10.0
+FINISH_SECONDS = 30.0
+# What makes live text where nothing else is asked for: it tells what it understands while it listens.
+BUNDLED, ITS_LANGUAGES = "pocketsphinx", (None, "en")
 
 Submit = Callable[[int, Mapping[str, Any]], Job]
 Tell = Callable[[Event], None]
@@ -73,11 +79,22 @@ class LiveSession:
         self.resume_seconds = intent.resume_seconds
         self._archive, self._recording, self._intent, self._submit = archive, recording, intent, submit
         self._events = Events(tell)
-        self._capture = Capture(writer, self._heard)
+        tail = Tail(writer.folder, archive.key_for("spool"), writer.frames)
+        self._capture = Capture(writer, tail.put)
+        self._recognition = Recognition(
+            archive,
+            recording,
+            tail,
+            asked=intent.transcriber,
+            fallback=archive.settings.transcriber_fallback or None,
+            language=intent.language,
+            tell=self._events.put,
+        )
         self._ending = threading.RLock()
         self._spool: Spool | None = None  # once nothing can be written any more
         self._report: LiveReport | None = None
         self._suspended = False
+        self._heard_all = False
         self._over = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name=f"live {self.id[:8]}", daemon=True)
         self._keeper.start()
@@ -128,15 +145,20 @@ class LiveSession:
         """Whether it is over here: finished or suspended."""
         return self._over.is_set()
 
-    def finish(self) -> LiveReport:
+    def finish(self, wait: float = FINISH_SECONDS) -> LiveReport:
         """End the session: its recording is complete when this returns, and the job for the whole model is given. Again
-        it gives the same report. Raises `Conflict` for one that was suspended, and `StorageFailed` where the archive
-        cannot be written now: then it may be called again, and otherwise whoever opens the archive next does it."""
+        it gives the same report. `wait`: for how many seconds what was said last may take to become text; what takes
+        longer is left to the whole model.
+
+        Raises `Conflict` for one that was suspended, and `StorageFailed` where the archive cannot be written now: then
+        it may be called again, and otherwise whoever opens the archive next does it.
+        """
         with self._ending:
             if self._suspended:
                 raise Conflict(reason=f"The live session {self.id} was suspended; resume it to finish it")
             if self._report is None:
                 self._stop()
+                self._heard_all = self._recognition.finish(wait) or self._heard_all
                 self._report = self._finished(self._closed())
                 self._events.put(Ended(self._report))
         return self._report
@@ -148,6 +170,7 @@ class LiveSession:
         with self._ending:
             self._check_open()
             self._stop()
+            self._recognition.stop()
             self._suspended = True
             spool = self._closed()
             position = spool.seconds
@@ -172,9 +195,6 @@ class LiveSession:
         if self._over.is_set():
             raise Conflict(reason=f"The live session {self.id} has ended")
 
-    def _heard(self, pcm: bytes) -> None:
-        """All sound passes here on its way to the disk."""
-
     def _stop(self) -> None:
         self._over.set()
         self._keeper.join()
@@ -189,7 +209,8 @@ class LiveSession:
             underway.forget(self._archive, self._recording)
             spool.discard()
             return LiveReport(self.id, None, 0.0, 0.0, (), None, None)
-        done = underway.complete(self._archive, spool, self._recording, self._intent)
+        about = (self._archive, spool, self._recording, self._intent)
+        done = underway.complete(*about, heard=self._heard_all)
         spool.discard()
         job = None if done.duplicate else self._submit(done.audio_id, self._intent.options)
         return LiveReport(
@@ -224,7 +245,7 @@ def begin(archive: Archive, wanted: Wanted, submit: Submit, tell: Tell) -> LiveS
     """A new live session. Raises `InvalidInput`, `UnknownSpec`, `Forbidden`, `StorageFailed`."""
     wanted.check()
     metadata.validate(wanted.values)
-    intent = Intent(_options(archive, wanted), wanted.resume_seconds)
+    intent = _intent(archive, wanted)
     owner_id = processing.owner_of(archive, wanted.values)
     with archive.database.read() as connection:
         if violation := schemas.first_violation(connection, owner_id, wanted.values):
@@ -263,8 +284,12 @@ def resume(archive: Archive, session: str, submit: Submit, tell: Tell) -> LiveSe
     return LiveSession(archive, SpoolWriter.resume(spool), recording, intent, submit, tell)
 
 
-def _options(archive: Archive, wanted: Wanted) -> dict[str, Any]:
-    """Of the job that comes after: as it is set here, whoever does it."""
+def _intent(archive: Archive, wanted: Wanted) -> Intent:
+    """As it is set here, whoever completes it."""
     task = processing.task_of(archive, wanted.whisper_model, wanted.language)
     given = {"whisper_model": task.asked, "language": task.language}
-    return {name: value for name, value in given.items() if value is not None}
+    options = {name: value for name, value in given.items() if value is not None}
+    own = BUNDLED if task.language in ITS_LANGUAGES else archive.settings.transcriber
+    asked = own if wanted.transcriber is None else wanted.transcriber
+    check_spec(asked)
+    return Intent(options, wanted.resume_seconds, asked, task.language)

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -21,6 +22,11 @@ from sounds import integers, noise, tone
 from talking import Talk, pieces_of, recorded, samples_in, talking, talking_as
 
 RATE = 16_000
+# The engine for tests understands at once.
+HEARD: dict[str, Any] = {"transcriber": "scripted"}
+AS_IT_COMES: dict[str, Any] = {"sample_rate": RATE, **HEARD}
+
+pytestmark = pytest.mark.usefixtures("scripted_engine")
 
 
 @pytest.fixture
@@ -50,7 +56,7 @@ def test_samples_arrive_as_they_are(
     archive: AudioStorageSystem, url: str, rate: int, channels: int, sizes: tuple[int, ...]
 ) -> None:
     sound = speechlike(1.5 if 1 in sizes else 3, rate, channels)
-    with talking(url, encoding="pcm16", sample_rate=rate, channels=channels) as talk:
+    with talking(url, encoding="pcm16", sample_rate=rate, channels=channels, **HEARD) as talk:
         started = talk.until("started")
         assert (started["position"], started["sample_rate"], started["channels"]) == (0.0, rate, channels)
         talk.sound(sound.tobytes(), sizes)
@@ -66,7 +72,7 @@ def test_what_a_browser_records_arrives_decoded(
     archive: AudioStorageSystem, url: str, encoding: str, channels: int
 ) -> None:
     data = recorded(encoding, np.repeat(integers(tone(3)), channels), RATE, channels)
-    with talking(url, encoding=encoding) as talk:
+    with talking(url, encoding=encoding, **HEARD) as talk:
         for piece in pieces_of(data, seed=3):
             talk.connection.send(piece)
         started = talk.until("started")
@@ -89,7 +95,7 @@ def test_the_first_message_can_say_what_comes(archive: AudioStorageSystem, url: 
 
 
 def test_positions_tell_what_is_safe(url: str) -> None:
-    with talking(url, sample_rate=RATE) as talk:
+    with talking(url, **AS_IT_COMES) as talk:
         talk.sound(speechlike(4).tobytes())
         talk.until_safe(3.0)
         talk.say(type="ping")
@@ -101,7 +107,7 @@ def test_positions_tell_what_is_safe(url: str) -> None:
 def test_a_session_goes_on_where_it_was(archive: AudioStorageSystem, url: str) -> None:
     """Cut at random moments, with what is not acknowledged sent again: the recording is exact."""
     sound, draw = speechlike(12).tobytes(), random.Random(5)
-    position, audio_id, query = 0.0, 0, {"sample_rate": RATE}
+    position, audio_id, query = 0.0, 0, AS_IT_COMES
     for attempt in range(6):
         with talking(url, **query) as talk:
             started = talk.until("started")
@@ -124,7 +130,7 @@ def test_a_session_goes_on_where_it_was(archive: AudioStorageSystem, url: str) -
 
 def test_a_stream_that_cannot_be_cut_is_sent_again_from_its_beginning(archive: AudioStorageSystem, url: str) -> None:
     data = recorded("webm", integers(noise(6, seed=4)), RATE)
-    with talking(url, encoding="webm") as talk:
+    with talking(url, encoding="webm", **HEARD) as talk:
         talk.connection.send(data[: len(data) // 2])
         started = talk.until("started")
         talk.until_safe(1.0)
@@ -133,7 +139,7 @@ def test_a_stream_that_cannot_be_cut_is_sent_again_from_its_beginning(archive: A
         assert talk.until("started")["position"] > 1.0
         talk.sound(data)
         interrupted = talk.finish()
-    with talking(url, encoding="webm") as talk:
+    with talking(url, encoding="webm", **HEARD) as talk:
         talk.sound(data)
         whole = talk.finish()
     sounds = [stored(archive, ended["audio_id"]) for ended in (interrupted, whole)]
@@ -141,7 +147,7 @@ def test_a_stream_that_cannot_be_cut_is_sent_again_from_its_beginning(archive: A
 
 
 def test_what_the_client_lost_is_in_the_report(url: str) -> None:
-    with talking(url, sample_rate=RATE) as talk:
+    with talking(url, **AS_IT_COMES) as talk:
         talk.sound(speechlike(1).tobytes())
         talk.say(type="lost", seconds=2.5)
         talk.sound(speechlike(1).tobytes())
@@ -152,7 +158,7 @@ def test_what_the_client_lost_is_in_the_report(url: str) -> None:
 
 def test_a_second_socket_takes_a_session_over(archive: AudioStorageSystem, url: str) -> None:
     sound = speechlike(2).tobytes()
-    with talking(url, sample_rate=RATE) as first, talking(url, session=first.until("started")["session_id"]) as second:
+    with talking(url, **AS_IT_COMES) as first, talking(url, session=first.until("started")["session_id"]) as second:
         position = second.until("started")["position"]
         with pytest.raises(ConnectionClosed) as closed:
             while True:
@@ -165,7 +171,7 @@ def test_a_second_socket_takes_a_session_over(archive: AudioStorageSystem, url: 
 def test_what_nobody_comes_back_to_is_completed(archive: AudioStorageSystem) -> None:
     sound = speechlike(2).tobytes()
     with serving(lambda: AudioStorageSystem(archive.home, live_resume_seconds=1)) as url:
-        with talking(url, sample_rate=RATE) as talk:
+        with talking(url, **AS_IT_COMES) as talk:
             started = talk.until("started")
             talk.sound(sound)
             talk.until_safe(1.0)
@@ -180,7 +186,7 @@ def test_what_nobody_comes_back_to_is_completed(archive: AudioStorageSystem) -> 
 
 def test_twenty_at_once_keep_their_sound(archive: AudioStorageSystem, url: str) -> None:
     sounds = [integers(noise(3, seed=seed)).tobytes() for seed in range(20)]
-    talks = [talking(url, sample_rate=RATE) for _ in sounds]
+    talks = [talking(url, **AS_IT_COMES) for _ in sounds]
     opened = [talk.__enter__() for talk in talks]
     try:
         for start in range(0, len(sounds[0]), 6_400):
@@ -212,19 +218,19 @@ def test_tokens_come_in_a_header_or_among_the_subprotocols(archive: AudioStorage
     archive.users.add("anna")
     writes, reads = (archive.tokens.create("anna", scopes=scopes).secret for scopes in (["write"], ["read"]))
     time.sleep(1.1)
-    with talking_as(as_bearer(writes), url, sample_rate=RATE) as talk:
+    with talking_as(as_bearer(writes), url, **AS_IT_COMES) as talk:
         audio_id = talk.until("started")["audio_id"]
         talk.sound(speechlike(1).tobytes())
         talk.finish()
     assert archive.as_user("anna").get_recording(audio_id)
-    address = url.replace("http", "ws") + "/api/v1/live?sample_rate=16000"
+    address = url.replace("http", "ws") + "/api/v1/live?sample_rate=16000&transcriber=scripted"
     with connect(address, subprotocols=["audio-storage", f"bearer.{writes}"]) as connection:  # type: ignore[list-item]
         assert connection.subprotocol == "audio-storage"
         assert json.loads(connection.recv(30))["type"] == "started"
-    with talking_as(as_bearer(reads), url, sample_rate=RATE) as talk:
+    with talking_as(as_bearer(reads), url, **AS_IT_COMES) as talk:
         assert failing(talk) == ("forbidden", 4403)
     for headers in ({}, as_bearer("ast_wrong"), as_bearer(""), {"Authorization": "Basic eDp5"}):
-        with talking_as(headers, url, sample_rate=RATE) as talk:
+        with talking_as(headers, url, **AS_IT_COMES) as talk:
             assert failing(talk) == ("unauthorized", 4401)
 
 
@@ -233,7 +239,7 @@ def test_sessions_of_others_are_not_there(archive: AudioStorageSystem, url: str)
         archive.users.add(name)
     anna, bert = (as_bearer(archive.tokens.create(name, scopes=["write"]).secret) for name in ("anna", "bert"))
     time.sleep(1.1)
-    with talking_as(anna, url, sample_rate=RATE) as talk:
+    with talking_as(anna, url, **AS_IT_COMES) as talk:
         session = talk.until("started")["session_id"]
         talk.sound(speechlike(1).tobytes())
         talk.until_safe(0.4)
@@ -245,13 +251,15 @@ def test_sessions_of_others_are_not_there(archive: AudioStorageSystem, url: str)
 
 
 def test_pages_of_others_get_no_socket_of_an_archive_without_tokens(url: str) -> None:
-    with talking_as({"Origin": "https://evil.example"}, url, sample_rate=RATE) as talk:
+    with talking_as({"Origin": "https://evil.example"}, url, **AS_IT_COMES) as talk:
         assert failing(talk) == ("forbidden", 4403)
     own = httpx.URL(url)
-    with talking_as({"Origin": url}, url, sample_rate=RATE) as talk:
+    with talking_as({"Origin": url}, url, **AS_IT_COMES) as talk:
         talk.until("started")
     line = socket.create_connection((own.host, own.port or 80))  # a name of theirs that leads here
-    with connect(f"ws://evil.example:{own.port}/api/v1/live?sample_rate=16000", sock=line) as connection:
+    with connect(
+        f"ws://evil.example:{own.port}/api/v1/live?sample_rate=16000&transcriber=scripted", sock=line
+    ) as connection:
         assert failing(Talk(connection)) == ("forbidden", 4403)
 
 
@@ -300,7 +308,7 @@ def test_a_first_message_that_is_no_start_is_refused(url: str, first: str | byte
 
 def test_junk_in_between_costs_nothing(archive: AudioStorageSystem, url: str) -> None:
     sound = speechlike(2).tobytes()
-    with talking(url, sample_rate=RATE) as talk:
+    with talking(url, **AS_IT_COMES) as talk:
         for junk in ("", "no json", "[1]", '{"type": "stop"}', '{"type": "lost", "seconds": -1}', "[" * 100_000):
             talk.sound(sound[len(sound) // 2 :] if junk == "" else b"")
             talk.connection.send(junk)
@@ -317,14 +325,14 @@ def next_error(talk: Talk) -> str:
 
 @pytest.mark.parametrize("junk", [b"x" * 20_000, bytes(200_000), b"RIFF" + bytes(50_000)])
 def test_what_is_no_sound_is_refused(url: str, junk: bytes) -> None:
-    with talking(url, encoding="webm") as talk:
+    with talking(url, encoding="webm", **HEARD) as talk:
         talk.connection.send(junk)
         talk.say(type="finish")
         assert failing(talk) == ("not_audio", 4415)
 
 
 def test_messages_have_a_size(archive: AudioStorageSystem, url: str) -> None:
-    with talking(url, sample_rate=RATE) as talk:
+    with talking(url, **AS_IT_COMES) as talk:
         started = talk.until("started")
         talk.sound(speechlike(1).tobytes())
         talk.until_safe(0.4)
@@ -339,23 +347,21 @@ def test_messages_have_a_size(archive: AudioStorageSystem, url: str) -> None:
 
 
 def test_somebody_has_so_many_sessions(archive: AudioStorageSystem) -> None:
-    with (
-        serving(lambda: AudioStorageSystem(archive.home, live_sessions=2)) as url,
-        talking(url, sample_rate=RATE) as one,
-    ):
-        with talking(url, sample_rate=RATE) as two, talking(url, sample_rate=RATE) as three:
+    with serving(lambda: AudioStorageSystem(archive.home, live_sessions=2)) as url:
+        with talking(url, **AS_IT_COMES) as one, talking(url, **AS_IT_COMES) as two:
             for talk in (one, two):
                 talk.until("started")
-            assert failing(three) == ("too_many_sessions", 4429)
+            with talking(url, **AS_IT_COMES) as three:
+                assert failing(three) == ("too_many_sessions", 4429)
         time.sleep(0.3)
-        with talking(url, sample_rate=RATE) as again:
+        with talking(url, **AS_IT_COMES) as again:
             again.until("started")
 
 
 def test_nobody_is_silent_for_ever(archive: AudioStorageSystem, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("audio_storage_system.server.live.socket.LiveSocket.silent_seconds", 0.5)
     monkeypatch.setattr("audio_storage_system.server.live.socket.START_SECONDS", 0.5)
-    with talking(url, sample_rate=RATE) as talk:
+    with talking(url, **AS_IT_COMES) as talk:
         started = talk.until("started")
         talk.sound(speechlike(1).tobytes())
         assert failing(talk) == ("client_silent", 4408)
@@ -370,7 +376,7 @@ def test_who_never_reads_loses_no_sound(archive: AudioStorageSystem, url: str) -
     sound, own, line = speechlike(20).tobytes(), httpx.URL(url), socket.socket()
     line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
     line.connect((own.host, own.port or 80))
-    address = url.replace("http", "ws") + "/api/v1/live?sample_rate=16000"
+    address = url.replace("http", "ws") + "/api/v1/live?sample_rate=16000&transcriber=scripted"
     with connect(address, sock=line, max_queue=1, close_timeout=0) as connection:
         session = json.loads(connection.recv(30))["session_id"]
         for start in range(0, len(sound), 32_000):

@@ -78,7 +78,7 @@ class RealtimeSocket(Conversation):
         elif isinstance(happened, SpeechStarted):
             self._start(happened.item, happened.start)
         elif isinstance(happened, Partial):
-            self._put(self._start(happened.item, happened.start).delta(happened.text))
+            self._put(self._start(happened.item, happened.start).delta(happened.text, happened.end))
         elif isinstance(happened, Final):
             self._complete(happened)
         if isinstance(happened, Unheard):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 from uuid import uuid4
 
 from audio_storage_system.server.live.outbox import Message
 
+# Words that the bundled recogniser takes back, it takes back sooner, most of the time.
+STEADY_SECONDS = 1.0
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 
@@ -19,26 +22,31 @@ def event(kind: str, **fields: Any) -> Message:
 
 @dataclass(slots=True)
 class Item:
-    """A piece of speech. Of what is understood so far, as much is told as two texts in a row agree on: what was told is
-    never taken back."""
+    """A piece of speech. What was told of it is never taken back, as these clients know no such thing: so of what is
+    understood so far, words are told once they have stayed the same for a while."""
 
     id: str
-    told: str = ""
-    latest: str = ""
+    _words: list[tuple[str, float]] = field(default_factory=list)  # and since when they are those
+    _told: list[str] = field(default_factory=list)
 
-    def delta(self, text: str) -> Iterator[Message]:
-        """What can be told now that the text so far is this."""
-        agreed = _common(self.latest, text)
-        self.latest = text
-        yield from self._tell(agreed)
+    def delta(self, text: str, until: float) -> Iterator[Message]:
+        """What can be told now that the text is this, up to this second."""
+        before, self._words = self._words, []
+        for number, word in enumerate(text.split()):
+            same = len(before) > number and before[number][0] == word
+            self._words.append((word, before[number][1] if same else until))
+        steady = takewhile(lambda one: until - one[1] >= STEADY_SECONDS, self._words)
+        yield from self._tell([word for word, _ in steady])
 
     def rest(self, text: str) -> Iterator[Message]:
         """What is left to be told of the whole text, where it agrees with what was told."""
-        yield from self._tell(text)
+        yield from self._tell(text.split())
 
-    def _tell(self, text: str) -> Iterator[Message]:
-        if text.startswith(self.told) and len(text) > len(self.told):
-            more, self.told = text[len(self.told) :], text
+    def _tell(self, words: list[str]) -> Iterator[Message]:
+        count = len(self._told)
+        if words[:count] == self._told and len(words) > count:
+            self._told = words
+            more = " " * bool(count) + " ".join(words[count:])
             yield event(f"{TRANSCRIPTION}.delta", item_id=self.id, content_index=0, delta=more)
 
 
@@ -66,13 +74,3 @@ def failed(item: Item, reason: str) -> Message:
     """That nobody will say what was said in it."""
     error = {"type": "transcription_error", "code": "unheard", "message": reason, "param": None}
     return event(f"{TRANSCRIPTION}.failed", item_id=item.id, content_index=0, error=error)
-
-
-def _common(one: str, other: str) -> str:
-    """The words with which both begin, but not a last one that may go on."""
-    words: list[str] = []
-    for left, right in zip(one.split(" "), other.split(" "), strict=False):
-        if left != right:
-            break
-        words.append(left)
-    return " ".join(words)

@@ -1,0 +1,155 @@
+"""Live sockets of a real server with two web processes: what is killed, stopped or cut loses nothing that was safe."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
+import audio_storage_system
+from audio_storage_system import AudioStorageSystem, load_audio
+from sounds import integers, noise
+from talking import Talk, samples_in, talking
+from test_server import children_of, running
+
+RATE = 16_000
+BLOCK = RATE // 10
+NOTE = Path(audio_storage_system.__file__).parent / "demo" / "voice_note.flac"
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes as Linux shows them")
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[AudioStorageSystem]:
+    with AudioStorageSystem(tmp_path / "archive") as storage:
+        yield storage
+
+
+def serve(archive: AudioStorageSystem, *more: str) -> Any:
+    return running("--archive", str(archive.home), "--workers", "2", "--no-worker", *more)
+
+
+def stored(archive: AudioStorageSystem, audio_id: int) -> bytes:
+    with archive.open_audio(audio_id) as file:
+        return samples_in(file.read()).tobytes()
+
+
+def in_time(talk: Talk, sound: bytes, seconds: float) -> int:
+    """Send sound as it is spoken, for so long; how many bytes."""
+    begun, sent = time.monotonic(), 0
+    while time.monotonic() - begun < seconds and sent < len(sound):
+        talk.connection.send(sound[sent : sent + BLOCK * 2])
+        sent += BLOCK * 2
+        time.sleep(max(0.0, begun + sent / 2 / RATE - time.monotonic()))
+    return sent
+
+
+def test_what_is_said_is_text_while_it_is_spoken_and_found_at_once(archive: AudioStorageSystem) -> None:
+    sound = integers(np.asarray(load_audio(NOTE))[: round(8.2 * RATE)]).tobytes() + bytes(RATE)
+    with serve(archive) as (_, url), talking(url, sample_rate=RATE) as talk:
+        in_time(talk, sound, 60)
+        first = talk.until("final")
+        assert talk.of("partial"), "text comes before the end"
+        assert first["searchable"] and "milk" in first["text"] and first["segments"]
+        [hit] = archive.search_similar_audio("milk", mode="keyword", limit=1)
+        assert (hit.transcript_id, hit.start) == (first["transcript_id"], first["segments"][0]["start"])
+        second = talk.until("final")
+        talk.finish()
+    assert second["start"] > first["end"] and second["transcript_id"] == first["transcript_id"]
+
+
+def test_a_session_goes_on_in_whichever_process(archive: AudioStorageSystem) -> None:
+    """Twelve connections, which the system shares out between both processes."""
+    sound, draw = integers(noise(12)).tobytes(), random.Random(2)
+    with serve(archive) as (process, url):
+        query: dict[str, Any] = {"sample_rate": RATE}
+        for attempt in range(12):
+            with talking(url, **query) as talk:
+                started = talk.until("started")
+                query = {"session": started["session_id"]}
+                rest = sound[round(started["position"] * RATE) * 2 :]
+                if attempt < 11:
+                    talk.sound(rest[: draw.randint(BLOCK, 3 * RATE)], (draw.randint(100, 9_000),))
+                    talk.reset() if attempt % 2 else talk.connection.close()
+                else:
+                    talk.sound(rest)
+                    ended = talk.finish()
+        assert len(children_of(process.pid)) >= 2
+    assert ended["missing_seconds"] == 0.0
+    assert stored(archive, ended["audio_id"]) == sound
+
+
+def test_a_server_that_stops_leaves_sessions_to_the_next(archive: AudioStorageSystem) -> None:
+    sound = integers(noise(4)).tobytes()
+    with serve(archive) as (process, url), talking(url, sample_rate=RATE) as talk:
+        session = talk.until("started")["session_id"]
+        talk.sound(sound[: len(sound) // 2])
+        talk.until_safe(1.5)
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                talk.connection.recv(30)
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 1012
+        assert process.wait(60) == 0
+    assert (archive.home / "spool" / session).is_dir()
+    with serve(archive) as (_, url), talking(url, session=session) as talk:
+        position = talk.until("started")["position"]
+        assert position == 2.0, "all that had come in"
+        talk.sound(sound[round(position * RATE) * 2 :])
+        assert stored(archive, talk.finish()["audio_id"]) == sound
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_killed_at_any_moment_it_loses_less_than_a_second_and_no_finished_piece(
+    archive: AudioStorageSystem, seed: int
+) -> None:
+    draw = random.Random(seed)
+    sound = integers(np.asarray(load_audio(NOTE))).tobytes()
+    with serve(archive) as (process, url), talking(url, sample_rate=RATE) as talk:
+        session = talk.until("started")["session_id"]
+        sent = in_time(talk, sound, draw.uniform(3.0, 9.0))
+        for child in [*children_of(process.pid), process.pid]:
+            os.kill(child, signal.SIGKILL)
+        with pytest.raises((WebSocketException, OSError)):
+            while True:
+                talk.until("nothing")
+    finals = talk.of("final")
+    with serve(archive) as (_, url), talking(url, session=session) as talk:
+        started = talk.until("started")
+        position = started["position"]
+        assert position >= sent / 2 / RATE - 1.0
+        assert position >= max((told["position"] for told in talk.of("position")), default=0.0)
+        talk.sound(sound[round(position * RATE) * 2 :])
+        ended = talk.finish()
+        finals += talk.of("final")
+    assert (ended["audio_id"], ended["missing_seconds"]) == (started["audio_id"], 0.0)
+    assert stored(archive, ended["audio_id"]) == sound
+    [version] = archive.transcripts(ended["audio_id"])
+    assert version.transcription == " ".join(final["text"] for final in sorted(finals, key=lambda one: one["start"]))
+
+
+def test_killed_and_never_gone_on_with_it_is_a_recording_all_the_same(
+    archive: AudioStorageSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUDIO_STORAGE_LIVE_RESUME_SECONDS", "1")
+    sound = integers(noise(4)).tobytes()
+    with serve(archive) as (process, url), talking(url, sample_rate=RATE) as talk:
+        audio_id = talk.until("started")["audio_id"]
+        in_time(talk, sound, 3.0)
+        for child in children_of(process.pid):
+            os.kill(child, signal.SIGKILL)
+        end = time.monotonic() + 40
+        while archive.get_recording(audio_id).status != "stored":
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        kept = stored(archive, audio_id)
+        assert sound.startswith(kept) and len(kept) / 2 / RATE >= 2.0

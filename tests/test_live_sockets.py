@@ -29,16 +29,27 @@ AS_IT_COMES: dict[str, Any] = {"sample_rate": RATE, **HEARD}
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 
 
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[AudioStorageSystem]:
-    with AudioStorageSystem(tmp_path / "archive") as storage:
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AudioStorageSystem]:
+    with AudioStorageSystem(tmp_path_factory.mktemp("live") / "archive") as storage:
         yield storage
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def url(archive: AudioStorageSystem) -> Iterator[str]:
     with serving(lambda: AudioStorageSystem(archive.home, live_resume_seconds=30)) as address:
         yield address
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[tuple[AudioStorageSystem, str]]:
+    """An archive with users, and the address of its server."""
+    with AudioStorageSystem(tmp_path / "archive") as storage:
+        for name in ("anna", "bert"):
+            storage.users.add(name)
+            storage.tokens.create(name)
+        with serving(lambda: AudioStorageSystem(storage.home)) as address:
+            yield storage, address
 
 
 def speechlike(seconds: float, rate: int = RATE, channels: int = 1) -> np.ndarray:
@@ -214,10 +225,9 @@ def failing(talk: Talk) -> tuple[str, int]:
         return code, closed.rcvd.code
 
 
-def test_tokens_come_in_a_header_or_among_the_subprotocols(archive: AudioStorageSystem, url: str) -> None:
-    archive.users.add("anna")
+def test_tokens_come_in_a_header_or_among_the_subprotocols(guarded: tuple[AudioStorageSystem, str]) -> None:
+    archive, url = guarded
     writes, reads = (archive.tokens.create("anna", scopes=scopes).secret for scopes in (["write"], ["read"]))
-    time.sleep(1.1)
     with talking_as(as_bearer(writes), url, **AS_IT_COMES) as talk:
         audio_id = talk.until("started")["audio_id"]
         talk.sound(speechlike(1).tobytes())
@@ -234,11 +244,9 @@ def test_tokens_come_in_a_header_or_among_the_subprotocols(archive: AudioStorage
             assert failing(talk) == ("unauthorized", 4401)
 
 
-def test_sessions_of_others_are_not_there(archive: AudioStorageSystem, url: str) -> None:
-    for name in ("anna", "bert"):
-        archive.users.add(name)
+def test_sessions_of_others_are_not_there(guarded: tuple[AudioStorageSystem, str]) -> None:
+    archive, url = guarded
     anna, bert = (as_bearer(archive.tokens.create(name, scopes=["write"]).secret) for name in ("anna", "bert"))
-    time.sleep(1.1)
     with talking_as(anna, url, **AS_IT_COMES) as talk:
         session = talk.until("started")["session_id"]
         talk.sound(speechlike(1).tobytes())

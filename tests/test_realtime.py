@@ -7,6 +7,7 @@ import base64
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from audio_storage_system.server.live.g711 import TABLES, expanded
 from audio_storage_system.server.live.realtime_items import Item
 from serving import as_bearer, serving
 from sounds import integers, tone
-from talking import samples_in, talking, talking_as
+from talking import Talk, samples_in, talking_as
 
 RATE = 24_000
 # OpenAI's client opens its sockets in a way that the library under it advises against since its version 17.1.
@@ -34,16 +35,28 @@ pytestmark = pytest.mark.filterwarnings("ignore:connect\\(\\) must be used as a 
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[AudioStorageSystem]:
-    with AudioStorageSystem(tmp_path / "archive") as storage:
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AudioStorageSystem]:
+    with AudioStorageSystem(tmp_path_factory.mktemp("realtime") / "archive") as storage:
         yield storage
 
 
-@pytest.fixture
-def url(archive: AudioStorageSystem) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def key(archive: AudioStorageSystem) -> str:
+    """OpenAI's clients always send one."""
+    return archive.tokens.create(scopes=["write"]).secret
+
+
+@pytest.fixture(scope="module")
+def url(archive: AudioStorageSystem, key: str) -> Iterator[str]:
     with serving(lambda: AudioStorageSystem(archive.home)) as address:
         yield address
+
+
+@contextmanager
+def conversing(url: str, key: str, **headers: str) -> Iterator[Talk]:
+    with talking_as({**as_bearer(key), **headers}, url, path="/v1/realtime", intent="transcription") as talk:
+        yield talk
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +98,6 @@ OF_ONE = [
     "conversation.item.done",
     f"{TRANSCRIPTION}.completed",
 ]
-
-
-@pytest.fixture
-def key(archive: AudioStorageSystem, url: str) -> str:
-    secret = archive.tokens.create(scopes=["write"]).secret
-    time.sleep(1.1)
-    return secret
 
 
 def test_pieces_of_speech_are_items(archive: AudioStorageSystem, url: str, key: str, spoken: bytes) -> None:
@@ -156,12 +162,12 @@ def test_without_turn_detection_the_client_says_what_belongs_together(
 
     said = asyncio.run(work())
     assert "milk" in said[0].transcript and "airport" in said[1].transcript
-    assert [recording.status for recording in archive.list_recordings()] == ["stored", "stored"]
+    assert [archive.get_recording(one.audio_id).status for one in said] == ["stored", "stored"]
     assert said[0].item_id != said[1].item_id and said[0].audio_id != said[1].audio_id
 
 
-def test_the_beta_s_clients_are_understood(url: str) -> None:
-    with talking_as({"OpenAI-Beta": "realtime=v1"}, url, path="/v1/realtime", intent="transcription") as talk:
+def test_the_beta_s_clients_are_understood(url: str, key: str) -> None:
+    with conversing(url, key, **{"OpenAI-Beta": "realtime=v1"}) as talk:
         assert talk.until("transcription_session.created")["session"]["input_audio_format"] == "pcm16"
         wanted = {"input_audio_format": "g711_ulaw", "input_audio_transcription": {"model": "gpt-4o-transcribe"}}
         talk.say(type="transcription_session.update", session={**wanted, "turn_detection": None})
@@ -187,9 +193,9 @@ def test_telephone_sound_is_as_ffmpeg_reads_it(kind: str, codec: str) -> None:
     assert expanded(data, TABLES[kind]) == bytes(frame.planes[0])[:512]
 
 
-def test_what_is_cleared_stays_in_the_recording(archive: AudioStorageSystem, url: str, spoken: bytes) -> None:
+def test_what_is_cleared_stays_in_the_recording(archive: AudioStorageSystem, url: str, key: str, spoken: bytes) -> None:
     half = round(4.4 * RATE) * 2
-    with talking(url, path="/v1/realtime") as talk:
+    with conversing(url, key) as talk:
         talk.say(type="session.update", session={"type": "transcription", "audio": {"input": {"turn_detection": None}}})
         for number, part in enumerate((spoken[:half], spoken[half:])):
             for piece in pieces(part):
@@ -202,15 +208,15 @@ def test_what_is_cleared_stays_in_the_recording(archive: AudioStorageSystem, url
         assert samples_in(file.read()).tobytes() == spoken
 
 
-def test_who_leaves_without_a_word_leaves_a_recording(archive: AudioStorageSystem, url: str) -> None:
+def test_who_leaves_without_a_word_leaves_a_recording(archive: AudioStorageSystem, url: str, key: str) -> None:
     sound = integers(tone(2.0, rate=RATE)).tobytes()
-    with talking(url, path="/v1/realtime") as talk:
+    with conversing(url, key) as talk:
         talk.until("session.created")
         for piece in pieces(sound):
             talk.say(type="input_audio_buffer.append", audio=piece)
         talk.say(type="input_audio_buffer.clear")
         talk.until("input_audio_buffer.cleared")
-        [recording] = archive.list_recordings()
+        [recording] = [one for one in archive.list_recordings() if one.status == "recording"]
         talk.reset()
     wait_until_stored(archive, recording.id)
     with archive.open_audio(recording.id) as file:
@@ -243,8 +249,8 @@ def test_who_leaves_without_a_word_leaves_a_recording(archive: AudioStorageSyste
         '{"type": "transcription_session.update", "session": {"input_audio_format": ["pcm16"]}}',
     ],
 )
-def test_what_is_wrong_is_answered_and_ends_nothing(url: str, message: str | bytes) -> None:
-    with talking(url, path="/v1/realtime") as talk:
+def test_what_is_wrong_is_answered_and_ends_nothing(url: str, key: str, message: str | bytes) -> None:
+    with conversing(url, key) as talk:
         talk.until("session.created")
         talk.connection.send(message)
         error = json.loads(talk.connection.recv(30))
@@ -254,16 +260,16 @@ def test_what_is_wrong_is_answered_and_ends_nothing(url: str, message: str | byt
         talk.until("session.updated")
 
 
-def test_errors_name_the_event_that_was_wrong(url: str) -> None:
-    with talking(url, path="/v1/realtime") as talk:
+def test_errors_name_the_event_that_was_wrong(url: str, key: str) -> None:
+    with conversing(url, key) as talk:
         talk.until("session.created")
         talk.say(type="response.create", event_id="mine")
         assert json.loads(talk.connection.recv(30))["error"]["event_id"] == "mine"
 
 
 @pytest.mark.parametrize("rate", [1, 10**9, -5, 10**400])
-def test_no_session_has_such_a_rate(url: str, rate: int) -> None:
-    with talking(url, path="/v1/realtime") as talk:
+def test_no_session_has_such_a_rate(url: str, key: str, rate: int) -> None:
+    with conversing(url, key) as talk:
         talk.until("session.created")
         form = {"type": "audio/pcm", "rate": rate}
         talk.say(type="session.update", session={"type": "transcription", "audio": {"input": {"format": form}}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import socket
 import time
@@ -16,7 +17,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from audio_storage_system import AudioStorageSystem
+from audio_storage_system import AudioStorageSystem, load_audio
 from serving import as_bearer, serving
 from sounds import integers, noise, tone
 from talking import Talk, pieces_of, recorded, samples_in, talking, talking_as
@@ -103,6 +104,25 @@ def test_the_first_message_can_say_what_comes(archive: AudioStorageSystem, url: 
         talk.finish()
     recording = archive.get_recording(started["audio_id"])
     assert (recording.sample_rate, recording.metadata["user"], recording.metadata["seats"]) == (8_000, "john", 3)
+
+
+def test_what_is_said_is_text_while_it_is_spoken_and_found_at_once(
+    archive: AudioStorageSystem, url: str, note: Path
+) -> None:
+    """With the bundled recogniser, at the pace of speech."""
+    sound = integers(np.asarray(load_audio(note))[: 5 * RATE]).tobytes() + bytes(2 * RATE)
+    with talking(url, sample_rate=RATE) as talk:
+        for start in range(0, len(sound), RATE // 5):
+            talk.connection.send(sound[start : start + RATE // 5])
+            time.sleep(0.1)
+        final = talk.until("final")
+        assert talk.of("partial"), "text comes before the end"
+        assert final["searchable"] and "milk" in final["text"] and final["segments"]
+        hits = archive.search_similar_audio("milk", mode="keyword")
+        assert (final["transcript_id"], final["segments"][0]["start"]) in {(h.transcript_id, h.start) for h in hits}
+        talk.finish()
+    partials = [message["text"] for message in talk.of("partial")]
+    assert partials[-1].split()[0] in final["text"]
 
 
 def test_positions_tell_what_is_safe(url: str) -> None:
@@ -398,6 +418,52 @@ def test_who_never_reads_loses_no_sound(archive: AudioStorageSystem, url: str) -
     with talking(url, session=session) as talk:
         assert talk.until("started")["position"] == 20.0
         assert talk.finish()["seconds"] == 20.0
+
+
+def test_who_never_reads_is_cut_in_the_end(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audio_storage_system.server.live.protocol.UNREAD_SECONDS", 0.5)
+    own, line = httpx.URL(url), socket.socket()
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+    line.connect((own.host, own.port or 80))
+    address = url.replace("http", "ws") + "/v1/realtime"
+    with connect(address, sock=line, max_queue=1, close_timeout=0) as connection:
+        connection.recv(30)
+        with pytest.raises(ConnectionClosed):
+            for _ in range(100_000):
+                connection.send("what is this?" * 100)  # each is answered
+
+
+def test_nobody_stays_whose_token_was_revoked(
+    guarded: tuple[AudioStorageSystem, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("audio_storage_system.server.live.conversation.ADMITTED_SECONDS", 0.2)
+    archive, url = guarded
+    made = archive.tokens.create("anna", scopes=["write"])
+    with talking_as(as_bearer(made.secret), url, **AS_IT_COMES) as talk:
+        audio_id = talk.until("started")["audio_id"]
+        talk.sound(speechlike(1).tobytes())
+        talk.until_safe(1.0)
+        archive.tokens.revoke(made.token.id)
+        assert failing(talk) == ("unauthorized", 4401)
+    assert archive.get_recording(audio_id).status == "recording", "what was said is kept"
+
+
+def test_of_an_encrypted_archive_nothing_lies_open(tmp_path: Path) -> None:
+    sound, coded = speechlike(2).tobytes(), recorded("webm", speechlike(2), RATE)
+    key = os.urandom(32)
+    with AudioStorageSystem(tmp_path / "archive", encryption=key) as archive:
+        with serving(lambda: AudioStorageSystem(archive.home, encryption=key)) as url:
+            for data, encoding in ((sound, "pcm16"), (coded, "webm")):
+                with talking(url, encoding=encoding, **HEARD) as talk:
+                    talk.sound(data)
+                    talk.until("started")
+                    talk.until_safe(1.0)
+                    for path in (path for path in tmp_path.rglob("*") if path.is_file()):
+                        held = path.read_bytes()
+                        assert data[4_000:4_032] not in held and sound[4_000:4_032] not in held, path
+                    ended = talk.finish()
+        with archive.open_audio(ended["audio_id"]) as file:
+            assert len(samples_in(file.read())) == pytest.approx(2 * 48_000, abs=2_000)
 
 
 def test_it_is_no_page(url: str) -> None:

@@ -15,7 +15,14 @@ from starlette.types import Message as Incoming
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from audio_storage_system import AudioStorageSystem
-from audio_storage_system.errors import AudioStorageSystemError, ClientSilent, Conflict, SessionHeld
+from audio_storage_system.errors import (
+    AudioStorageSystemError,
+    ClientSilent,
+    Conflict,
+    Forbidden,
+    SessionHeld,
+    Unauthorized,
+)
 from audio_storage_system.live import Event, LiveSession
 from audio_storage_system.server.live import door
 from audio_storage_system.server.live.feeding import Feed
@@ -32,6 +39,8 @@ T = TypeVar("T")
 OVER, UNEXPECTED = 1000, 1011
 PRIVATE_CODES = 4000
 LONGEST_REASON_BYTES = 123
+# Between two looks at whether who asks is still admitted.
+ADMITTED_SECONDS = 60.0
 
 
 class Unexpected(AudioStorageSystemError):
@@ -140,9 +149,7 @@ class Conversation(ABC):
 
     async def give_up(self) -> None:
         """Another socket goes on with the session: let go of it and end."""
-        session = self.session.id if self.session else ""
-        self._why = SessionHeld(session=session)
-        self._scope.cancel()
+        self._stop(SessionHeld(session=self.session.id if self.session else ""))
         await self._gone.wait()
 
     def let_go(self) -> None:
@@ -162,16 +169,33 @@ class Conversation(ABC):
         self.storage = await self.work(door.admitted, self.socket)
         self.who = self.storage.principal
         with self._seats.taken(self.who):
+            admission = asyncio.create_task(self._stay_admitted())
             try:
                 with self._scope:
                     await self.begin()
                     while await self.take(await self.receive(self.silent_seconds)):
                         continue
             finally:
+                admission.cancel()
                 with CancelScope(shield=True):
                     await self._leave()
         if self._why is not None:
             raise self._why
+
+    def _stop(self, why: AudioStorageSystemError) -> None:
+        """End the socket as if what it does now had raised this."""
+        self._why = why
+        self._scope.cancel()
+
+    async def _stay_admitted(self) -> None:
+        while True:
+            await asyncio.sleep(ADMITTED_SECONDS)
+            try:
+                await self.work(door.admitted, self.socket)
+            except (Unauthorized, Forbidden) as error:
+                self._stop(error)
+            except AudioStorageSystemError as error:  # of the catalogue: asked again later
+                logger.info("A live socket: %s", error)
 
     async def receive(self, seconds: float) -> Incoming:
         """The next message. Raises `ClientSilent`, `WebSocketDisconnect`."""

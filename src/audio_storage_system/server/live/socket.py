@@ -75,8 +75,7 @@ class LiveSocket(Conversation):
             await self.work(self._finish)
             return False
         if isinstance(said, Lost):
-            if self.session is not None:
-                await self.work(self.session.skip, said.seconds)
+            await self._lose(said.seconds)
         else:
             self.outbox.put({"type": "pong"}, "pong")
         return True
@@ -161,6 +160,12 @@ class LiveSocket(Conversation):
             self.told(event)
 
     # Going on
+
+    async def _lose(self, seconds: float) -> None:
+        if self.session is None:
+            self.outbox.put(self.failed(InvalidInput(reason="Nothing can be lost before there is sound")), "error")
+        else:
+            await self.work(self.session.skip, seconds)
 
     def _finish(self) -> None:
         """In a thread."""

@@ -61,6 +61,10 @@ class Settings:
         is completed as it is.
     live_sessions: how many live sessions each caller may have open at once, in each process of the server; 0 for any
         number.
+    requests_per_minute: how many requests the server answers each holder of a token in a minute, in each of its web
+        processes; 0 for any number.
+    cors_origins: the web pages that may use the server from a browser, `https://app.example`, separated by commas;
+        empty for none but its own. `*` for all, once there are tokens.
     trash_days: for how many days what was thrown away can be had back; fractions count.
     key_file: the file with the key of an encrypted archive; empty for the archive's file in the user's configuration
     folder.
@@ -97,6 +101,8 @@ class Settings:
     remote_per_minute: int = 0
     live_resume_seconds: float = 60.0
     live_sessions: int = 64
+    requests_per_minute: int = 6000
+    cors_origins: str = ""
     trash_days: float = 30.0
     key_file: str = ""
     key_source: str = ""

@@ -13,6 +13,8 @@ from fastapi import FastAPI
 from audio_storage_system import AudioStorageSystem, __version__
 from audio_storage_system.server import health, problems
 from audio_storage_system.server.api import ROUTERS
+from audio_storage_system.server.bodies import Bodies
+from audio_storage_system.server.cors import Cors
 from audio_storage_system.server.gate import Gate
 from audio_storage_system.server.live import ROUTERS as LIVE_ROUTERS
 from audio_storage_system.server.live import Seats, sweeping
@@ -48,6 +50,8 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     for router in LIVE_ROUTERS:
         app.include_router(router)
     problems.handle(app)
+    app.add_middleware(Bodies)
+    app.add_middleware(Cors)
     app.add_middleware(Origins)
     return app
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -20,12 +21,14 @@ from audio_storage_system.errors import InvalidInput, InvalidSetting
 from audio_storage_system.server.app import PLACE
 from audio_storage_system.server.gate import LOOPBACK
 from audio_storage_system.server.live import UVICORN
+from audio_storage_system.server.protocol import BoundedProtocol
 
 logger = logging.getLogger(__name__)
 
 PORT = 8765
 STARTED_AGAIN_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 STOP_SECONDS = 30.0
+MOST_CONNECTIONS = 1000  # of each web process
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +51,28 @@ def serve(place: str | None, options: Options, ready: Callable[[str], None] = la
     """
     _check(place, options)
     os.environ[PLACE] = place or ""
-    config = uvicorn.Config(
-        "audio_storage_system.server.app:from_environment",
-        factory=True,
-        host=options.host,
-        port=options.port,
-        workers=options.workers,
-        log_level="warning",
-        access_log=False,  # searches stand in the addresses
-        server_header=False,
-        timeout_graceful_shutdown=int(STOP_SECONDS),
-        **UVICORN,
-    )
+    config = configuration("audio_storage_system.server.app:from_environment", factory=True, workers=options.workers)
     with _listening(options) as listening, _working(place, wanted=options.work):
         ready(_url(options.host, listening.getsockname()[1]))
         if options.workers > 1:
             Multiprocess(config, [listening]).run()
         else:
             uvicorn.Server(config).run([listening])
+
+
+def configuration(app: Any, **further: Any) -> uvicorn.Config:
+    """How uvicorn serves the application: bounded, and without a log of what is asked."""
+    return uvicorn.Config(
+        app,
+        http=BoundedProtocol,
+        limit_concurrency=MOST_CONNECTIONS,
+        log_level="warning",
+        access_log=False,  # searches stand in the addresses
+        server_header=False,
+        timeout_graceful_shutdown=int(STOP_SECONDS),
+        **UVICORN,
+        **further,
+    )
 
 
 def _check(place: str | None, options: Options) -> None:

@@ -15,9 +15,10 @@ BEARER = "bearer "
 
 
 def admitted(socket: WebSocket) -> AudioStorageSystem:
-    """The archive as whoever opened this socket sees it. Raises `Unauthorized`, `Forbidden`."""
+    """The archive as whoever opened this socket sees it. Raises `Unauthorized`, `Forbidden`,
+    `TooManyRequests`."""
     gate: Gate = socket.app.state.gate
-    return gate.admit(_token(socket), socket.headers)
+    return gate.admit(_token(socket), socket.headers, socket.client.host if socket.client else "")
 
 
 def subprotocol(socket: WebSocket) -> str | None:

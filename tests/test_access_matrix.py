@@ -159,6 +159,7 @@ CALLS: dict[str, Call] = {
     "open_audio": on(R, lambda v, t: v.open_audio(t.audio_id).close()),
     "plan_reembedding": admin(lambda v, t: v.plan_reembedding()),
     "record_and_store_audio": free(lambda v, t: v.record_and_store_audio(device="none"), writes=True),
+    "record_live": free(lambda v, t: v.record_live(device="none"), writes=True),
     "recovered": free(lambda v, t: v.recovered),
     "reembed": admin(lambda v, t: v.reembed(kind="audio")),
     "reindex": admin(lambda v, t: v.reindex()),

@@ -76,6 +76,7 @@ METHODS = {
     "notes",
     "plan_reembedding",
     "record_and_store_audio",
+    "record_live",
     "reembed",
     "reindex",
     "remove_metadata",

@@ -142,8 +142,8 @@ def key_of(connection: Connection, audio_id: int) -> str:
 
 
 def has_audio(connection: Connection, audio_id: int) -> bool:
-    """Whether a recording that exists still has its sound."""
-    return connection.execute(_STATUS, {"one": audio_id}).scalar() != AUDIO_REMOVED
+    """Whether a recording has its sound: it was not removed, and is not still coming in."""
+    return connection.execute(_STATUS, {"one": audio_id}).scalar() == STORED
 
 
 def names_of(connection: Connection, audio_id: int) -> tuple[str, str] | None:

@@ -200,13 +200,15 @@ def heard_until(connection: Connection, audio_id: int) -> float:
 
 def cut_short(connection: Connection, before: datetime) -> list[Transcript]:
     """Running versions that have kept nothing since this moment, of recordings that have no other to follow and that no
-    job is waiting for."""
+    job is waiting for. In what is still being recorded nobody may have spoken for so long."""
     windows, jobs, other = transcription_windows, tables.jobs, transcripts.alias()
+    table = tables.audio_files
+    stored = exists().where(table.c.id == transcripts.c.audio_file_id, table.c.status == "stored")
     lately = exists().where(windows.c.transcript_id == transcripts.c.id, windows.c.created_at >= before)
     waited = exists().where(jobs.c.audio_file_id == transcripts.c.audio_file_id, jobs.c.outcome.is_(None))
     said = exists().where(other.c.audio_file_id == transcripts.c.audio_file_id, other.c.active == true())
     old = (transcripts.c.outcome.is_(None), transcripts.c.created_at < before)
-    return select_where(connection, *old, ~lately, ~waited, ~said)
+    return select_where(connection, *old, stored, ~lately, ~waited, ~said)
 
 
 def finish(connection: Connection, transcript_id: int, *, outcome: Outcome, reason: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from audio_storage_system import live
 from audio_storage_system.archive import Archive
 from audio_storage_system.archive.captures import Recovered, recover
 from audio_storage_system.jobs import Jobs
-from audio_storage_system.live import Event, LiveSession, Wanted
+from audio_storage_system.live import Event, Listening, LiveReport, LiveSession, Wanted
 from audio_storage_system.records import Job, Metadata
 
 
@@ -57,6 +58,35 @@ class Living:
             session = live.begin(self._archive, wanted, self._submitted, tell)
         self._sessions.add(session)
         return session
+
+    def record_live(
+        self,
+        duration: float | None = None,
+        *,
+        metadata: Metadata | None = None,
+        language: str | None = None,
+        whisper_model: str | None = None,
+        transcriber: str | None = None,
+        device: int | str | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        on_level: Callable[[float], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> LiveReport:
+        """A live session of what the microphone hears, for `duration` seconds (or until `stop` is set, or Ctrl-C); what
+        became of it. As `record_and_store_audio` and `live` otherwise. Raises `MicrophoneUnavailable`, also where the
+        device goes away: what was said until then is stored."""
+
+        def begin(rate: int) -> LiveSession:
+            return self.live(
+                sample_rate=rate,
+                metadata=metadata,
+                language=language,
+                whisper_model=whisper_model,
+                transcriber=transcriber,
+                on_event=on_event,
+            )
+
+        return live.listen(begin, Listening(duration, device, on_level, stop))
 
     def recover(self) -> list[Recovered]:
         """Store what was recorded by processes that are gone, and complete live sessions that nobody came back to in

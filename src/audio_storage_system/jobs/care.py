@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from sqlalchemy import Connection
 
-from audio_storage_system.archive import Archive
+from audio_storage_system.archive import Archive, captures
 from audio_storage_system.catalogue import jobs, locks, transcripts, workers
 from audio_storage_system.catalogue.workers import WorkerRow
 from audio_storage_system.clock import utc_now
@@ -47,16 +47,17 @@ class Carer:
     _swept_all: float = float("-inf")
 
     def look(self) -> None:
-        """Take over from workers that are dead by now, and sweep when it is time."""
+        """Take over from workers that are dead by now, and sweep when it is time: also for captures on this machine
+        whose process is gone, such as live sessions that nobody resumes."""
         for row in self.watch.dead([row for row in _present(self.archive) if row.id != self.worker_id]):
             self._take_over(row)
         now = time.monotonic()
-        if now - self._swept_all >= SWEEP_ALL_SECONDS:
-            sweep(self.archive, self.board)
-            self._swept = self._swept_all = now
-        elif now - self._swept >= SWEEP_SECONDS:
-            sweep(self.archive, self.board, recent=True)
-            self._swept = now
+        if now - self._swept < SWEEP_SECONDS:
+            return
+        captures.recover(self.archive)
+        everything = now - self._swept_all >= SWEEP_ALL_SECONDS
+        sweep(self.archive, self.board, recent=not everything)
+        self._swept, self._swept_all = now, now if everything else self._swept_all
 
     def _take_over(self, row: WorkerRow) -> None:
         taken = hand_over(self.archive, self.board, row.id, dead=row)

@@ -109,9 +109,9 @@ class LiveVersion:
     def embed(self, start: float, samples: Samples) -> bool:
         """Make the vectors of what was just kept; whether it is found by what it means now. What fails is made by the
         job that comes after."""
-        embedders = self.archive.spaces.available()
         source = SpokenSource(self.archive.blobs, "", pipeline.as_waveform(samples), start=start)
         try:
+            embedders = self.archive.spaces.available()
             made = pipeline.embed(self.archive.database, source, embedders, self.recording.id, self.id)
         except Exception as error:  # an embedder may be anybody's code, or a service
             logger.warning("What was said could not be embedded yet: %s", error)

@@ -48,8 +48,8 @@ class Trash:
         self._archive = archive
 
     def put(self, *audio_ids: int) -> Entries:
-        """Throw recordings away; all of them or none. Their jobs end. Raises `NotFound`, `InTrash`, and
-        `UnderLegalHold`, as it could never be emptied of what is held."""
+        """Throw recordings away; all of them or none. Their jobs end. Raises `NotFound`, `InTrash`, `StillRecording`,
+        and `UnderLegalHold`, as it could never be emptied of what is held."""
         now = utc_now()
         until = now + timedelta(days=self._archive.settings.trash_days)
         wanted = sorted({int(audio_id) for audio_id in audio_ids})
@@ -57,6 +57,7 @@ class Trash:
             for audio_id in wanted:
                 self._archive.access.require(connection, audio_id, Role.OWNER, "delete")
                 recordings.get(connection, audio_id)
+                recordings.refuse_living(connection, audio_id)
                 holds.refuse(connection, audio_id)
                 trash.put(connection, audio_id, by=self._archive.access.principal_id, at=now, purge_after=until)
                 _end_jobs(connection, audio_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -18,6 +19,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from audio_storage_system import AudioStorageSystem, load_audio
+from audio_storage_system.server.live.outbox import Outbox
+from audio_storage_system.server.live.pace import Pace
 from serving import as_bearer, serving
 from sounds import integers, noise, tone
 from talking import Talk, pieces_of, recorded, samples_in, talking, talking_as
@@ -397,6 +400,39 @@ def test_nobody_is_silent_for_ever(archive: AudioStorageSystem, url: str, monkey
         assert failing(talk) == ("client_silent", 4408)
     with talking(url, session=started["session_id"]) as talk:
         assert talk.until("started")["position"] == 1.0
+
+
+def test_who_is_too_fast_waits_and_loses_nothing(
+    archive: AudioStorageSystem, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("audio_storage_system.server.live.conversation.Pace", lambda: Pace(fastest=8, burst=4))
+    sound, since = speechlike(20).tobytes(), time.monotonic()
+    with talking(url, **AS_IT_COMES) as talk:
+        talk.sound(sound)
+        ended = talk.finish()
+    assert time.monotonic() - since >= (20 - 4) / 8 - 0.1
+    assert stored(archive, ended["audio_id"]).tobytes() == sound
+
+
+def test_the_pace_is_that_of_a_bucket() -> None:
+    now = [0.0]
+    pace = Pace(fastest=2, burst=10, clock=lambda: now[0])
+    assert [pace.wait_for(5), pace.wait_for(5), pace.wait_for(3)] == [0.0, 0.0, 1.5]
+    now[0] = 100.0
+    assert [pace.wait_for(10), pace.wait_for(1)] == [0.0, 0.5], "it holds no more than its burst"
+
+
+def test_of_what_is_overtaken_only_the_latest_waits() -> None:
+    async def work() -> list[int]:
+        outbox = Outbox(most=3)
+        for number, kind in enumerate([None, "partial", None, "partial", None, None]):
+            outbox.put({"number": number}, kind)
+        waiting = [(await outbox.next())["number"] for _ in range(3)]
+        outbox.sent()
+        await outbox.drained(1)
+        return waiting
+
+    assert asyncio.run(work()) == [3, 4, 5]
 
 
 def test_who_never_reads_loses_no_sound(archive: AudioStorageSystem, url: str) -> None:

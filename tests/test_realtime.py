@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ from audio_storage_system.audio import resample
 from audio_storage_system.server.live.g711 import TABLES, expanded
 from audio_storage_system.server.live.realtime_items import Item
 from serving import as_bearer, serving
-from sounds import integers, tone
+from sounds import integers, tone, wav
 from talking import Talk, samples_in, talking_as
 
 RATE = 24_000
@@ -166,6 +169,37 @@ def test_without_turn_detection_the_client_says_what_belongs_together(
     assert said[0].item_id != said[1].item_id and said[0].audio_id != said[1].audio_id
 
 
+def test_a_commit_always_makes_an_item(url: str, key: str, spoken: bytes) -> None:
+    with conversing(url, key) as talk:
+        for sound, count in ((spoken[: 3 * RATE * 2], 1), (bytes(RATE), 1)):
+            before = len(talk.of(f"{TRANSCRIPTION}.completed"))
+            for piece in pieces(sound):
+                talk.say(type="input_audio_buffer.append", audio=piece)
+            talk.say(type="input_audio_buffer.commit")
+            talk.until(f"{TRANSCRIPTION}.completed")
+            assert len(talk.of(f"{TRANSCRIPTION}.completed")) == before + count
+    said = talk.of(f"{TRANSCRIPTION}.completed")
+    assert "milk" in said[0]["transcript"] and said[1]["transcript"] == ""
+    assert said[0]["audio_id"] != said[1]["audio_id"]
+
+
+def test_the_documented_programs_run(
+    archive: AudioStorageSystem, url: str, key: str, tmp_path: Path, spoken: bytes
+) -> None:
+    """Those of the how-to page: one for our socket, one for OpenAI's client."""
+    page = (Path(__file__).parents[1] / "docs/howto/live-sockets.md").read_text(encoding="utf-8")
+    programs = re.findall(r"```py\n(.*?)```", page, re.DOTALL)
+    sound, told = tmp_path / "talk.wav", []
+    sound.write_bytes(wav(np.frombuffer(spoken, "<i2")[: 5 * RATE] / np.float32(32767), RATE))
+    for program in programs:
+        program = program.replace("ast_…", key).replace("127.0.0.1:8765", url.removeprefix("http://"))
+        done = subprocess.run([sys.executable, "-c", program, sound], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        told.append(done.stdout)
+    assert "milk" in told[0] and "0.00 s missing" in told[0]
+    assert "milk" in told[1] and len(told) == 2
+
+
 def test_the_beta_s_clients_are_understood(url: str, key: str) -> None:
     with conversing(url, key, **{"OpenAI-Beta": "realtime=v1"}) as talk:
         assert talk.until("transcription_session.created")["session"]["input_audio_format"] == "pcm16"
@@ -283,7 +317,8 @@ def test_nobody_gets_in_with_a_wrong_token(archive: AudioStorageSystem, url: str
     reads = archive.tokens.create(scopes=["read"]).secret
     for token, code, closed in (("ast_wrong", "unauthorized", 4401), (reads, "forbidden", 4403)):
         with talking_as(as_bearer(token), url, path="/v1/realtime") as talk:
-            talk.say(type="input_audio_buffer.append", audio="AAAA")
+            with suppress(ConnectionClosed):  # it may be closed by now
+                talk.say(type="input_audio_buffer.append", audio="AAAA")
             with pytest.raises(ConnectionClosed) as end:
                 while True:
                     talk.heard.append(json.loads(talk.connection.recv(30)))

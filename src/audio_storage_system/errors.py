@@ -27,6 +27,7 @@
     ├── TooManyRequests        who asks does so too often
     ├── TooManySessions        who asks has enough of them
     ├── ClientSilent
+    ├── Unexpected             a defect, told to who asked without what caused it
     ├── KeyMissing
     ├── KeyRefused
     ├── Unavailable            something outside the archive is missing
@@ -217,6 +218,12 @@ class ClientSilent(AudioStorageSystemError):
     """Nothing came over the socket for {seconds:g} s. What came before is kept."""
 
     http_status, retryable = 408, True
+
+
+class Unexpected(AudioStorageSystemError):
+    """This should not have happened; the server's log says more."""
+
+    retryable = True
 
 
 class KeyMissing(AudioStorageSystemError):

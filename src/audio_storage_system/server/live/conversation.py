@@ -22,6 +22,7 @@ from audio_storage_system.errors import (
     Forbidden,
     SessionHeld,
     Unauthorized,
+    Unexpected,
 )
 from audio_storage_system.live import Event, LiveSession
 from audio_storage_system.server.live import door
@@ -41,12 +42,6 @@ PRIVATE_CODES = 4000
 LONGEST_REASON_BYTES = 123
 # Between two looks at whether who asks is still admitted.
 ADMITTED_SECONDS = 60.0
-
-
-class Unexpected(AudioStorageSystemError):
-    """This should not have happened; the server's log says more."""
-
-    retryable = True
 
 
 class Conversation(ABC):

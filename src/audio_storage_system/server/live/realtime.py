@@ -147,12 +147,11 @@ class RealtimeSocket(Conversation):
         session = self.session
         if session is None or session.seconds == 0:
             raise InvalidInput(reason="The input audio buffer is empty")
-        seconds = session.seconds - self._cleared
+        seconds, before = session.seconds - self._cleared, self._previous
         await self._end_recording()
-        if self._configuration.turn_detection is None:
-            item = Item(f"item_{session.id}")
+        if self._previous == before:  # else it was told of piece by piece
             text = " ".join(one.text for one in self._said if one.end > self._cleared and one.text)
-            self._commit_item(item, text, seconds, session.audio_id)
+            self._commit_item(Item(f"item_{session.id}"), text, seconds, session.audio_id)
         self._items, self._said, self._cleared = {}, [], 0.0
 
     def _clear(self) -> None:

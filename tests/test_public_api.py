@@ -74,6 +74,8 @@ METHODS = {
     "models",
     "open_audio",
     "notes",
+    "patch_metadata",
+    "peaks",
     "plan_reembedding",
     "record_and_store_audio",
     "record_live",
@@ -99,9 +101,11 @@ METHODS = {
     "tokens",
     "transcripts",
     "trash",
+    "uploads",
     "use_embedder",
     "verify",
     "users",
+    "webhooks",
     "worker",
 }
 

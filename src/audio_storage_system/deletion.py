@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, insert, or_, select, update
 
+from audio_storage_system import outbox
 from audio_storage_system.audit import OFF, Audit
 from audio_storage_system.blobs import BlobStore
 from audio_storage_system.catalogue import changes, data_keys, fulltext, holds, locks, recordings
@@ -26,6 +27,7 @@ from audio_storage_system.database.tables import (
     transcription_windows,
     transcripts,
 )
+from audio_storage_system.outbox import Event
 from audio_storage_system.records import Recording, Stage, jsonable
 
 Keys = Callable[[str], list[str]]
@@ -79,11 +81,14 @@ def delete_recording(
     with database.write(*locks.of_deletion(audio_id)) as connection:
         recording = _removable(connection, audio_id, unfinished=unfinished)
         keys = [recording.file_path, *derived_keys(recording.file_path)]
+        listening = outbox.listening(connection, Event.DELETED, audio_id)  # while it can be asked who may see it
         rows = _delete_all(connection, audio_id) | {"data_keys": data_keys.forget(connection, keys)}
         receipt = _receipt(connection, recording, Stage.RECORDING, rule, rows, keys)
         _bury(connection, recording, receipt)
         _enter(connection, receipt, completed=True)  # its files are the tombstone's
         _note(connection, audit, "recording.deleted", receipt)
+        outbox.forget(connection, audio_id)
+        outbox.enter(connection, listening, Event.DELETED, audio_id, {})
     return replace(receipt, keys=_delete_files(database, blobs, audio_id, keys))
 
 

@@ -42,6 +42,9 @@ class Settings:
     sidecars: also write transcripts and embeddings as files.
     compress: make a derived 16 kHz copy of each recording, `flac` or `pcm16`; empty for none.
     max_file_bytes: larger files are refused.
+    upload_days: an upload in parts to which nothing has happened for so many days is removed; fractions count.
+    uploads_at_once: how many of them one principal may have that are not finished.
+    uploads_bytes: how large these may be together.
     database_url: the PostgreSQL database of the catalogue; empty for SQLite in the archive's folder.
     replica_url: a copy of that database to search on; what this process has just written is found all the same.
     pool_size, pool_overflow, pool_timeout, pool_recycle, pool_pre_ping: connections kept, connections beyond these,
@@ -61,6 +64,8 @@ class Settings:
         is completed as it is.
     live_sessions: how many live sessions each caller may have open at once, in each process of the server; 0 for any
         number.
+    webhook_allow_private: webhooks may lead to private networks and this machine, and be `http`.
+    webhook_days: for how many days it is known what webhooks were told; what could not be told by then never is.
     requests_per_minute: how many requests the server answers each holder of a token in a minute, in each of its web
         processes; 0 for any number.
     cors_origins: the web pages that may use the server from a browser, `https://app.example`, separated by commas;
@@ -84,6 +89,9 @@ class Settings:
     sidecars: bool = False
     compress: str = ""
     max_file_bytes: int = 64 * 1024**3
+    upload_days: float = 2.0
+    uploads_at_once: int = 100
+    uploads_bytes: int = 256 * 1024**3
     database_url: str = field(default="", repr=False)  # they may hold a password
     replica_url: str = field(default="", repr=False)
     pool_size: int = 8
@@ -104,6 +112,8 @@ class Settings:
     requests_per_minute: int = 6000
     cors_origins: str = ""
     trash_days: float = 30.0
+    webhook_allow_private: bool = False
+    webhook_days: float = 30.0
     key_file: str = ""
     key_source: str = ""
 
@@ -232,6 +242,10 @@ def load_settings(home: Path, **given: Any) -> Settings:
         raise InvalidSetting(name="live_resume_seconds", reason="it is from 0 to 86,400 seconds")
     if settings.live_sessions < 0:
         raise InvalidSetting(name="live_sessions", reason="it is not negative")
+    if not 0 < settings.upload_days <= 365:
+        raise InvalidSetting(name="upload_days", reason=f"it is up to 365 days, not {settings.upload_days:g}")
+    if not 1 <= settings.webhook_days <= 36_500:
+        raise InvalidSetting(name="webhook_days", reason=f"it is 1…36,500 days, not {settings.webhook_days:g}")
     if settings.key_source not in ("", KEYRING, PASSPHRASE):
         raise InvalidSetting(name="key_source", reason='it is "keyring", "passphrase" or empty')
     if settings.transcribe_at_once < 1:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from threading import Event
@@ -32,7 +31,7 @@ from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import NotFound
 from audio_storage_system.facade import Describing, Embedding, Living, Place, Reading
 from audio_storage_system.integrity import Quarantine, Verification, verify
-from audio_storage_system.jobs import JobEvent, Jobs, Worker, concurrency_of
+from audio_storage_system.jobs import JobEvent, Jobs, Uploads, Worker, concurrency_of, submission
 from audio_storage_system.keys import KeySource
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.permissions import Grants, Tokens, Users
@@ -43,6 +42,7 @@ from audio_storage_system.rotation import KeyBoard
 from audio_storage_system.security import SecurityReport, check_security
 from audio_storage_system.settings import Encryption, Settings, locate
 from audio_storage_system.vectors import IndexState
+from audio_storage_system.webhooks import Webhooks
 
 __all__ = ["Added", "AudioStorageSystem", "load_audio"]
 
@@ -269,20 +269,14 @@ class AudioStorageSystem(Reading, Describing, Embedding, Living):
         priority: `high`, `normal` or `low`. Who brings many files does not keep others waiting: each `user_id` of the
         metadata has its turn, and each view.
         """
-        task = processing.task_of(self._archive, whisper_model, language)  # as it is set here, whoever does it
-        given = {
-            "whisper_model": task.asked,
-            "language": task.language,
-            "embed": None if generate_embeddings else False,
-        }
-        options = {name: value for name, value in given.items() if value is not None}
-        named = metadata is not None and "user_id" in metadata and not self._archive.access.restricted
-        whose = str(metadata["user_id"]) if metadata and named else None
-        order: dict[str, Any] = {"priority": priority, "share": whose}
-        entry = self._jobs.entry("add", options, **order)
-        stored = processing.store(self._archive, path, metadata, recorded_at, on_duplicate, entry, name=name)
-        [job] = self._jobs.submit("add", [stored.audio_id], options, **order)
-        return replace(job, duplicate=stored.duplicate)
+        options = submission.options_of(self._archive, whisper_model, language, generate_embeddings=generate_embeddings)
+        further: dict[str, Any] = {"recorded_at": recorded_at, "on_duplicate": on_duplicate, "priority": priority}
+        return submission.submit(self._archive, self._jobs, path, options, name=name, metadata=metadata, **further)
+
+    @property
+    def uploads(self) -> Uploads:
+        """The board of uploads, files that arrive in parts: create, get, list, append, finish, abort."""
+        return Uploads(self._archive, self._jobs)
 
     def retranscribe(
         self,
@@ -335,6 +329,11 @@ class AudioStorageSystem(Reading, Describing, Embedding, Living):
     def audit(self) -> AuditBoard:
         """The board of the audit log: list, verify, anchor, export."""
         return AuditBoard(self._archive)
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """The board of webhooks: add, list, get, remove, enable, disable, test, deliveries, retry."""
+        return Webhooks(self._archive)
 
     @property
     def jobs(self) -> Jobs:

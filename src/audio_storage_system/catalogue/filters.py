@@ -210,7 +210,7 @@ def _field_value(key: str, column: Column[Any], operand: Any) -> Any:
     if isinstance(column.type, UtcDateTime):
         return _instant(key, operand)
     if not isinstance(column.type, Float | Integer):
-        return str(operand)
+        return _encoded(key, str(operand)).value
     if isinstance(operand, int | float) and not isinstance(operand, bool):
         return operand
     raise InvalidFilter(key=key, reason=f"{brief(operand)} is not a number")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, bindparam, insert, or_, select, update
 
 from audio_storage_system.catalogue import changes, metadata, trash
 from audio_storage_system.clock import utc_now
@@ -22,6 +23,8 @@ PENDING = "pending:"
 SIGN_OF_LIFE = timedelta(seconds=60)
 AUDIO_REMOVED = "audio_removed"  # its blob is gone, the rest is not
 WARNING = "warning"
+# Where a recording is in the order of listings: when it was recorded, and its id.
+Place: TypeAlias = tuple[datetime, int]
 
 _ADD = insert(audio_files).returning(audio_files.c.id)
 _ONE = select(audio_files).where(audio_files.c.id == bindparam("one"))
@@ -184,20 +187,29 @@ def paths(connection: Connection) -> set[str]:
 
 
 def select_where(
-    connection: Connection, *conditions: ColumnElement[bool], limit: int | None = None, offset: int = 0
+    connection: Connection,
+    *conditions: ColumnElement[bool],
+    limit: int | None = None,
+    offset: int = 0,
+    after: Place | None = None,
 ) -> list[Recording]:
-    """Recordings that meet the conditions, the latest recorded first, with their metadata; none from the trash. Raises
-    `InvalidInput`."""
+    """Recordings that meet the conditions, the latest recorded first, with their metadata; none from the trash. after:
+    only those behind this place of the order. Raises `InvalidInput`."""
     if offset < 0 or (limit is not None and limit < 0):
         raise InvalidInput(reason="limit and offset are not negative")
     query = (
         select(audio_files)
-        .where(*conditions, trash.outside(audio_files.c.id))
+        .where(*conditions, *([_behind(*after)] if after else []), trash.outside(audio_files.c.id))
         .order_by(audio_files.c.recorded_at.desc(), audio_files.c.id.desc())
         .limit(limit)
         .offset(offset)
     )
     return _recordings(connection, connection.execute(query).mappings().all())
+
+
+def _behind(recorded_at: datetime, audio_id: int) -> ColumnElement[bool]:
+    same = and_(audio_files.c.recorded_at == recorded_at, audio_files.c.id < audio_id)
+    return or_(audio_files.c.recorded_at < recorded_at, same)
 
 
 def _recordings(connection: Connection, rows: Sequence[RowMapping]) -> list[Recording]:

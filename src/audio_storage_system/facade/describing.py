@@ -20,6 +20,12 @@ class Describing:
         """Set these keys, leaving the others. Raises `InvalidMetadata`, also for what the owner's schema refuses."""
         describing.set_values(self._archive, int(audio_id), values)
 
+    def patch_metadata(self, audio_id: int, changes: Mapping[str, Any]) -> None:
+        """Merge these changes into the metadata in one step, as a JSON merge patch (RFC 7396) does: `None` takes a key
+        away, an object is merged key by key, any other value takes the place of what was there. Raises
+        `InvalidMetadata`."""
+        describing.patch(self._archive, int(audio_id), changes)
+
     def remove_metadata(self, audio_id: int, *keys: str) -> None:
         """Take these keys away. Raises `InvalidMetadata` where the owner's schema wants one of them."""
         describing.remove(self._archive, int(audio_id), keys)

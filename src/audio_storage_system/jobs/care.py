@@ -15,6 +15,7 @@ from audio_storage_system.catalogue import jobs, locks, transcripts, workers
 from audio_storage_system.catalogue.workers import WorkerRow
 from audio_storage_system.clock import utc_now
 from audio_storage_system.jobs.board import Jobs
+from audio_storage_system.jobs.failures import give_up
 from audio_storage_system.jobs.presence import Watch
 from audio_storage_system.jobs.runs import RunState, id_of
 from audio_storage_system.records import Job, JobState
@@ -94,7 +95,7 @@ def _goes_on(connection: Connection, run: RunState, *, died: bool) -> bool:
     if job.deaths < MOST_DEATHS:
         return True
     reason = f"{job.deaths} workers died at its step {job.step}, one after the other"
-    jobs.finish(connection, job, JobState.FAILED, DIED, reason)
+    give_up(connection, job, DIED, reason)
     return False
 
 

@@ -72,7 +72,7 @@ def _transcribe(archive: Archive, job: Job, tick: Tick) -> None:
             begun.append(seconds)
         tick(kept=seconds > begun[0])
 
-    task = processing.task_of(archive, progress=progress, **given)
+    task = processing.task_of(archive, progress=progress, job_id=job.id, **given)
     if not (followed if job.kind == ADD else _is_made(archive, job, task)):
         processing.transcribe(archive, audio_id, task)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import itertools
 import os
 import random
 import signal
@@ -33,6 +35,7 @@ from audio_storage_system.errors import (
     NotAudio,
     NotFound,
     OffsetMismatch,
+    StorageFull,
     TooLarge,
     TooManyUploads,
     UnknownSpec,
@@ -163,6 +166,27 @@ class TestArriving:
         assert archive.uploads.get(upload.id).offset == 200
         archive.uploads.append(upload.id, 200, [WAV[200:]])
         assert content_of(archive, archive.uploads.finish(upload.id).audio_id) == WAV
+
+    def test_a_full_disk_costs_nothing_that_was_written(
+        self, archive: AudioStorageSystem, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The third write fails half-way, and what is written of it must not stand in the way of what follows."""
+        data, whole, times = sound(100, seed=6), appending._write, itertools.count(1)  # 3.2 MB: four writes
+
+        def fills_up(descriptor: int, record: bytes) -> None:
+            if len(record) > 100 and next(times) == 3:
+                whole(descriptor, record[: len(record) // 2])
+                raise OSError(errno.ENOSPC, "No space left on device")
+            whole(descriptor, record)
+
+        upload = archive.uploads.create(len(data), "full.wav")
+        monkeypatch.setattr(appending, "_write", fills_up)
+        with pytest.raises(StorageFull):
+            archive.uploads.append(upload.id, 0, (data[i : i + 100_000] for i in range(0, len(data), 100_000)))
+        offset = archive.uploads.get(upload.id).offset
+        assert offset == 2 << 20
+        archive.uploads.append(upload.id, offset, [data[offset:]])
+        assert content_of(archive, archive.uploads.finish(upload.id).audio_id) == data
 
     @settings(max_examples=25, deadline=None)
     @given(cuts=st.lists(st.integers(0, 3_000_000), max_size=6), seed=st.integers(0, 2**32))

@@ -12,12 +12,13 @@ from fastapi import FastAPI
 
 from audio_storage_system import AudioStorageSystem, __version__
 from audio_storage_system.server import health, problems
-from audio_storage_system.server.api import ROUTERS
+from audio_storage_system.server.api import ROUTERS, webhooks
 from audio_storage_system.server.bodies import Bodies
 from audio_storage_system.server.cors import Cors
 from audio_storage_system.server.gate import Gate
 from audio_storage_system.server.live import ROUTERS as LIVE_ROUTERS
 from audio_storage_system.server.live import Seats, sweeping
+from audio_storage_system.server.mcp.http import McpEndpoint
 from audio_storage_system.server.origins import Origins
 
 # Where a process of the server finds the archive that it is to serve: its parent's word to it.
@@ -28,6 +29,7 @@ THREADS = 40  # that call the archive at once; more requests wait their turn
 
 def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     """The application over the archive that this opens when the server starts; closed when it ends."""
+    mcp = McpEndpoint()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -36,7 +38,7 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
         app.state.storage, app.state.gate = storage, Gate(storage)
         app.state.seats = Seats(storage.settings.live_sessions)
         try:
-            async with sweeping(storage):
+            async with mcp.running(), sweeping(storage):
                 yield
         finally:
             await to_thread.run_sync(storage.close)
@@ -49,6 +51,8 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
         app.include_router(router, prefix="/api/v1")
     for router in LIVE_ROUTERS:
         app.include_router(router)
+    app.webhooks.include_router(webhooks.calls)
+    mcp.mount(app)
     problems.handle(app)
     app.add_middleware(Bodies)
     app.add_middleware(Cors)

@@ -128,8 +128,8 @@ class UploadFolder:
             lock.release()
 
     def lock(self, wait: float = WAIT_SECONDS) -> FileLock:
-        """Its lock, which an append under way gives up when it hears of this. Raises `UploadBusy` where it does not
-        come free within `wait` seconds, `NotFound`."""
+        """Its lock, which an append under way gives up when it hears that somebody waits. Raises `UploadBusy` where it
+        does not come free within `wait` seconds, `NotFound`."""
         until, asked = time.monotonic() + wait, False
         while True:
             with self._present():
@@ -137,7 +137,7 @@ class UploadFolder:
                     raise NotFound(kind="upload", id=self.id)
                 if lock := FileLock.acquire(self.path / LOCK):
                     return self._own(lock)
-                if not asked:
+                if wait and not asked:
                     (self.path / WANTED).touch()
                     asked = True
             if time.monotonic() >= until:

@@ -13,7 +13,7 @@ from audio_storage_system.cli.human import clock
 from audio_storage_system.cli.output import Output, say
 from audio_storage_system.cli.record import device_of
 from audio_storage_system.cli.session import opened
-from audio_storage_system.cli.values import parse_metadata
+from audio_storage_system.notation import parse_metadata
 
 if TYPE_CHECKING:
     from audio_storage_system.live import Event

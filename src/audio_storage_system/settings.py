@@ -111,7 +111,7 @@ class Settings:
     cdn_url: str = field(default="", repr=False)
     remote_per_minute: int = 0
     live_resume_seconds: float = 60.0
-    live_sessions: int = 64
+    live_sessions: int = 32
     search_seconds: float = 10.0
     requests_per_minute: int = 6000
     cors_origins: str = ""

@@ -24,12 +24,12 @@ PIPE_BYTES = 1 << 18
 
 
 class Pipe:
-    """Bytes on their way from one thread to another, of which there are never more than `most` here."""
+    """Bytes on their way from one thread to another, of which there are never more than `most` (`PIPE_BYTES`) here."""
 
     name = "the stream"  # PyAV asks for it
 
-    def __init__(self, most: int = PIPE_BYTES) -> None:
-        self._most = most
+    def __init__(self, most: int | None = None) -> None:
+        self._most = PIPE_BYTES if most is None else most
         self._held = bytearray()
         self._closed = self._abandoned = False
         self._changed = threading.Condition()

@@ -29,7 +29,6 @@ from audio_storage_system.server.live import door
 from audio_storage_system.server.live.feeding import Feed
 from audio_storage_system.server.live.limits import DRAIN_SECONDS
 from audio_storage_system.server.live.outbox import Message, Outbox
-from audio_storage_system.server.live.pace import Pace
 from audio_storage_system.server.live.seats import Seats
 
 logger = logging.getLogger(__name__)
@@ -57,9 +56,8 @@ class Conversation(ABC):
         self.feed: Feed | None = None
         self._seats: Seats = socket.app.state.seats
         self._loop = asyncio.get_running_loop()
-        self._pace, self._heard_seconds = Pace(), 0.0
         self._scope = CancelScope()
-        self._why: AudioStorageSystemError | None = None
+        self._why: Exception | None = None
         self._gone = asyncio.Event()
 
     @property
@@ -134,17 +132,17 @@ class Conversation(ABC):
         """Take sound; a client that is too fast waits."""
         if self.feed is None:
             raise Conflict(reason="No session has begun yet")
-        await self.work(self.feed.write, data)
-        if self.session is not None:
-            seconds = self.session.seconds
-            pause = self._pace.wait_for(max(0.0, seconds - self._heard_seconds))
-            self._heard_seconds = seconds
-            if pause:
-                await asyncio.sleep(pause)
+        if pause := await self.work(self.feed.write, data):
+            await asyncio.sleep(pause)
+
+    def stop(self, why: Exception) -> None:
+        """End the socket as if what it does now had raised this."""
+        self._why = why
+        self._scope.cancel()
 
     async def give_up(self) -> None:
         """Another socket goes on with the session: let go of it and end."""
-        self._stop(SessionHeld(session=self.session.id if self.session else ""))
+        self.stop(SessionHeld(session=self.session.id if self.session else ""))
         await self._gone.wait()
 
     def let_go(self) -> None:
@@ -177,18 +175,13 @@ class Conversation(ABC):
         if self._why is not None:
             raise self._why
 
-    def _stop(self, why: AudioStorageSystemError) -> None:
-        """End the socket as if what it does now had raised this."""
-        self._why = why
-        self._scope.cancel()
-
     async def _stay_admitted(self) -> None:
         while True:
             await asyncio.sleep(ADMITTED_SECONDS)
             try:
                 await self.work(door.admitted, self.socket)
             except (Unauthorized, Forbidden) as error:
-                self._stop(error)
+                self.stop(error)
             except AudioStorageSystemError as error:  # of the catalogue: asked again later
                 logger.info("A live socket: %s", error)
 
@@ -215,7 +208,7 @@ class Conversation(ABC):
         """Note that this socket has no session now, and may get another."""
         if self.session is not None:
             self._seats.let_go(self.session.id, self)
-        self.session, self.feed, self._heard_seconds = None, None, 0.0
+        self.session = self.feed = None
 
     async def _send(self) -> None:
         with suppress(WebSocketDisconnect):

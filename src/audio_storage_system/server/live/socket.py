@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from anyio import sleep
@@ -59,7 +61,7 @@ class LiveSocket(Conversation):
             wanted = self._start.form(DECODED) if self._start.names_form else None
             if wanted is not None:
                 Wanted(wanted.sample_rate, wanted.channels).check()
-            self.feed = Coded(self._start.encoding, lambda form: Samples(self._open(form)), wanted)
+            self.feed = self._coded(lambda form: Samples(self._open(form)), wanted)
 
     async def take(self, message: Incoming) -> bool:
         """Sound, or a word about it. What is not understood ends nothing."""
@@ -126,6 +128,9 @@ class LiveSocket(Conversation):
         self.call(self._begun, session)
         return session
 
+    def _coded(self, enter: Callable[[Form], Samples], wanted: Form | None) -> Coded:
+        return Coded(self._start.encoding, enter, partial(self.call, self.stop), wanted)
+
     async def _go_on(self, name: str) -> None:
         session = await self._resumed(name)
         if self._start.names_form and self._start.encoding == PCM:
@@ -136,7 +141,7 @@ class LiveSocket(Conversation):
         if self._start.encoding == PCM:
             self.feed = samples
         else:
-            self.feed = Coded(self._start.encoding, lambda form: samples, Form(session.sample_rate, session.channels))
+            self.feed = self._coded(lambda form: samples, Form(session.sample_rate, session.channels))
 
     async def _resumed(self, name: str) -> LiveSession:
         """The session, as soon as whoever has it lets go of it. Raises `SessionHeld`, `NotFound`."""

@@ -163,6 +163,8 @@ CALLS: dict[str, Call] = {
     "live": free(lambda v, t: v.live().close(), writes=True),
     "may_write": free(lambda v, t: v.may_write),
     "metadata_history": on(R, lambda v, t: v.metadata_history(t.audio_id)),
+    "principal": free(lambda v, t: v.principal),
+    "recover": admin(lambda v, t: v.recover()),
     "metadata_schema": free(lambda v, t: v.metadata_schema()),
     "models": admin(lambda v, t: v.models()),
     "notes": admin(lambda v, t: v.notes),

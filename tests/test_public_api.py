@@ -90,6 +90,8 @@ METHODS = {
     "remove_metadata_schema",
     "retranscribe",
     "search_similar_audio",
+    "principal",
+    "recover",
     "segments",
     "set_metadata",
     "set_metadata_schema",

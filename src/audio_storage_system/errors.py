@@ -29,6 +29,9 @@
     ├── Unauthorized           nobody says who asks
     ├── Forbidden              who asks may not
     ├── TooManyRequests        who asks does so too often
+    ├── TooManySessions        who asks has enough of them
+    ├── ClientSilent
+    ├── Unexpected             a defect, told to who asked without what caused it
     ├── KeyMissing
     ├── KeyRefused
     ├── Unavailable            something outside the archive is missing
@@ -232,6 +235,24 @@ class TooManyRequests(AudioStorageSystemError):
     """Too many requests: the next one may come in {seconds:.3g} s."""
 
     exit_code, http_status, retryable = 12, 429, True
+
+
+class TooManySessions(AudioStorageSystemError):
+    """No more than {limit} live sessions of one caller are open at the same time. End one first."""
+
+    http_status, retryable = 429, True
+
+
+class ClientSilent(AudioStorageSystemError):
+    """Nothing came over the socket for {seconds:g} s. What came before is kept."""
+
+    http_status, retryable = 408, True
+
+
+class Unexpected(AudioStorageSystemError):
+    """This should not have happened; the server's log says more."""
+
+    retryable = True
 
 
 class KeyMissing(AudioStorageSystemError):

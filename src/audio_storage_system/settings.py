@@ -60,6 +60,10 @@ class Settings:
     blob_cache_dir: the folder for that, with one folder below it for each place; empty for the user's cache folder.
     remote_per_minute: how many jobs may begin to ask a service over the network in a minute, on all machines together;
         0 for no limit.
+    live_resume_seconds: for how long a live session whose connection was lost can be gone on with; then its recording
+        is completed as it is.
+    live_sessions: how many live sessions each caller may have open at once, in each process of the server; 0 for any
+        number.
     webhook_allow_private: webhooks may lead to private networks and this machine, and be `http`.
     webhook_days: for how many days it is known what webhooks were told; what could not be told by then never is.
     search_seconds: how long the server lets a search run, unless the request says less.
@@ -106,6 +110,8 @@ class Settings:
     blob_cache_dir: str = ""
     cdn_url: str = field(default="", repr=False)
     remote_per_minute: int = 0
+    live_resume_seconds: float = 60.0
+    live_sessions: int = 32
     search_seconds: float = 10.0
     requests_per_minute: int = 6000
     cors_origins: str = ""
@@ -237,6 +243,10 @@ def load_settings(home: Path, **given: Any) -> Settings:
         raise InvalidSetting(name="model_idle_seconds", reason="it is a number of seconds, not nan")
     if not 0 <= settings.trash_days <= 36_500:
         raise InvalidSetting(name="trash_days", reason=f"it is 0…36,500 days, not {settings.trash_days:g}")
+    if not 0 <= settings.live_resume_seconds <= 86_400:
+        raise InvalidSetting(name="live_resume_seconds", reason="it is from 0 to 86,400 seconds")
+    if settings.live_sessions < 0:
+        raise InvalidSetting(name="live_sessions", reason="it is not negative")
     if not 0 < settings.upload_days <= 365:
         raise InvalidSetting(name="upload_days", reason=f"it is up to 365 days, not {settings.upload_days:g}")
     if not 1 <= settings.webhook_days <= 36_500:

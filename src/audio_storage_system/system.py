@@ -468,6 +468,11 @@ class AudioStorageSystem(Reading, Describing, Embedding, Living):
         return self._archive.settings
 
     @property
+    def principal(self) -> str:
+        """The name of whose view this is; `owner` where it is nobody's in particular."""
+        return self._archive.access.name
+
+    @property
     def home(self) -> Path:
         """The archive's folder."""
         return self._archive.home

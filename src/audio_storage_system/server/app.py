@@ -18,6 +18,8 @@ from audio_storage_system.server.api import ROUTERS, webhooks
 from audio_storage_system.server.bodies import Bodies
 from audio_storage_system.server.cors import Cors
 from audio_storage_system.server.gate import Gate
+from audio_storage_system.server.live import ROUTERS as LIVE_ROUTERS
+from audio_storage_system.server.live import Seats, sweeping
 from audio_storage_system.server.mcp.http import McpEndpoint
 from audio_storage_system.server.origins import Origins
 
@@ -37,8 +39,9 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
         storage = await to_thread.run_sync(open_archive)
         app.state.storage, app.state.gate = storage, Gate(storage)
+        app.state.seats = Seats(storage.settings.live_sessions)
         try:
-            async with mcp.running():
+            async with mcp.running(), sweeping(storage):
                 yield
         finally:
             await to_thread.run_sync(storage.close)
@@ -55,6 +58,8 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     app.include_router(health.router)
     for router in ROUTERS:
         app.include_router(router, prefix="/api/v1")
+    for router in LIVE_ROUTERS:
+        app.include_router(router)
     app.webhooks.include_router(webhooks.calls)
     mcp.mount(app)
     problems.handle(app)

@@ -20,6 +20,7 @@ from audio_storage_system import AudioStorageSystem
 from audio_storage_system.errors import InvalidInput, InvalidSetting
 from audio_storage_system.server.app import PLACE
 from audio_storage_system.server.gate import LOOPBACK
+from audio_storage_system.server.live import UVICORN
 from audio_storage_system.server.protocol import BoundedProtocol
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,6 @@ STARTED_AGAIN_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 STOP_SECONDS = 30.0
 LOST_SECONDS = 60  # a web process that says nothing for so long is replaced; a busy machine starts one slowly
 MOST_CONNECTIONS = 1000  # of each web process
-MOST_MESSAGE_BYTES = 1 << 20  # in a WebSocket
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,12 @@ def configuration(app: Any, **further: Any) -> uvicorn.Config:
         app,
         http=BoundedProtocol,
         limit_concurrency=MOST_CONNECTIONS,
-        ws_max_size=MOST_MESSAGE_BYTES,
         log_level="warning",
         access_log=False,  # searches stand in the addresses
         server_header=False,
         timeout_graceful_shutdown=int(STOP_SECONDS),
         timeout_worker_healthcheck=LOST_SECONDS,
+        **UVICORN,
         **further,
     )
 

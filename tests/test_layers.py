@@ -19,9 +19,10 @@ LAYERS = [
     {"database", "blobs", "audio", "formats", "uploads"},
     {"catalogue", "vectors", "transcribers", "embedders", "diarizers", "enrichers"},
     {"access", "audit", "passages", "marker", "settings", "spaces"},
+    {"outbox"},  # asks who may see what, and is told by what changes it
     {"pipeline", "search", "deletion"},
     {"archive"},
-    {"retention"},  # what upkeep carries out
+    {"retention", "webhooks"},  # what upkeep and workers carry out
     {
         "diagnosis",
         "jobs",

@@ -68,6 +68,7 @@ METHODS = {
     "known_hashes",
     "keys",
     "list_recordings",
+    "live",
     "metadata_history",
     "metadata_schema",
     "models",
@@ -101,6 +102,7 @@ METHODS = {
     "use_embedder",
     "verify",
     "users",
+    "webhooks",
     "worker",
 }
 

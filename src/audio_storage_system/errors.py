@@ -22,6 +22,8 @@
     │   ├── OffsetMismatch
     │   ├── UploadBusy
     │   ├── TooManyUploads
+    │   ├── StillRecording
+    │   ├── SessionHeld
     │   ├── RestoreUnfinished
     │   └── NewerFormat
     ├── Unauthorized           nobody says who asks
@@ -189,6 +191,19 @@ class TooManyUploads(Conflict):
     """There is no room for another upload: {reason}. Finish or abort one, or wait until one expires."""
 
     http_status, retryable = 429, True
+
+
+class StillRecording(Conflict):
+    """Recording {audio_id} is still being recorded. When that has ended, it can be done."""
+
+    retryable = True
+
+
+class SessionHeld(Conflict):
+    """The live session {session} is held by another process, or by another client. When that lets go of it, it can be
+    resumed."""
+
+    retryable = True
 
 
 class RestoreUnfinished(Conflict):

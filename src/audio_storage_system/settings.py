@@ -60,6 +60,8 @@ class Settings:
     blob_cache_dir: the folder for that, with one folder below it for each place; empty for the user's cache folder.
     remote_per_minute: how many jobs may begin to ask a service over the network in a minute, on all machines together;
         0 for no limit.
+    webhook_allow_private: webhooks may lead to private networks and this machine, and be `http`.
+    webhook_days: for how many days it is known what webhooks were told; what could not be told by then never is.
     requests_per_minute: how many requests the server answers each holder of a token in a minute, in each of its web
         processes; 0 for any number.
     cors_origins: the web pages that may use the server from a browser, `https://app.example`, separated by commas;
@@ -104,6 +106,8 @@ class Settings:
     requests_per_minute: int = 6000
     cors_origins: str = ""
     trash_days: float = 30.0
+    webhook_allow_private: bool = False
+    webhook_days: float = 30.0
     key_file: str = ""
     key_source: str = ""
 
@@ -230,6 +234,8 @@ def load_settings(home: Path, **given: Any) -> Settings:
         raise InvalidSetting(name="trash_days", reason=f"it is 0…36,500 days, not {settings.trash_days:g}")
     if not 0 < settings.upload_days <= 365:
         raise InvalidSetting(name="upload_days", reason=f"it is up to 365 days, not {settings.upload_days:g}")
+    if not 1 <= settings.webhook_days <= 36_500:
+        raise InvalidSetting(name="webhook_days", reason=f"it is 1…36,500 days, not {settings.webhook_days:g}")
     if settings.key_source not in ("", KEYRING, PASSPHRASE):
         raise InvalidSetting(name="key_source", reason='it is "keyring", "passphrase" or empty')
     if settings.transcribe_at_once < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +29,7 @@ from audio_storage_system.backup import Backups
 from audio_storage_system.catalogue import locks, principals, transcripts
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import NotFound
-from audio_storage_system.facade import Describing, Embedding, Place, Reading
+from audio_storage_system.facade import Describing, Embedding, Living, Place, Reading
 from audio_storage_system.integrity import Quarantine, Verification, verify
 from audio_storage_system.jobs import JobEvent, Jobs, Uploads, Worker, concurrency_of, submission
 from audio_storage_system.keys import KeySource
@@ -41,13 +42,14 @@ from audio_storage_system.rotation import KeyBoard
 from audio_storage_system.security import SecurityReport, check_security
 from audio_storage_system.settings import Encryption, Settings, locate
 from audio_storage_system.vectors import IndexState
+from audio_storage_system.webhooks import Webhooks
 
 __all__ = ["Added", "AudioStorageSystem", "load_audio"]
 
 Progress = Callable[[float, float], None]
 
 
-class AudioStorageSystem(Reading, Describing, Embedding):
+class AudioStorageSystem(Reading, Describing, Embedding, Living):
     """An archive of audio with its transcripts, embeddings and metadata.
 
     archive: its folder, the address of its PostgreSQL database, or its `audio-storage.toml`; default
@@ -84,6 +86,7 @@ class AudioStorageSystem(Reading, Describing, Embedding):
             home, create=create, encryption=protection, **{**named, **settings, **places}
         )
         self._jobs = Jobs(self._archive)
+        self._sessions = weakref.WeakSet()
         self.recovered: list[captures.Recovered] = captures.recover(self._archive)
 
     def as_user(self, name: str) -> Self:
@@ -100,6 +103,7 @@ class AudioStorageSystem(Reading, Describing, Embedding):
         view = object.__new__(type(self))
         view._archive = self._archive.seen_by(access)
         view._jobs = self._jobs.seen_by(view._archive)
+        view._sessions = self._sessions
         view.recovered = []
         return view
 
@@ -327,6 +331,11 @@ class AudioStorageSystem(Reading, Describing, Embedding):
         return AuditBoard(self._archive)
 
     @property
+    def webhooks(self) -> Webhooks:
+        """The board of webhooks: add, list, get, remove, enable, disable, test, deliveries, retry."""
+        return Webhooks(self._archive)
+
+    @property
     def jobs(self) -> Jobs:
         """The board of background jobs: find, get, cancel, retry, wait."""
         return self._jobs
@@ -464,8 +473,10 @@ class AudioStorageSystem(Reading, Describing, Embedding):
         return Notes(self._archive.key_for("notes"))
 
     def close(self) -> None:
-        """Bring the index up to date, then free models and connections. A view has none of its own."""
+        """End live sessions (those that may be resumed are suspended), bring the index up to date, then free models and
+        connections. A view has none of its own."""
         if not self._archive.access.restricted:
+            self._leave_sessions()
             self._jobs.close()
             self._archive.close()
 

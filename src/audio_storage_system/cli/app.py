@@ -41,6 +41,7 @@ from audio_storage_system.cli import (
     users,
     verify,
     watch,
+    webhooks,
     worker,
 )
 from audio_storage_system.cli.output import Output, forget_stdout, hear_warnings, prepare_streams
@@ -103,6 +104,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(users.app, name="users")
 app.add_typer(grants.app, name="grants")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 app.command("doctor")(doctor.doctor)

@@ -13,6 +13,7 @@ from audio_storage_system.jobs.board import Jobs
 from audio_storage_system.jobs.uploads import tidy_uploads
 from audio_storage_system.retention import Retention
 from audio_storage_system.retention.trash import purge_due
+from audio_storage_system.webhooks.rows import forget_deliveries
 
 # How long it is known what became of a job, and of its runs.
 JOBS_KEPT, RUNS_KEPT = timedelta(days=90), timedelta(days=7)
@@ -38,6 +39,8 @@ def tidy(archive: Archive, board: Jobs) -> None:
         pass
     while _forget_jobs(archive) == AT_ONCE:
         pass
+    while _forget_deliveries(archive) == AT_ONCE:
+        pass
 
 
 def keep(archive: Archive, board: Jobs) -> None:
@@ -51,6 +54,12 @@ def keep(archive: Archive, board: Jobs) -> None:
 def _forget_jobs(archive: Archive) -> int:
     with archive.database.write() as connection:
         return jobs.forget(connection, utc_now() - JOBS_KEPT, AT_ONCE)
+
+
+def _forget_deliveries(archive: Archive) -> int:
+    before = utc_now() - timedelta(days=archive.settings.webhook_days)
+    with archive.database.write() as connection:
+        return forget_deliveries(connection, before, AT_ONCE)
 
 
 RECURRING: Mapping[str, Recurring] = {"tidy": Recurring("23 * * * *", tidy), "keep": Recurring("41 * * * *", keep)}

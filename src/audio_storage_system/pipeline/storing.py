@@ -15,6 +15,7 @@ from typing import BinaryIO, Literal, get_args
 
 from sqlalchemy import Connection
 
+from audio_storage_system import outbox
 from audio_storage_system.audio import probe
 from audio_storage_system.audit import OFF, Audit
 from audio_storage_system.blobs import BlobStore, StagedBlob
@@ -201,7 +202,9 @@ def _enter(database: Database, blobs: BlobStore, staged: StagedBlob, key: str, n
             return None
         audio_id = _insert(connection, staged, file_hash, key, new)
         new.entered(connection, audio_id)
-        new.audit.note(connection, "recording.stored", audio_id, bytes=staged.size, seconds=new.info.duration)
+        facts = {"bytes": staged.size, "seconds": new.info.duration}
+        new.audit.note(connection, "recording.stored", audio_id, **facts)
+        outbox.tell(connection, outbox.Event.STORED, audio_id, **facts)
         return Stored(audio_id, duplicate=False)
 
 
@@ -367,7 +370,9 @@ def _adopt(database: Database, blobs: BlobStore, key: str, owner_id: int, audit:
         if known is None:
             audio_id = _insert(connection, staged, file_hash, key, new)
             jobs.leave_to_workers(connection, audio_id, owner_id)
-            audit.note(connection, "recording.adopted", audio_id, bytes=staged.size, seconds=info.duration)
+            facts = {"bytes": staged.size, "seconds": info.duration}
+            audit.note(connection, "recording.adopted", audio_id, **facts)
+            outbox.tell(connection, outbox.Event.STORED, audio_id, **facts)
             return audio_id
         blobs.delete(key)
         data_keys.forget_unbound(connection, staged.blob_id)

@@ -1,5 +1,17 @@
 """`/api/v1`: everything that the Python API does."""
 
-from audio_storage_system.server.api import archive, audio, recordings, uploads
+from audio_storage_system.server.api import (
+    archive,
+    audio,
+    recordings,
+    uploads,
+    webhooks,
+)
 
-ROUTERS = [archive.router, recordings.router, audio.router, uploads.router]
+ROUTERS = [
+    archive.router,
+    audio.router,
+    recordings.router,
+    uploads.router,
+    webhooks.router,
+]

@@ -133,6 +133,7 @@ R, E, O = Role.READER, Role.EDITOR, Role.OWNER  # noqa: E741 - the columns of th
 CALLS: dict[str, Call] = {
     "activate_transcript": on(E, lambda v, t: v.activate_transcript(t.transcript_id)),
     "add": free(lambda v, t: v.add(fresh(t)), writes=True),
+    "append_metadata": on(E, lambda v, t: v.append_metadata(t.audio_id, "y", 1)),
     "as_user": admin(lambda v, t: v.as_user("a nobody")),
     "audio_url": on(R, lambda v, t: v.audio_url(t.audio_id)),
     "check_security": admin(lambda v, t: v.check_security()),
@@ -160,6 +161,7 @@ CALLS: dict[str, Call] = {
     "known_hashes": free(lambda v, t: v.known_hashes()),
     "list_recordings": listed(lambda v, t: v.list_recordings(), has("id")),
     "live": free(lambda v, t: v.live().close(), writes=True),
+    "may_write": free(lambda v, t: v.may_write),
     "metadata_history": on(R, lambda v, t: v.metadata_history(t.audio_id)),
     "metadata_schema": free(lambda v, t: v.metadata_schema()),
     "models": admin(lambda v, t: v.models()),

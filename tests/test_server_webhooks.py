@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from jsonschema import Draft202012Validator
 
 from audio_storage_system import AudioStorageSystem
 from receiving import Receiver, receiving
@@ -45,6 +46,17 @@ def test_one_is_made_called_and_removed(receiver: Receiver, served: httpx.Client
     assert served.post(f"/api/v1/webhooks/{number}/enable").json()["disabled_at"] is None
     assert served.delete(f"/api/v1/webhooks/{number}").json()["name"] == "index"
     assert served.get(f"/api/v1/webhooks/{number}").status_code == 404
+
+
+def test_what_is_told_is_as_the_openapi_document_says(receiver: Receiver, served: httpx.Client) -> None:
+    served.post("/api/v1/webhooks", json={"url": receiver.url})
+    served.post("/api/v1/webhooks/1/test")
+    [one] = receiver.calls
+    document = served.get("/openapi.json").json()
+    told = document["webhooks"]["event"]["post"]
+    content = told["requestBody"]["content"]["application/json"]["schema"]
+    Draft202012Validator({**content, "components": document["components"]}).validate(one.said)
+    assert {given["name"].lower() for given in told["parameters"]} <= one.headers.keys()
 
 
 @pytest.mark.parametrize(

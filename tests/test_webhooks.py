@@ -23,6 +23,7 @@ from audio_storage_system.errors import (
     EngineUnavailable,
     Forbidden,
     InvalidInput,
+    InvalidSetting,
     NotFound,
     TranscriptionFailed,
 )
@@ -617,6 +618,12 @@ def test_what_cannot_be_is_refused(storage: AudioStorageSystem, events: Any, nam
     with pytest.raises(InvalidInput):
         storage.webhooks.add("https://example.org", name=name, **wanted)
     assert storage.webhooks.list() == []
+
+
+@pytest.mark.parametrize("days", [0, -1, float("nan"), 40_000])
+def test_deliveries_are_known_for_a_time_that_makes_sense(tmp_path: Path, days: float) -> None:
+    with pytest.raises(InvalidSetting, match="webhook_days"):
+        AudioStorageSystem(tmp_path / "archive", webhook_days=days)
 
 
 def test_there_are_not_more_than_can_be_asked_for_each_change(

@@ -9,7 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -186,6 +186,14 @@ def test_other_ways_to_write_this_machine_are_seen_through(host: str) -> None:
     answer = post(f"https://{host}/", {}, b"{}", allow_private=False)
     assert answer.status is None
     assert "private" in str(answer.reason) or "not known" in str(answer.reason)
+
+
+@pytest.mark.parametrize("host", ["a..b", ".a", "-", "a" * 64, "xn--0", "x" * 300, "%00", "[v1.x]"])
+@pytest.mark.parametrize("known", [True, False])
+def test_what_is_no_name_is_an_answer_and_no_error(monkeypatch: pytest.MonkeyPatch, host: str, known: bool) -> None:
+    with saying(lambda made: None) as url, naming(monkeypatch, ["127.0.0.1"]) if known else nullcontext():
+        port = url.rsplit(":", 1)[1]
+        assert post(f"https://{host}:{port}", {}, b"{}", allow_private=True).status is None
 
 
 def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> None:

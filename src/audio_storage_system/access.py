@@ -188,6 +188,11 @@ class Access:
         if role not in self._within:
             raise Forbidden(principal=self.name, action=f"{action} with this token")
 
+    @property
+    def may_write(self) -> bool:
+        """Whether they may store and change anything at all: not with a token that only reads."""
+        return not self.restricted or Role.EDITOR in self._within
+
     def require_admin(self, action: str) -> None:
         """Raise `Forbidden` unless they may do what concerns the whole archive; `action` completes "may not …"."""
         if not self.is_admin:

@@ -42,6 +42,7 @@
     │   └── ServiceFailed
     ├── TranscriptionFailed
     ├── DeadlineExceeded
+    ├── Cancelled
     └── StorageFailed          the archive's own disk, object store or database refused
         ├── StorageUnavailable
         ├── StorageRefused
@@ -301,6 +302,12 @@ class DeadlineExceeded(AudioStorageSystemError):
     """Stopped: the deadline of {seconds:.3g} s passed."""
 
     exit_code, http_status, retryable = 8, 504, True
+
+
+class Cancelled(AudioStorageSystemError):
+    """Stopped, because whoever asked wants it no longer."""
+
+    exit_code, http_status, retryable = 8, 503, True
 
 
 class StorageFailed(AudioStorageSystemError):

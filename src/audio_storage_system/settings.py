@@ -62,11 +62,14 @@ class Settings:
         0 for no limit.
     webhook_allow_private: webhooks may lead to private networks and this machine, and be `http`.
     webhook_days: for how many days it is known what webhooks were told; what could not be told by then never is.
+    search_seconds: how long the server lets a search run, unless the request says less.
     requests_per_minute: how many requests the server answers each holder of a token in a minute, in each of its web
         processes; 0 for any number.
     cors_origins: the web pages that may use the server from a browser, `https://app.example`, separated by commas;
         empty for none but its own. `*` for all, once there are tokens.
     trash_days: for how many days what was thrown away can be had back; fractions count.
+    mcp_writes: let language models change the archive over HTTP, as far as their tokens go; see the command `mcp` for
+        those on this machine.
     key_file: the file with the key of an encrypted archive; empty for the archive's file in the user's configuration
     folder.
     key_source: where that key is instead: `keyring` for the operating system's, `passphrase` for the one in
@@ -103,11 +106,13 @@ class Settings:
     blob_cache_dir: str = ""
     cdn_url: str = field(default="", repr=False)
     remote_per_minute: int = 0
+    search_seconds: float = 10.0
     requests_per_minute: int = 6000
     cors_origins: str = ""
     trash_days: float = 30.0
     webhook_allow_private: bool = False
     webhook_days: float = 30.0
+    mcp_writes: bool = False
     key_file: str = ""
     key_source: str = ""
 
@@ -238,6 +243,8 @@ def load_settings(home: Path, **given: Any) -> Settings:
         raise InvalidSetting(name="webhook_days", reason=f"it is 1…36,500 days, not {settings.webhook_days:g}")
     if settings.key_source not in ("", KEYRING, PASSPHRASE):
         raise InvalidSetting(name="key_source", reason='it is "keyring", "passphrase" or empty')
+    if not 0 < settings.search_seconds <= 3600:
+        raise InvalidSetting(name="search_seconds", reason=f"it is 0…3600 seconds, not {settings.search_seconds:g}")
     if settings.transcribe_at_once < 1:
         raise InvalidSetting(name="transcribe_at_once", reason="it is at least 1")
     return settings

@@ -99,6 +99,12 @@ class AudioStorageSystem(Reading, Describing, Embedding, Living):
             principal = principals.get(connection, name)
         return self._view(Access(principal.id, principal.name, restricted=True, most=self._archive.access.most))
 
+    @property
+    def may_write(self) -> bool:
+        """Whether who asks may store recordings, and change those that they may change: not with a token that only
+        reads."""
+        return self._archive.access.may_write
+
     def _view(self, access: Access) -> Self:
         view = object.__new__(type(self))
         view._archive = self._archive.seen_by(access)

@@ -15,7 +15,8 @@ from audio_storage_system.catalogue import json_schema, locks, metadata, princip
 from audio_storage_system.catalogue.history import MetadataChange
 from audio_storage_system.catalogue.json_schema import Violation
 from audio_storage_system.database.tables import audio_files
-from audio_storage_system.records import Metadata
+from audio_storage_system.errors import InvalidMetadata
+from audio_storage_system.records import Metadata, MetadataValue
 
 # Recordings whose metadata is read at a time.
 BATCH = 500
@@ -39,6 +40,18 @@ def set_values(archive: Archive, audio_id: int, values: Metadata) -> None:
     with archive.database.write(locks.of_recording(audio_id)) as connection:
         _check(archive, connection, audio_id)
         changed = metadata.put(connection, audio_id, values, archive.access.principal_id)
+        _end(archive, connection, audio_id, "metadata.set", changed)
+    sidecars.refresh(archive, audio_id)
+
+
+def append(archive: Archive, audio_id: int, key: str, value: MetadataValue) -> None:
+    """Add this to the end of the list under `key`. Raises as `set_values`."""
+    with archive.database.write(locks.of_recording(audio_id)) as connection:
+        _check(archive, connection, audio_id)
+        present = metadata.get(connection, audio_id).get(key, [])
+        if not isinstance(present, list):
+            raise InvalidMetadata(key=repr(key), reason="it is there, and is not a list")
+        changed = metadata.put(connection, audio_id, {key: [*present, value]}, archive.access.principal_id)
         _end(archive, connection, audio_id, "metadata.set", changed)
     sidecars.refresh(archive, audio_id)
 

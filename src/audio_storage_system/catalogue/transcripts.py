@@ -33,7 +33,7 @@ from audio_storage_system.database import tables
 from audio_storage_system.database.bulk import insert_all
 from audio_storage_system.database.queries import among, given
 from audio_storage_system.database.tables import passages, segments, transcription_windows, transcripts
-from audio_storage_system.errors import Conflict, NotFound
+from audio_storage_system.errors import Conflict, InvalidInput, NotFound
 from audio_storage_system.records import Outcome, Segment, Span, Transcript, Word
 
 FALLBACK = "fallback"
@@ -287,6 +287,29 @@ def segments_of(connection: Connection, transcript_id: int, *conditions: ColumnE
     """The segments of a version, in order."""
     query = select(segments).where(segments.c.transcript_id == transcript_id, *conditions).order_by(segments.c.sequence)
     return [_segment(row) for row in connection.execute(query).mappings()]
+
+
+def segments_between(
+    connection: Connection,
+    transcript_id: int,
+    start: float | None,
+    end: float | None,
+    *,
+    after: int = 0,
+    limit: int | None = None,
+) -> list[Segment]:
+    """The first segments of a version that are in these seconds, in part or as a whole, in order; `after`: of those
+    that follow this one. Raises `InvalidInput`."""
+    if limit is not None and limit < 0:
+        raise InvalidInput(reason="limit is not negative")
+    conditions = [
+        segments.c.transcript_id == transcript_id,
+        *([] if start is None else [segments.c.end_seconds > start]),
+        *([] if end is None else [segments.c.start_seconds < end]),
+        *([segments.c.id > after] if after else []),
+    ]
+    rows = connection.execute(select(segments).where(*conditions).order_by(segments.c.sequence).limit(limit))
+    return [_segment(row) for row in rows.mappings()]
 
 
 def segments_of_passages(connection: Connection, passage_ids: Sequence[int | None]) -> dict[int | None, list[Segment]]:

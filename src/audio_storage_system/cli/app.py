@@ -25,6 +25,7 @@ from audio_storage_system.cli import (
     jobs,
     keys,
     listing,
+    mcp,
     metadata,
     quarantine,
     record,
@@ -71,8 +72,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="An archive for audio: store it, and find what was said, by whom and when.",
-    epilog="Each command takes --json (one JSON document on stdout, or one per line where it goes on; everything else "
-    "on stderr) and, copy and restore excepted, --archive.",
+    epilog="Each command but mcp takes --json (one JSON document on stdout, or one per line where it goes on; "
+    "everything else on stderr) and, copy and restore excepted, --archive.",
 )
 app.command("init")(archive.init)
 app.command("add")(add.add)
@@ -100,6 +101,7 @@ app.add_typer(backup.app, name="backup")
 app.command("restore")(backup.restore)
 app.command("worker")(worker.worker)
 app.command("serve")(serve.serve)
+app.command("mcp")(mcp.mcp)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(users.app, name="users")
 app.add_typer(grants.app, name="grants")

@@ -102,18 +102,27 @@ def transcribe(database: Database, engines: Engines, source: Source, audio_id: i
     return Made.of(run.transcript_id, run.decision)
 
 
-def transcribe_sample(engines: Engines, waveform: Waveform, task: Task) -> str:
-    """What is said in a sample, which is not stored."""
+def transcribe_sample(
+    engines: Engines, waveform: Waveform, task: Task, check: Callable[[], None] = lambda: None
+) -> str:
+    """What is said in a sample, which is not stored. `check` is called before each batch of windows; it may raise."""
     windows = (Window(item.start, item.samples) for item in speech_windows(iter([np.asarray(waveform)])))
     with engines.borrow(task.asked, language=task.language, fallback=task.fallback) as choice:
         transcriber = choice.transcriber
         texts = [
             segment.text.strip()
             for batch in batches(windows, transcriber.capabilities.batch_size)
-            for result in transcriber.transcribe(batch, task.options)
+            for result in _heard(transcriber, batch, task, check)
             for segment in result.segments
         ]
     return " ".join(texts)
+
+
+def _heard(
+    transcriber: Transcriber, batch: Sequence[Window], task: Task, check: Callable[[], None]
+) -> list[WindowResult]:
+    check()
+    return transcriber.transcribe(batch, task.options)
 
 
 def outcome_of(error: BaseException) -> Outcome:

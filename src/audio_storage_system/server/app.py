@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,13 +10,15 @@ from functools import partial
 
 from anyio import to_thread
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from audio_storage_system import AudioStorageSystem, __version__
 from audio_storage_system.server import health, problems
-from audio_storage_system.server.api import ROUTERS
+from audio_storage_system.server.api import ROUTERS, webhooks
 from audio_storage_system.server.bodies import Bodies
 from audio_storage_system.server.cors import Cors
 from audio_storage_system.server.gate import Gate
+from audio_storage_system.server.mcp.http import McpEndpoint
 from audio_storage_system.server.origins import Origins
 
 # Where a process of the server finds the archive that it is to serve: its parent's word to it.
@@ -26,6 +29,8 @@ THREADS = 40  # that call the archive at once; more requests wait their turn
 
 def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     """The application over the archive that this opens when the server starts; closed when it ends."""
+    mimetypes.init()  # it reads files, which the event loop must not
+    mcp = McpEndpoint()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -33,16 +38,25 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
         storage = await to_thread.run_sync(open_archive)
         app.state.storage, app.state.gate = storage, Gate(storage)
         try:
-            yield
+            async with mcp.running():
+                yield
         finally:
             await to_thread.run_sync(storage.close)
 
-    app = FastAPI(
-        title="audio-storage-system", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None
+    app = FastAPIOffline(
+        title="audio-storage-system",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        static_url="/docs/assets",
+        swagger_ui_parameters={"validatorUrl": None},  # which would tell another server of this one
     )
     app.include_router(health.router)
     for router in ROUTERS:
         app.include_router(router, prefix="/api/v1")
+    app.webhooks.include_router(webhooks.calls)
+    mcp.mount(app)
     problems.handle(app)
     app.add_middleware(Bodies)
     app.add_middleware(Cors)

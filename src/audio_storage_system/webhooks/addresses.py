@@ -50,6 +50,7 @@ def parse(url: object, *, allow_private: bool) -> Target:
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").rstrip("."), parts.port
+        host.encode("idna")  # as TLS will: no part of it is empty or too long
     except ValueError as error:
         raise _invalid(str(error)) from error
     _check(url, parts, host, port, allow_private)
@@ -81,8 +82,8 @@ def resolve(target: Target, *, allow_private: bool) -> list[IPAddress]:
     none may, `OSError` where there are none."""
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:
-        raise OSError("it is no name of a host") from error
+    except UnicodeError as error:  # a part of it is empty or too long
+        raise socket.gaierror("it is no name of a host") from error
     addresses = dict.fromkeys(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found)
     allowed = [address for address in addresses if may_call(address, allow_private=allow_private)]
     if not allowed:

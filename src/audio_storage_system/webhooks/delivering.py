@@ -73,8 +73,8 @@ class Deliverer:
             self._woken.clear()
             try:
                 more = self._take_one()
-            except AudioStorageSystemError as error:
-                logger.warning("Webhooks cannot be called now: %s", error)
+            except Exception as error:  # whatever it is, webhooks are to be called again when it has passed
+                logger.warning("Webhooks cannot be called now: %s", told(error))
                 self._stopping.wait(PATIENCE_SECONDS)
                 continue
             if not more:
@@ -102,7 +102,7 @@ class Deliverer:
         try:
             settle(self._archive, found, call(self._archive, found))
         except Exception as error:  # its lease ends, and it is sent again
-            logger.warning("A call of webhook %d could not be noted: %s", found.webhook_id, type(error).__name__)
+            logger.warning("A call of webhook %d could not be noted: %s", found.webhook_id, told(error))
         finally:
             self._let_go(found.webhook_id)
 
@@ -110,6 +110,11 @@ class Deliverer:
         with self._lock:
             self._in_hand[webhook_id] -= 1
         self._woken.set()
+
+
+def told(error: Exception) -> str:
+    """What is said of an error: no text of others, which may hold anything."""
+    return error.message if isinstance(error, AudioStorageSystemError) else type(error).__name__
 
 
 def due(archive: Archive, busy: list[int]) -> Row[Any] | None:

@@ -101,7 +101,10 @@ def _connect(target: Target, addresses: list[IPAddress], opened: _Opened) -> Non
     if target.scheme != "https":
         return
     context = ssl.create_default_context()
-    secure = context.wrap_socket(plain, server_hostname=target.host, do_handshake_on_connect=False)
+    try:
+        secure = context.wrap_socket(plain, server_hostname=target.host, do_handshake_on_connect=False)
+    except ValueError as error:  # a resolver may know names that TLS does not
+        raise socket.gaierror("it is no name of a host") from error
     opened.hold(secure)
     secure.do_handshake()
 

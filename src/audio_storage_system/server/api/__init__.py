@@ -4,6 +4,7 @@ from audio_storage_system.server.api import (
     archive,
     audio,
     recordings,
+    search,
     uploads,
     webhooks,
 )
@@ -12,6 +13,7 @@ ROUTERS = [
     archive.router,
     audio.router,
     recordings.router,
+    search.router,
     uploads.router,
     webhooks.router,
 ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import Field
 
 from audio_storage_system.server import problems
@@ -23,6 +23,8 @@ from audio_storage_system.server.api.shapes import (
 from audio_storage_system.server.gate import Caller
 
 router = APIRouter(tags=["webhooks"], responses=problems.documented())
+# What receivers have to offer: for the document only, nothing answers here.
+calls = APIRouter(tags=["webhooks"])
 Event = Literal[
     "recording.stored",
     "recording.transcribed",
@@ -89,6 +91,32 @@ class Delivery(Answer):
     status: int | None = Field(description="HTTP status of the last answer.")
     reason: str | None = Field(description="Why the last attempt failed.", examples=["answered 500"])
     ended_at: datetime | None
+
+
+class Call(Answer):
+    """What a webhook is told: ids, numbers and names of things, never content."""
+
+    event: Event | Literal["webhook.test"]
+    delivery_id: str = Field(description="The same in each attempt: remember those that you have seen.")
+    at: datetime = Field(description="When it happened.")
+    archive_id: str
+    audio_id: int | None = Field(examples=[7])
+    link: str | None = Field(description="Where more is known of it.", examples=["/api/v1/recordings/7"])
+    facts: dict[str, Any] = Field(examples=[{"transcript_id": 12, "engine": "base", "outcome": "ok", "job_id": None}])
+
+
+@calls.post("event", summary="What a webhook is told", status_code=204, operation_id="webhook_call")
+def called(
+    call: Call,
+    signature: Annotated[
+        str, Header(alias="Webhook-Signature", description="`v1,` and the HMAC of id, time and body.")
+    ],
+    at: Annotated[int, Header(alias="Webhook-Timestamp", description="When it is sent, in seconds since 1970.")],
+    delivery_id: Annotated[str, Header(alias="Webhook-Id")],
+) -> None:
+    """Signed as Standard Webhooks 1.0 has it; `X-Audio-Storage-Signature` (`sha256=`, over the body alone) is there as
+    well. Any status of 200 to 299 within ten seconds means that you have it; else it is sent again, eight times in most
+    of a day. It may come twice."""
 
 
 @router.get("/webhooks", summary="The webhooks that there are")

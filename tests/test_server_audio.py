@@ -328,6 +328,20 @@ class TestWhose:
                 assert answer.status_code == 410
 
 
+def test_a_recording_that_is_still_spoken_has_no_bytes_yet(tmp_path: Path, scripted_engine: object) -> None:
+    with (
+        AudioStorageSystem(tmp_path / "archive", transcriber="scripted") as storage,
+        storage.live(transcriber="scripted") as session,
+        serving(lambda: AudioStorageSystem(tmp_path / "archive")) as url,
+        httpx.Client(base_url=f"{url}/api/v1/recordings/{session.audio_id}") as client,
+    ):
+        session.write(integers(tone(1)).tobytes())
+        for headers in ({}, {"Range": "bytes=0-9"}):
+            answer = client.get("audio", headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (409, "still_recording")
+        assert client.head("audio").status_code == client.get("waveform").status_code == 409
+
+
 @pytest.mark.parametrize(("encrypted", "most"), [(False, 1 << 20), (True, 5 << 20)])
 def test_a_range_of_an_object_in_a_bucket_reads_little_of_it(
     tmp_path: Path, s3_url: str, bad_day: Day, *, encrypted: bool, most: int

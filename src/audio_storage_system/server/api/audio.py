@@ -41,7 +41,7 @@ class Waveform(BaseModel):
 
     audio_id: int
     duration: float = Field(description="Seconds of sound.")
-    peaks: list[tuple[float, float]] = Field(
+    peaks: list[Annotated[list[float], Field(min_length=2, max_length=2)]] = Field(
         description="Of each of as many equal parts as were asked for the lowest and the highest sample, -1…1.",
         examples=[[[-0.25, 0.31], [-0.02, 0.02]]],
     )

@@ -24,9 +24,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audio_storage_system import AudioStorageSystem
+from audio_storage_system import AudioStorageSystem, Cancellation
 from audio_storage_system.audio import peaks
-from audio_storage_system.errors import AudioRemoved, DeadlineExceeded, InvalidInput
+from audio_storage_system.errors import AudioRemoved, Cancelled, DeadlineExceeded, InvalidInput
 from audio_storage_system.server import ranges
 from audio_storage_system.server.api.audio import disposition
 from audio_storage_system.server.ranges import Version
@@ -419,6 +419,10 @@ class TestPeaks:
                     storage.peaks(audio_id, wrong)
             with pytest.raises(DeadlineExceeded):
                 storage.peaks(audio_id, deadline=0)
+            gone = Cancellation()
+            gone.cancel()
+            with pytest.raises(Cancelled):
+                storage.peaks(audio_id, cancellation=gone)
 
     def test_over_http(self, served_audio: httpx.Client) -> None:
         answer = served_audio.get("waveform", params={"points": 250})

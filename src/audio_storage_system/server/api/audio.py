@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -17,6 +16,7 @@ from audio_storage_system.server import problems, ranges, sending
 from audio_storage_system.server.fields import AudioId
 from audio_storage_system.server.gate import Caller
 from audio_storage_system.server.ranges import Version
+from audio_storage_system.server.waiting import Patience, while_wanted
 
 router = APIRouter(prefix="/recordings/{audio_id}", tags=["recordings"], responses=problems.documented(404, 409, 410))
 
@@ -102,8 +102,13 @@ async def get_waveform(
     headers = {"Cache-Control": "private, no-cache", "ETag": version.etag}
     if ranges.select(request.headers, version).status == 304:
         return Response(status_code=304, headers=headers)
-    drawn = partial(storage.peaks, audio_id, points, deadline=DRAWING_SECONDS)
-    found = await to_thread.run_sync(drawn, limiter=_drawing)
+    async with _drawing:
+        patience = Patience(DRAWING_SECONDS)
+        found = await while_wanted(
+            request,
+            patience,
+            lambda: storage.peaks(audio_id, points, deadline=patience.left, cancellation=patience.cancellation),
+        )
     response.headers.update(headers)
     return found.as_dict()
 

@@ -31,6 +31,7 @@
     │   ├── EmbedderMissing
     │   ├── MicrophoneUnavailable
     │   ├── VectorIndexUnavailable
+    │   ├── Busy
     │   └── ServiceFailed
     ├── TranscriptionFailed
     ├── DeadlineExceeded
@@ -224,6 +225,12 @@ class MicrophoneUnavailable(Unavailable):
 
 class VectorIndexUnavailable(Unavailable):
     """The vector database at {place} cannot be used: {reason}"""
+
+    retryable = True
+
+
+class Busy(Unavailable):
+    """{reason}"""
 
     retryable = True
 

@@ -3,5 +3,6 @@
 from audio_storage_system.facade.describing import Describing
 from audio_storage_system.facade.embedding import Embedding
 from audio_storage_system.facade.reading import Place, Reading
+from audio_storage_system.facade.upkeep import Upkeep
 
-__all__ = ["Describing", "Embedding", "Place", "Reading"]
+__all__ = ["Describing", "Embedding", "Place", "Reading", "Upkeep"]

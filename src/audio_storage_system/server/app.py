@@ -11,9 +11,10 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 from audio_storage_system import AudioStorageSystem, __version__
-from audio_storage_system.server import health, problems
+from audio_storage_system.server import description, health, problems
 from audio_storage_system.server.api import ROUTERS
 from audio_storage_system.server.gate import Gate
+from audio_storage_system.server.long_tasks import LongTasks
 from audio_storage_system.server.origins import Origins
 
 # Where a process of the server finds the archive that it is to serve: its parent's word to it.
@@ -29,19 +30,27 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
         storage = await to_thread.run_sync(open_archive)
-        app.state.storage, app.state.gate = storage, Gate(storage)
+        app.state.storage, app.state.gate, app.state.long_tasks = storage, Gate(storage), LongTasks()
         try:
             yield
         finally:
+            await to_thread.run_sync(app.state.long_tasks.close)
             await to_thread.run_sync(storage.close)
 
     app = FastAPI(
-        title="audio-storage-system", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None
+        title="audio-storage-system",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        openapi_tags=description.TAGS,
+        generate_unique_id_function=description.operation_id,
     )
     app.include_router(health.router)
     for router in ROUTERS:
         app.include_router(router, prefix="/api/v1")
     problems.handle(app)
+    description.describe(app)
     app.add_middleware(Origins)
     return app
 

@@ -11,12 +11,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.errors import InvalidInput, InvalidSetting
+from audio_storage_system.served import noted
 from audio_storage_system.server.app import PLACE
 from audio_storage_system.server.gate import LOOPBACK
 
@@ -45,7 +47,7 @@ def serve(place: str | None, options: Options, ready: Callable[[str], None] = la
     Raises `InvalidSetting` for an address that others reach while no token was ever made, `InvalidInput` for one that
     cannot be listened on, and what opening the archive raises.
     """
-    _check(place, options)
+    home = _check(place, options)
     os.environ[PLACE] = place or ""
     config = uvicorn.Config(
         "audio_storage_system.server.app:from_environment",
@@ -58,15 +60,20 @@ def serve(place: str | None, options: Options, ready: Callable[[str], None] = la
         server_header=False,
         timeout_graceful_shutdown=int(STOP_SECONDS),
     )
-    with _listening(options) as listening, _working(place, wanted=options.work):
-        ready(_url(options.host, listening.getsockname()[1]))
+    with (
+        _listening(options) as listening,
+        noted(home, options.host, port := listening.getsockname()[1]),
+        _working(place, wanted=options.work),
+    ):
+        ready(_url(options.host, port))
         if options.workers > 1:
             Multiprocess(config, [listening]).run()
         else:
             uvicorn.Server(config).run([listening])
 
 
-def _check(place: str | None, options: Options) -> None:
+def _check(place: str | None, options: Options) -> Path:
+    """The archive's folder. Raises `InvalidSetting`."""
     with AudioStorageSystem(place) as storage:
         if options.host not in LOOPBACK and not storage.tokens.any():
             reason = (
@@ -74,6 +81,7 @@ def _check(place: str | None, options: Options) -> None:
                 "audio-storage tokens create"
             )
             raise InvalidSetting(name="host", reason=reason)
+        return storage.home
 
 
 @contextmanager

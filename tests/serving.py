@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.server import create_app
@@ -21,7 +22,14 @@ STARTED_WITHIN = 30.0
 @contextmanager
 def serving(open_archive: Callable[[], AudioStorageSystem]) -> Iterator[str]:
     """The address of a server over what this opens, for as long as the block."""
-    config = uvicorn.Config(create_app(open_archive), host="127.0.0.1", port=0, log_level="warning")
+    with serving_app(create_app(open_archive)) as url:
+        yield url
+
+
+@contextmanager
+def serving_app(app: FastAPI) -> Iterator[str]:
+    """The address of a server of this application, for as long as the block."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -19,9 +19,9 @@ from pydantic import BaseModel
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.errors import Conflict
-from audio_storage_system.server import create_app, long_tasks
+from audio_storage_system.server import long_tasks
 from audio_storage_system.server.long_tasks import AT_ONCE, Tasks, Tell
-from serving import serving_app
+from serving import serving
 
 WITHIN = 20.0
 
@@ -60,10 +60,8 @@ def doing() -> Doing:
     return Doing()
 
 
-@pytest.fixture
-def app(tmp_path: Path, doing: Doing) -> FastAPI:
-    """The application, with routes of which a test knows what they do."""
-    app = create_app(lambda: AudioStorageSystem(tmp_path / "archive"))
+def add_routes(app: FastAPI, doing: Doing) -> None:
+    """Routes of which a test knows what they do."""
 
     def fail(late: bool, error: Exception) -> Callable[[Tell], Done]:
         def do(tell: Tell) -> Done:
@@ -108,13 +106,27 @@ def app(tmp_path: Path, doing: Doing) -> FastAPI:
         return tasks.export(write)
 
     app.state.endless = []
-    return app
 
 
 @pytest.fixture
-def client(app: FastAPI) -> Iterator[httpx.Client]:
-    with serving_app(app) as url, httpx.Client(base_url=url, timeout=WITHIN) as client:
-        yield client
+def apps(tmp_path: Path, doing: Doing) -> Iterator[tuple[FastAPI, httpx.Client]]:
+    """The application with such routes, served, and a client."""
+    made: list[FastAPI] = []
+
+    def prepare(app: FastAPI) -> None:
+        add_routes(app, doing)
+        made.append(app)
+
+    with (
+        serving(lambda: AudioStorageSystem(tmp_path / "archive"), prepare) as url,
+        httpx.Client(base_url=url, timeout=WITHIN) as client,
+    ):
+        yield made[0], client
+
+
+@pytest.fixture
+def client(apps: tuple[FastAPI, httpx.Client]) -> httpx.Client:
+    return apps[1]
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -163,8 +175,9 @@ def test_a_task_that_nobody_listens_to_stops(client: httpx.Client, doing: Doing)
 
 
 def test_a_client_that_never_reads_is_given_up(
-    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, app: FastAPI
+    apps: tuple[FastAPI, httpx.Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    app, client = apps
     monkeypatch.setattr(long_tasks, "UNREAD_SECONDS", 0.2)
     host, port = client.base_url.host, client.base_url.port
     assert port is not None
@@ -211,9 +224,9 @@ def test_an_export_is_whole_or_cut(client: httpx.Client) -> None:
         client.post("/export?fails=true")
 
 
-def test_the_server_ends_though_a_task_runs(app: FastAPI, doing: Doing) -> None:
-    with serving_app(app) as url, httpx.Client(base_url=url, timeout=WITHIN) as client:
-        with client.stream("POST", "/go-on") as answer:
-            next(answer.iter_lines())
-            app.state.long_tasks.close()
-            assert doing.ended == 1
+def test_the_server_ends_though_a_task_runs(apps: tuple[FastAPI, httpx.Client], doing: Doing) -> None:
+    app, client = apps
+    with client.stream("POST", "/go-on") as answer:
+        next(answer.iter_lines())
+        app.state.long_tasks.close()
+        assert doing.ended == 1

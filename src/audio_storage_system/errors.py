@@ -8,6 +8,7 @@
     │   ├── InvalidMetadata
     │   ├── InvalidVector
     │   ├── TooLarge
+    │   ├── TooSlow
     │   └── InvalidSetting
     ├── NotFound
     │   ├── InTrash
@@ -21,6 +22,7 @@
     │   └── NewerFormat
     ├── Unauthorized           nobody says who asks
     ├── Forbidden              who asks may not
+    ├── TooManyRequests        who asks does so too often
     ├── KeyMissing
     ├── KeyRefused
     ├── Unavailable            something outside the archive is missing
@@ -113,6 +115,12 @@ class TooLarge(InvalidInput):
     http_status = 413
 
 
+class TooSlow(InvalidInput):
+    """The request came too slowly to wait for the rest of it."""
+
+    http_status, retryable = 408, True
+
+
 class InvalidSetting(InvalidInput):
     """The setting {name} cannot be used: {reason}"""
 
@@ -175,6 +183,12 @@ class Forbidden(AudioStorageSystemError):
     """{principal} may not {action}."""
 
     exit_code, http_status = 10, 403
+
+
+class TooManyRequests(AudioStorageSystemError):
+    """Too many requests: the next one may come in {seconds:.3g} s."""
+
+    exit_code, http_status, retryable = 12, 429, True
 
 
 class KeyMissing(AudioStorageSystemError):

@@ -60,6 +60,10 @@ class Settings:
     blob_cache_dir: the folder for that, with one folder below it for each place; empty for the user's cache folder.
     remote_per_minute: how many jobs may begin to ask a service over the network in a minute, on all machines together;
         0 for no limit.
+    requests_per_minute: how many requests the server answers each holder of a token in a minute, in each of its web
+        processes; 0 for any number.
+    cors_origins: the web pages that may use the server from a browser, `https://app.example`, separated by commas;
+        empty for none but its own. `*` for all, once there are tokens.
     trash_days: for how many days what was thrown away can be had back; fractions count.
     key_file: the file with the key of an encrypted archive; empty for the archive's file in the user's configuration
     folder.
@@ -96,6 +100,8 @@ class Settings:
     blob_cache_dir: str = ""
     cdn_url: str = field(default="", repr=False)
     remote_per_minute: int = 0
+    requests_per_minute: int = 6000
+    cors_origins: str = ""
     trash_days: float = 30.0
     backup_destinations: str = ""
     key_file: str = ""

@@ -13,6 +13,8 @@ from fastapi import FastAPI
 from audio_storage_system import AudioStorageSystem, __version__
 from audio_storage_system.server import description, health, problems
 from audio_storage_system.server.api import ROUTERS
+from audio_storage_system.server.bodies import Bodies
+from audio_storage_system.server.cors import Cors
 from audio_storage_system.server.gate import Gate
 from audio_storage_system.server.long_tasks import LongTasks
 from audio_storage_system.server.origins import Origins
@@ -51,6 +53,8 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
         app.include_router(router, prefix="/api/v1")
     problems.handle(app)
     description.describe(app)
+    app.add_middleware(Bodies)
+    app.add_middleware(Cors)
     app.add_middleware(Origins)
     return app
 

@@ -18,10 +18,14 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
 from audio_storage_system import AudioStorageSystem
-from audio_storage_system.errors import Forbidden, Unauthorized
+from audio_storage_system.errors import Forbidden, TooManyRequests, Unauthorized
+from audio_storage_system.server.cors import origins_of
+from audio_storage_system.server.rates import Rates
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 ASKED_AGAIN_SECONDS = 1.0
+# Wrong tokens from one address, each of which costs a look into the catalogue.
+FAILURES_PER_MINUTE = 60
 bearer = HTTPBearer(auto_error=False, description="A token of `audio-storage tokens create`.")
 
 
@@ -31,6 +35,8 @@ class Gate:
     def __init__(self, storage: AudioStorageSystem) -> None:
         self._storage = storage
         self._closed, self._asked_at = False, float("-inf")
+        self._rates, self._failures = Rates(storage.settings.requests_per_minute), Rates(FAILURES_PER_MINUTE)
+        self._origins = origins_of(storage.settings)
 
     @property
     def closed(self) -> bool:
@@ -40,25 +46,38 @@ class Gate:
             self._closed, self._asked_at = self._storage.tokens.any(), now
         return self._closed
 
-    def admit(self, token: str | None, headers: Mapping[str, str]) -> AudioStorageSystem:
-        """The archive as whoever asks sees it. headers: of the request. Raises `Unauthorized`, `Forbidden`."""
+    def admit(self, token: str | None, headers: Mapping[str, str], address: str) -> AudioStorageSystem:
+        """The archive as whoever asks sees it. headers: of the request; address: where it comes from. Raises
+        `Unauthorized`, `Forbidden`, `TooManyRequests`."""
         if token is not None:
-            return self._storage.tokens.authenticate(token)
+            return self._authenticated(token, address)
         if "authorization" in headers:
             raise Unauthorized(reason="it is no bearer token")
         if self.closed:
             raise Unauthorized(reason="none was given")
-        if not (_is_own(headers.get("host", "")) and _is_same(headers.get("origin"), headers.get("host", ""))):
+        if not (_is_own(headers.get("host", "")) and self._is_welcome(headers.get("origin"), headers.get("host", ""))):
             raise Forbidden(principal="A page of another origin", action="use an archive without tokens")
         return self._storage
+
+    def _authenticated(self, token: str, address: str) -> AudioStorageSystem:
+        _wait_for(self._rates.take(hash(token)))
+        try:
+            return self._storage.tokens.authenticate(token)
+        except Unauthorized:
+            _wait_for(self._failures.take(address))
+            raise
+
+    def _is_welcome(self, origin: str | None, host: str) -> bool:
+        return origin is None or origin in self._origins or origin.partition("://")[2] == host
+
+
+def _wait_for(seconds: float) -> None:
+    if seconds:
+        raise TooManyRequests(seconds=seconds)
 
 
 def _is_own(host: str) -> bool:
     return (urlsplit(f"//{host}").hostname or "") in LOOPBACK
-
-
-def _is_same(origin: str | None, host: str) -> bool:
-    return origin is None or origin.partition("://")[2] == host
 
 
 def caller(
@@ -68,7 +87,7 @@ def caller(
     """The archive as whoever sends this request sees it."""
     given = credentials.credentials if credentials else None
     gate: Gate = connection.app.state.gate
-    return gate.admit(given, connection.headers)
+    return gate.admit(given, connection.headers, connection.client.host if connection.client else "")
 
 
 Caller = Annotated[AudioStorageSystem, Depends(caller)]

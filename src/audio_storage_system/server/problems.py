@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from http import HTTPStatus
 from typing import Any
 
@@ -11,8 +12,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
-from audio_storage_system.errors import AudioStorageSystemError, Unauthorized
+from audio_storage_system.errors import AudioStorageSystemError, TooLarge, TooManyRequests, TooSlow, Unauthorized
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class Problem(BaseModel):
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """For `responses=` of a route: these statuses, and those that every route may answer with."""
-    every = {400, 401, 403, 413, 422, 429, 500, 503, 504, *statuses}
+    every = {400, 401, 403, 408, 413, 422, 429, 500, 503, 504, *statuses}
     return {
         status: {
             "description": HTTPStatus(status).phrase,
@@ -80,10 +82,19 @@ def of_status(status: int, detail: str = "") -> Problem:
     return Problem(title=phrase, status=status, detail=detail or phrase, code=code, retryable=status in (429, 503))
 
 
+def response_to(scope: Scope, error: AudioStorageSystemError) -> JSONResponse:
+    """The answer to a request that ends with this error."""
+    return answer(of_error(error), headers_of(error))
+
+
 def headers_of(error: AudioStorageSystemError) -> dict[str, str]:
     """What belongs to the answer besides its content."""
     if isinstance(error, Unauthorized):
         return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, TooLarge | TooSlow):
+        return {"Connection": "close"}  # nobody reads the rest of it
+    if isinstance(error, TooManyRequests):
+        return {"Retry-After": str(math.ceil(error.details["seconds"]))}
     return {"Retry-After": "1"} if error.retryable and error.http_status == HTTPStatus.SERVICE_UNAVAILABLE else {}
 
 
@@ -98,7 +109,7 @@ def handle(app: FastAPI) -> None:
 async def _known(request: Request, error: AudioStorageSystemError) -> JSONResponse:
     if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.warning("%s %s: %s", request.method, request.url.path, error)
-    return answer(of_error(error), headers_of(error))
+    return response_to(request.scope, error)
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -106,6 +117,8 @@ async def _invalid(request: Request, error: RequestValidationError) -> JSONRespo
 
 
 async def _framework(request: Request, error: HTTPException) -> JSONResponse:
+    if isinstance(error.__cause__, AudioStorageSystemError):
+        return response_to(request.scope, error.__cause__)
     return answer(of_status(error.status_code, str(error.detail)), dict(error.headers or {}))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -21,12 +22,15 @@ from audio_storage_system.errors import InvalidInput, InvalidSetting
 from audio_storage_system.served import noted
 from audio_storage_system.server.app import PLACE
 from audio_storage_system.server.gate import LOOPBACK
+from audio_storage_system.server.protocol import BoundedProtocol
 
 logger = logging.getLogger(__name__)
 
 PORT = 8765
 STARTED_AGAIN_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 STOP_SECONDS = 30.0
+MOST_CONNECTIONS = 1000  # of each web process
+MOST_MESSAGE_BYTES = 1 << 20  # in a WebSocket
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +53,7 @@ def serve(place: str | None, options: Options, ready: Callable[[str], None] = la
     """
     home = _check(place, options)
     os.environ[PLACE] = place or ""
-    config = uvicorn.Config(
-        "audio_storage_system.server.app:from_environment",
-        factory=True,
-        host=options.host,
-        port=options.port,
-        workers=options.workers,
-        log_level="warning",
-        access_log=False,  # searches stand in the addresses
-        server_header=False,
-        timeout_graceful_shutdown=int(STOP_SECONDS),
-    )
+    config = configuration("audio_storage_system.server.app:from_environment", factory=True, workers=options.workers)
     with (
         _listening(options) as listening,
         noted(home, options.host, port := listening.getsockname()[1]),
@@ -70,6 +64,21 @@ def serve(place: str | None, options: Options, ready: Callable[[str], None] = la
             Multiprocess(config, [listening]).run()
         else:
             uvicorn.Server(config).run([listening])
+
+
+def configuration(app: Any, **further: Any) -> uvicorn.Config:
+    """How uvicorn serves the application: bounded, and without a log of what is asked."""
+    return uvicorn.Config(
+        app,
+        http=BoundedProtocol,
+        limit_concurrency=MOST_CONNECTIONS,
+        ws_max_size=MOST_MESSAGE_BYTES,
+        log_level="warning",
+        access_log=False,  # searches stand in the addresses
+        server_header=False,
+        timeout_graceful_shutdown=int(STOP_SECONDS),
+        **further,
+    )
 
 
 def _check(place: str | None, options: Options) -> Path:

@@ -1,0 +1,214 @@
+"""What a client may make the server wait for, keep, or do: all of it ends."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from fastapi import FastAPI, Response
+
+from audio_storage_system import AudioStorageSystem
+from audio_storage_system.server import bodies, protocol
+from audio_storage_system.server.rates import Rates
+from serving import as_bearer, serving
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """A server with two routes of the test: one that takes JSON, one that answers with a lot."""
+
+    def prepare(app: FastAPI) -> None:
+        app.post("/echo")(lambda body: Response(str(len(body))))
+        app.post("/json")(_json)
+        app.get("/much")(lambda: Response(b"x" * (64 << 20)))
+
+    with serving(lambda: AudioStorageSystem(tmp_path / "archive"), prepare) as url:
+        yield url
+
+
+def _json(body: dict[str, Any]) -> dict[str, int]:
+    return {"entries": len(body)}
+
+
+@contextmanager
+def connected(url: str) -> Iterator[socket.socket]:
+    place = urlsplit(url)
+    with socket.create_connection((place.hostname or "", place.port or 0), 20) as made:
+        yield made
+
+
+def seconds_until_closed(connection: socket.socket) -> float:
+    began = time.monotonic()
+    try:
+        while connection.recv(1 << 20):
+            pass
+    except ConnectionResetError:
+        pass
+    return time.monotonic() - began
+
+
+def test_a_head_that_does_not_come_is_not_waited_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
+    with connected(url) as silent, connected(url) as slow:
+        slow.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+        assert seconds_until_closed(slow) < 5
+        assert seconds_until_closed(silent) < 5
+
+
+def test_the_head_of_a_second_request_is_bounded_too(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
+    with connected(url) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"GET /heal")
+        assert seconds_until_closed(connection) < 3
+
+
+def test_a_head_without_end_is_cut(url: str) -> None:
+    with connected(url) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\n")
+        with pytest.raises(ConnectionError):
+            for number in range(10_000):
+                connection.sendall(f"X-{number}: {'y' * 1000}\r\n".encode())
+
+
+def test_a_request_in_time_is_answered_after_the_time_for_heads(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
+    with connected(url) as connection:
+        connection.sendall(b"POST /json HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+        connection.sendall(b"Content-Length: 2\r\n\r\n{")
+        time.sleep(0.6)
+        connection.sendall(b"}")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+
+
+def test_a_slow_body_is_not_waited_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "GRACE_SECONDS", 0.5)
+    with connected(url) as connection:
+        connection.sendall(b"POST /json HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        began = time.monotonic()
+        answer = connection.recv(1 << 16)
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b'"code":"too_slow"' in answer + connection.recv(1 << 16)
+        assert time.monotonic() - began < 3
+        assert seconds_until_closed(connection) < 2
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_unread(url: str) -> None:
+    with connected(url) as connection:
+        connection.sendall(b"POST /json HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n{")
+        answer = connection.recv(1 << 16)
+        assert answer.startswith(b"HTTP/1.1 413")
+        assert b'"code":"too_large"' in answer or b'"code":"too_large"' in connection.recv(1 << 16)
+
+
+def test_a_body_that_does_not_say_so_is_cut_there(url: str) -> None:
+    def endless() -> Iterator[bytes]:
+        yield b'{"a": "'
+        for _ in range(64):
+            yield b"x" * (1 << 16)
+
+    try:
+        answer = httpx.post(f"{url}/json", content=endless(), headers={"Content-Type": "application/json"})
+    except httpx.HTTPError:
+        return  # cut while it was sent
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+def test_a_client_that_never_reads_is_cut(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 0.5)
+    with connected(url) as connection:
+        connection.sendall(b"GET /much HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(3)
+        got = 0
+        with pytest.raises(ConnectionError):
+            while block := connection.recv(1 << 20):
+                got += len(block)
+            raise ConnectionError  # the kernel gave what it had, then the end
+        assert got < 64 << 20
+
+
+def test_one_that_reads_slowly_gets_all_of_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 1.0)
+    with connected(url) as connection:
+        connection.sendall(b"GET /much HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        got = 0
+        while block := connection.recv(1 << 20):
+            got += len(block)
+            time.sleep(0.01)
+        assert got > 64 << 20
+
+
+@pytest.mark.parametrize("body", [b"\xff\xfe", b"{", b"[" * 100_000, b'{"a": 1e999}', b"null", b""])
+def test_what_is_no_json_is_refused_in_words(url: str, body: bytes) -> None:
+    answer = httpx.post(f"{url}/json", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (200, 400, 422)
+    if answer.status_code != 200:
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+# How often
+
+
+def test_who_asks_too_often_waits(tmp_path: Path) -> None:
+    with serving(lambda: AudioStorageSystem(tmp_path / "archive", requests_per_minute=5)) as url:
+        with AudioStorageSystem(tmp_path / "archive") as storage:
+            mine, other = storage.tokens.create().secret, storage.tokens.create().secret
+        with httpx.Client(base_url=url) as client:
+            codes = [client.get("/api/v1/stats", headers=as_bearer(mine)).status_code for _ in range(7)]
+            assert codes == [200] * 5 + [429] * 2
+            answer = client.get("/api/v1/stats", headers=as_bearer(mine))
+            assert answer.json()["code"] == "too_many_requests"
+            assert 1 <= int(answer.headers["retry-after"]) <= 12
+            assert client.get("/api/v1/stats", headers=as_bearer(other)).status_code == 200, "everybody has their own"
+
+
+def test_guessing_is_slowed_down(tmp_path: Path) -> None:
+    with (
+        serving(lambda: AudioStorageSystem(tmp_path / "archive")) as url,
+        httpx.Client(base_url=url, headers=as_bearer("ast_guess")) as client,
+    ):
+        codes = {client.get("/api/v1/stats").status_code for _ in range(70)}
+        assert codes == {401, 429}
+
+
+def test_a_bucket_fills_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    rates = Rates(60)
+    assert [rates.take("a") for _ in range(60)] == [0.0] * 60
+    assert 0 < rates.take("a") <= 1
+    now[0] += 1.0
+    assert rates.take("a") == 0.0
+    assert rates.take("a") > 0
+    assert rates.take("b") == 0.0
+
+
+# Pages of other origins
+
+
+PREFLIGHT = {"Origin": "https://app.example", "Access-Control-Request-Method": "GET"}
+
+
+def test_no_page_of_another_origin_may_read_unless_it_is_named(tmp_path: Path) -> None:
+    with serving(lambda: AudioStorageSystem(tmp_path / "archive")) as url:
+        answer = httpx.options(f"{url}/api/v1/stats", headers=PREFLIGHT)
+        assert "access-control-allow-origin" not in answer.headers
+
+
+def test_one_that_is_named_may(tmp_path: Path) -> None:
+    origins = "https://app.example, https://two.example/"
+    with serving(lambda: AudioStorageSystem(tmp_path / "archive", cors_origins=origins)) as url:
+        answer = httpx.options(f"{url}/api/v1/stats", headers=PREFLIGHT)
+        assert answer.headers["access-control-allow-origin"] == "https://app.example"
+        got = httpx.get(f"{url}/api/v1/stats", headers={"Origin": "https://two.example"})
+        assert (got.status_code, got.headers["access-control-allow-origin"]) == (200, "https://two.example")
+        other = httpx.get(f"{url}/api/v1/stats", headers={"Origin": "https://evil.example"})
+        assert (other.status_code, "access-control-allow-origin" in other.headers) == (403, False)

@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -37,6 +38,7 @@ HEARTBEAT_SECONDS = 5.0
 # A client that reads nothing for so long has hung up.
 UNREAD_SECONDS = 60.0
 STOP_SECONDS = 10.0
+TOLD_EVERY_SECONDS = 0.2
 CHUNK_CHARACTERS = 1 << 16
 LINES_AHEAD = 16
 
@@ -95,7 +97,7 @@ class LongTasks:
         def told(out: _Out) -> None:
             text = _Text(out)
             write(text)
-            text.flush()
+            text.send()
 
         return self._started(told, media_type, raw=True)
 
@@ -138,10 +140,15 @@ class _Out:
     def __init__(self, send: MemoryObjectSendStream[bytes], token: Any, closing: threading.Event) -> None:
         self._send, self._token, self._closing = send, token, closing
         self.begun = threading.Event()
+        self._stage, self._told = "", float("-inf")
         self.last: bytes = _line("progress", Progress(stage="begun", done=0))
 
     def tell(self, stage: str, done: int, total: int | None = None) -> None:
-        """How far it is; left out where the reader is behind."""
+        """How far it is; left out where that was told just now, or the reader is behind."""
+        now = time.monotonic()
+        if stage == self._stage and now - self._told < TOLD_EVERY_SECONDS:
+            return
+        self._stage, self._told = stage, now
         self.last = _line("progress", Progress(stage=stage, done=done, total=total))
         self.begun.set()
         try:
@@ -253,7 +260,7 @@ async def _sent(receive: MemoryObjectReceiveStream[bytes], task: _Task) -> Async
 
 
 class _Text(io.TextIOBase):
-    """Text that goes out in pieces."""
+    """Text that goes out in pieces. Flushing does nothing: the garbage collector does that too, whenever it likes."""
 
     def __init__(self, out: _Out) -> None:
         self._out = out
@@ -265,10 +272,10 @@ class _Text(io.TextIOBase):
         self._pieces.append(text)
         self._held += len(text)
         if self._held >= CHUNK_CHARACTERS:
-            self.flush()
+            self.send()
         return len(text)
 
-    def flush(self) -> None:
+    def send(self) -> None:
         """Send what was held back."""
         if self._pieces:
             self._out.put("".join(self._pieces).encode())

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Scope
 
 from audio_storage_system.errors import AudioStorageSystemError, TooLarge, TooManyRequests, TooSlow, Unauthorized
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 # What somebody gave is shown back no longer than this.
 LONGEST_REASON = 500
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
 class Fault(BaseModel):
@@ -119,7 +121,17 @@ async def _invalid(request: Request, error: RequestValidationError) -> JSONRespo
 async def _framework(request: Request, error: HTTPException) -> JSONResponse:
     if isinstance(error.__cause__, AudioStorageSystemError):
         return response_to(request.scope, error.__cause__)
-    return answer(of_status(error.status_code, str(error.detail)), dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_allowed(request))
+    return answer(of_status(error.status_code, str(error.detail)), headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods that the address of a request knows; the framework tells those of its first route only."""
+    asked: list[Scope] = [{**request.scope, "method": method} for method in METHODS]
+    routes = request.app.router.routes
+    return [one["method"] for one in asked if any(route.matches(one)[0] is Match.FULL for route in routes)]
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

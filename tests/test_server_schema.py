@@ -30,7 +30,11 @@ def admin(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Iterator[tupl
     with AudioStorageSystem(home, transcriber="pocketsphinx", requests_per_minute=0) as storage:
         storage.add(demo / "voice_note.flac", metadata={"user_id": "anna", "n": 1})
         storage.users.add("root")
+        for _ in range(40):  # so that revoking one does not meet those that are in use
+            storage.tokens.create("root")
+            storage.grants.give("anna", "reader", audio_id=1)
         storage.grants.give("root", "admin", everything=True)
+        storage.holds.place("kept", audio_ids=[1])  # whatever is asked to be deleted
         secret = storage.tokens.create("root", scopes=["admin"]).secret
     with serving(lambda: AudioStorageSystem(home, transcriber="pocketsphinx", requests_per_minute=0)) as url:
         yield url, secret

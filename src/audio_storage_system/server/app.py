@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from anyio import to_thread
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from audio_storage_system import AudioStorageSystem, __version__
 from audio_storage_system.server import description, health, problems
@@ -18,6 +18,7 @@ from audio_storage_system.server.cors import Cors
 from audio_storage_system.server.gate import Gate
 from audio_storage_system.server.long_tasks import LongTasks
 from audio_storage_system.server.origins import Origins
+from audio_storage_system.server.queries import check_query
 
 # Where a process of the server finds the archive that it is to serve: its parent's word to it.
 PLACE = "AUDIO_STORAGE_SERVED"
@@ -50,7 +51,7 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     )
     app.include_router(health.router)
     for router in ROUTERS:
-        app.include_router(router, prefix="/api/v1")
+        app.include_router(router, prefix="/api/v1", dependencies=[Depends(check_query)])
     problems.handle(app)
     description.describe(app)
     app.add_middleware(Bodies)

@@ -51,12 +51,22 @@ def describe(app: FastAPI) -> None:
 
 
 def _complete(schema: dict[str, Any]) -> None:
-    """Add the problem details that every route may answer, and say of answers in lines what each line is."""
+    """Add the problem details that every route may answer, take `null` from parameters, which are left out instead,
+    and say of answers in lines what each line is."""
     _, definitions = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
     schema["components"]["schemas"].update(definitions["$defs"])
     for operations in schema["paths"].values():
         for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                _without_null(parameter["schema"])
             lines = operation["responses"].get("200", {}).get("content", {}).get(MEDIA_TYPE)
             if lines is not None and "$ref" in lines.get("schema", {}):
                 lines["itemSchema"] = {"$ref": lines["schema"]["$ref"]}
                 lines["schema"] = {"type": "string", "description": "Lines of JSON, each like `itemSchema`."}
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    choices = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+    if len(choices) == 1:
+        del schema["anyOf"]
+        schema.update(choices[0])

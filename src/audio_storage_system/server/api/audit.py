@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field, Strict
 
 from audio_storage_system.server import problems
 from audio_storage_system.server.api.shapes import Answer, Asked, Cursor, IdInQuery, Limit, NameInQuery, Page, number_in
@@ -55,7 +55,7 @@ class GivenAuditAnchor(Asked):
     format: Annotated[str, Field(max_length=100)]
     archive_id: Annotated[str, Field(max_length=100)]
     at: Annotated[str, Field(max_length=100)]
-    heads: list[tuple[str, int, str]]
+    heads: list[Annotated[tuple[str, int, str], Strict(False)]]
     mac: Annotated[str, Field(max_length=200)]
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from fastapi import APIRouter
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from audio_storage_system.server import problems
 from audio_storage_system.server.api.shapes import (
@@ -20,6 +20,7 @@ from audio_storage_system.server.api.shapes import (
     Name,
     NameInQuery,
     Page,
+    Until,
     Values,
     number_in,
     page,
@@ -53,7 +54,7 @@ class NewGrant(Asked):
         default=None, description="One value for each key of the metadata.", examples=[None, {"session": "meeting_1"}]
     )
     everything: bool = Field(default=False, description="The archive; `admin` is given on it only.")
-    expires_at: AwareDatetime | None = Field(default=None, examples=[None, "2030-01-01T00:00:00+00:00"])
+    expires_at: Until | None = Field(default=None, examples=[None, "2030-01-01T00:00:00+00:00"])
 
 
 @router.get("/grants", summary="Who may what")

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from audio_storage_system.server import problems
 from audio_storage_system.server.api.shapes import (
@@ -19,6 +19,7 @@ from audio_storage_system.server.api.shapes import (
     Name,
     NameInQuery,
     Page,
+    Until,
     number_in,
     page,
 )
@@ -53,7 +54,7 @@ class NewToken(Asked):
     principal: Name | None = Field(default=None, description="Whose; default who asks.", examples=[None, "anna"])
     name: Annotated[str, Field(max_length=255, pattern=PATTERN, examples=["the newsroom's importer"])] = ""
     scopes: list[Scope] = Field(default=["read"], min_length=1, max_length=3)
-    expires_at: AwareDatetime | None = Field(default=None, examples=[None, "2030-01-01T00:00:00+00:00"])
+    expires_at: Until | None = Field(default=None, examples=[None, "2030-01-01T00:00:00+00:00"])
 
 
 @router.get("/tokens", summary="The tokens that there are")

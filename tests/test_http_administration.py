@@ -265,8 +265,6 @@ def test_indexes_and_embedding_anew(served: httpx.Client, storage: AudioStorageS
     plan = call(served, "GET", "/reembedding/plan", params={"embedder": "wordllama"})
     assert plan["in_use"] and plan["lacking"] == 0
     call(served, "GET", "/reembedding/plan", 400, params={"embedder": "no such thing"})
-    job = call(served, "POST", "/reembedding", 202, json={"kind": "audio"})
-    assert storage.jobs.get(job["job_id"]).kind == "reembed"
 
 
 def test_verifying_tells_how_far_it_is(

@@ -48,6 +48,7 @@ METHODS = {
     "close",
     "context_pack",
     "delete",
+    "diagnose",
     "diff_transcripts",
     "examine",
     "exists",
@@ -98,6 +99,7 @@ METHODS = {
     "use_embedder",
     "verify",
     "users",
+    "whoami",
     "worker",
 }
 

@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from audio_storage_system.server import problems
-from audio_storage_system.server.api.shapes import PATTERN, Answer, Asked
+from audio_storage_system.server.api.shapes import PATTERN, Answer
 from audio_storage_system.server.gate import Caller
 from audio_storage_system.server.long_tasks import Line, NdJson, Tasks, Tell
 
@@ -80,24 +80,6 @@ class ReembeddingPlan(Answer):
     frees: dict[str, int] = Field(description="Vectors by the models that are used no longer.")
 
 
-class Reembedding(Asked):
-    """With what to embed anew."""
-
-    embedder: Annotated[str, Field(max_length=1_000, pattern=PATTERN)] | None = Field(
-        default=None, description="A spec, as of `GET /models`; none for the one in use.", examples=["wordllama"]
-    )
-    kind: Literal["transcript", "audio"] = "transcript"
-    drop_old: bool = Field(default=False, description="Free the spaces of this kind that are used no longer.")
-    priority: Literal["high", "normal", "low"] = "normal"
-
-
-class ReembeddingJob(BaseModel):
-    """The job that does it: see `GET /jobs/{job_id}`."""
-
-    job_id: int
-    state: str = Field(examples=["waiting"])
-
-
 @router.get("/me", summary="Who asks, and what they may")
 def whoami(storage: Caller) -> Whoami:
     """Whose the token is. Without one, where none was ever made: the archive's own owner."""
@@ -134,12 +116,3 @@ def plan_reembedding(
 ) -> ReembeddingPlan:
     """Makes nothing and loads no model. For administrators."""
     return ReembeddingPlan.of(storage.plan_reembedding(embedder, kind=kind))
-
-
-@router.post("/reembedding", status_code=202, summary="Embed everything anew, in the background")
-def submit_reembedding(storage: Caller, wanted: Reembedding) -> ReembeddingJob:
-    """The new space is filled beside the old one, which searches use until all of it is there. For administrators."""
-    job = storage.submit_reembedding(
-        wanted.embedder, kind=wanted.kind, drop_old=wanted.drop_old, priority=wanted.priority
-    )
-    return ReembeddingJob(job_id=job.id, state=job.state.value)

@@ -43,7 +43,7 @@ def test_an_operation_is_described(name: str) -> None:
     _, path, operation = OPERATIONS[name]
     known = {tag["name"] for tag in TAGS}
     assert operation["summary"] and operation["description"]
-    assert len(operation["tags"]) == 1 and set(operation["tags"]) <= known, "a tag that `TAGS` does not describe"
+    assert operation["tags"] and set(operation["tags"]) <= known, "a tag that `TAGS` does not describe"
     assert bool(operation.get("security")) == (name not in OPEN)
     for status, response in operation["responses"].items():
         content = response.get("content", {})
@@ -61,14 +61,16 @@ def test_the_description_names_what_it_refers_to() -> None:
     assert referred <= schemas.keys()
     assert [name for name in schemas if "__" in name] == [], "two models have one name"
     assert DOCUMENT["info"]["version"] == audio_storage_system.__version__
-    assert [tag["name"] for tag in DOCUMENT["tags"]] == [tag["name"] for tag in TAGS]
+    assert all(tag["description"] for tag in DOCUMENT["tags"])
     [scheme] = DOCUMENT["components"]["securitySchemes"].values()
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
 
 
 def bodies() -> Iterator[tuple[str, dict[str, Any]]]:
     """The schema of each operation's JSON body."""
-    for _, _, operation in operations():
+    for _, path, operation in operations():
+        if not path.startswith("/api/"):  # clients of others send what others know
+            continue
         content = operation.get("requestBody", {}).get("content", {})
         if "$ref" in content.get("application/json", {}).get("schema", {}):
             name = content["application/json"]["schema"]["$ref"].rpartition("/")[2]

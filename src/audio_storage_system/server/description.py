@@ -12,6 +12,13 @@ from audio_storage_system.server.long_tasks import MEDIA_TYPE
 from audio_storage_system.server.problems import Problem
 
 TAGS = [
+    {"name": "recordings", "description": "Recordings: to list, describe and remove; their sound, and how it looks."},
+    {"name": "uploads", "description": "Bringing files, whole or in parts that survive a lost connection."},
+    {"name": "transcripts", "description": "What was said: versions, their differences, files of them."},
+    {"name": "search", "description": "Finding what was said, and text for a language model."},
+    {"name": "jobs", "description": "What is done in the background, and how far it is."},
+    {"name": "webhooks", "description": "Being told what happens."},
+    {"name": "OpenAI-compatible", "description": "The endpoints that clients of OpenAI's API know."},
     {"name": "archive", "description": "The archive as a whole: who asks, how much there is, indexes, embedding anew."},
     {"name": "users", "description": "Users, groups and services. For administrators."},
     {"name": "grants", "description": "Who may what, with which recordings."},
@@ -55,6 +62,8 @@ def _complete(schema: dict[str, Any]) -> None:
     and say of answers in lines what each line is."""
     _, definitions = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
     schema["components"]["schemas"].update(definitions["$defs"])
+    used = {tag for path in schema["paths"].values() for operation in path.values() for tag in operation["tags"]}
+    schema["tags"] = [tag for tag in TAGS if tag["name"] in used]
     for operations in schema["paths"].values():
         for operation in operations.values():
             for parameter in operation.get("parameters", ()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -55,6 +56,7 @@ def serve(place: str | None, options: Options, ready: Callable[[str], None] = la
     os.environ[PLACE] = place or ""
     config = configuration("audio_storage_system.server.app:from_environment", factory=True, workers=options.workers)
     with (
+        _ending_in_order(),
         _listening(options) as listening,
         noted(home, options.host, port := listening.getsockname()[1]),
         _working(place, wanted=options.work),
@@ -64,6 +66,20 @@ def serve(place: str | None, options: Options, ready: Callable[[str], None] = la
             Multiprocess(config, [listening]).run()
         else:
             uvicorn.Server(config).run([listening])
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """SIGTERM ends the block, with the exit code 0 of services. uvicorn raises the signal that ended it once more, and
+    nothing would be put away after that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def configuration(app: Any, **further: Any) -> uvicorn.Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -80,6 +81,15 @@ def test_errors_are_problem_details(served: httpx.Client) -> None:
     }
 
 
+def test_the_description_of_the_api_needs_no_other_server(served: httpx.Client) -> None:
+    page = served.get("/docs")
+    links = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert page.status_code == 200
+    assert len(links) >= 2
+    assert {served.get(link).status_code for link in links if link.startswith("/")} == {200}
+    assert [link for link in links if not link.startswith("/")] == []
+
+
 def test_health_needs_no_token(served: httpx.Client, home: Path) -> None:
     with AudioStorageSystem(home) as storage:
         storage.tokens.create()
@@ -144,7 +154,7 @@ def test_the_worker_is_there_and_ends_with_the_server(tmp_path: Path, call: Path
     with AudioStorageSystem(place) as storage:
         job = storage.submit(call)
         with running("--archive", place) as (process, url):
-            assert httpx.get(f"{url}/health/ready", timeout=30).status_code == 200
+            assert httpx.get(f"{url}/health/ready", timeout=120).status_code == 200
             assert storage.jobs.wait([job.id], 90)[0].state == "done"
             children = children_of(process.pid)
             assert len(children) == 1
@@ -156,7 +166,7 @@ def test_the_worker_is_there_and_ends_with_the_server(tmp_path: Path, call: Path
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at processes as Linux shows them")
 def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
     with running("--archive", str(tmp_path / "archive")) as (process, url):
-        assert httpx.get(f"{url}/health/live", timeout=30).status_code == 200
+        assert httpx.get(f"{url}/health/live", timeout=120).status_code == 200
         [first] = children_of(process.pid)
         os.kill(first, signal.SIGKILL)
         until = time.monotonic() + 30
@@ -180,4 +190,4 @@ def test_what_it_listens_at_is_noted_while_it_runs(tmp_path: Path) -> None:
 def test_several_web_processes_serve_one_archive(tmp_path: Path) -> None:
     with running("--archive", str(tmp_path / "archive"), "--workers", "2", "--no-worker") as (_, url):
         for _ in range(8):
-            assert httpx.get(f"{url}/api/v1/stats", timeout=30).json()["recordings"] == 0
+            assert httpx.get(f"{url}/api/v1/stats", timeout=120).json()["recordings"] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,14 +10,16 @@ from functools import partial
 
 from anyio import to_thread
 from fastapi import Depends, FastAPI
+from fastapi_offline import FastAPIOffline
 
 from audio_storage_system import AudioStorageSystem, __version__
 from audio_storage_system.server import description, health, problems
-from audio_storage_system.server.api import ROUTERS
+from audio_storage_system.server.api import ROUTERS, webhooks
 from audio_storage_system.server.bodies import Bodies
 from audio_storage_system.server.cors import Cors
 from audio_storage_system.server.gate import Gate
 from audio_storage_system.server.long_tasks import LongTasks
+from audio_storage_system.server.mcp.http import McpEndpoint
 from audio_storage_system.server.origins import Origins
 from audio_storage_system.server.queries import check_query
 
@@ -28,6 +31,8 @@ THREADS = 40  # that call the archive at once; more requests wait their turn
 
 def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     """The application over the archive that this opens when the server starts; closed when it ends."""
+    mimetypes.init()  # it reads files, which the event loop must not
+    mcp = McpEndpoint()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -35,12 +40,13 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
         storage = await to_thread.run_sync(open_archive)
         app.state.storage, app.state.gate, app.state.long_tasks = storage, Gate(storage), LongTasks()
         try:
-            yield
+            async with mcp.running():
+                yield
         finally:
             await to_thread.run_sync(app.state.long_tasks.close)
             await to_thread.run_sync(storage.close)
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="audio-storage-system",
         version=__version__,
         description=DESCRIPTION,
@@ -48,10 +54,14 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
         redoc_url=None,
         openapi_tags=description.TAGS,
         generate_unique_id_function=description.operation_id,
+        static_url="/docs/assets",
+        swagger_ui_parameters={"validatorUrl": None},  # which would tell another server of this one
     )
     app.include_router(health.router)
     for router in ROUTERS:
         app.include_router(router, prefix="/api/v1", dependencies=[Depends(check_query)])
+    app.webhooks.include_router(webhooks.calls)
+    mcp.mount(app)
     problems.handle(app)
     description.describe(app)
     app.add_middleware(Bodies)

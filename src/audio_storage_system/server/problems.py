@@ -7,11 +7,12 @@ import math
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import Scope
 
@@ -105,6 +106,7 @@ def handle(app: FastAPI) -> None:
     app.exception_handler(AudioStorageSystemError)(_known)
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(HTTPException)(_framework)
+    app.exception_handler(ClientDisconnect)(_gone)
     app.exception_handler(Exception)(_unexpected)
 
 
@@ -128,10 +130,14 @@ async def _framework(request: Request, error: HTTPException) -> JSONResponse:
 
 
 def _allowed(request: Request) -> list[str]:
-    """The methods that the address of a request knows; the framework tells those of its first route only."""
+    """All that is answered at this address; the framework names those of the first route that it finds."""
     asked: list[Scope] = [{**request.scope, "method": method} for method in METHODS]
     routes = request.app.router.routes
     return [one["method"] for one in asked if any(route.matches(one)[0] is Match.FULL for route in routes)]
+
+
+async def _gone(request: Request, error: ClientDisconnect) -> Response:
+    return Response(status_code=HTTPStatus.BAD_REQUEST)  # which nobody is there to read
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -2,6 +2,7 @@
 
 from audio_storage_system.server.api import (
     archive,
+    audio,
     audit,
     backups,
     grants,
@@ -10,14 +11,19 @@ from audio_storage_system.server.api import (
     keys,
     metadata_schema,
     models,
+    recordings,
     retention,
+    search,
     tokens,
     trash,
+    uploads,
     users,
+    webhooks,
 )
 
 ROUTERS = [
-    *(archive.router, users.router, grants.router, tokens.router),
+    *(archive.router, audio.router, recordings.router, search.router, uploads.router, webhooks.router),
+    *(users.router, grants.router, tokens.router),
     *(retention.router, holds.router, trash.router, audit.router, keys.router, backups.router),
     *(integrity.router, models.router, metadata_schema.router),
 ]

@@ -262,9 +262,9 @@ def test_stats_and_models(served: httpx.Client, storage: AudioStorageSystem, aud
 def test_indexes_and_embedding_anew(served: httpx.Client, storage: AudioStorageSystem, audio_id: int) -> None:
     told = result(served, "POST", "/reindex")["spaces"]
     assert all(state["indexed"] == state["total"] for state in told.values()) and told
-    plan = call(served, "GET", "/reembedding/plan", params={"embedder": "wordllama"})
+    plan = call(served, "GET", "/reembed/plan", params={"embedder": "wordllama"})
     assert plan["in_use"] and plan["lacking"] == 0
-    call(served, "GET", "/reembedding/plan", 400, params={"embedder": "no such thing"})
+    call(served, "GET", "/reembed/plan", 400, params={"embedder": "no such thing"})
 
 
 def test_verifying_tells_how_far_it_is(

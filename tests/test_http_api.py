@@ -89,18 +89,33 @@ PATH = "takes or gives a path on the machine of who calls; over HTTP: "
 PARTS = "is for the archive's own parts"
 # The operations that do what each does; or why there is none.
 ROUTES: dict[str, str | tuple[str, ...]] = {
+    "add": ("store_recording",),
+    "append_metadata": ("patch_recording",),
     "check_metadata": ("check_metadata",),
     "check_security": ("check_security",),
     "cleanup_old_files": ("clean_up",),
+    "context_pack": ("context",),
+    "delete": ("remove_recording",),
     "diagnose": ("diagnose",),
+    "get_recording": ("get_recording",),
+    "get_user_audio": ("get_recording",),
+    "list_recordings": ("list_recordings",),
+    "metadata_history": ("metadata_history",),
     "metadata_schema": ("get_metadata_schema",),
+    "open_audio": ("get_audio",),
+    "patch_metadata": ("patch_recording",),
+    "peaks": ("get_waveform",),
+    "remove_metadata": ("patch_recording",),
+    "search_similar_audio": ("search_by_query", "search", "search_by_audio"),
+    "set_metadata": ("patch_recording",),
+    "store_audio_file": ("store_recording",),
+    "submit": ("store_recording",),
     "models": ("list_loaded_models",),
     "plan_reembedding": ("plan_reembedding",),
     "reindex": ("reindex",),
     "remove_metadata_schema": ("remove_metadata_schema",),
     "set_metadata_schema": ("set_metadata_schema",),
     "stats": ("get_stats",),
-    "submit_reembedding": ("submit_reembedding",),
     "verify": ("verify",),
     "whoami": ("whoami",),
     "audit.export": ("export_audit",),
@@ -135,13 +150,29 @@ ROUTES: dict[str, str | tuple[str, ...]] = {
     "tokens.revoke": ("revoke_token",),
     "trash.empty": ("empty_trash",),
     "trash.list": ("list_trash",),
+    "trash.put": ("remove_recording",),
     "trash.restore": ("restore_from_trash",),
+    "uploads.abort": ("abort_upload",),
+    "uploads.append": ("append_to_upload",),
+    "uploads.create": ("create_upload",),
+    "uploads.finish": ("finish_upload",),
+    "uploads.get": ("get_upload",),
+    "uploads.list": ("list_uploads",),
     "users.add": ("add_user",),
     "users.get": ("get_user",),
     "users.join": ("join_group",),
     "users.leave": ("leave_group",),
     "users.list": ("list_users",),
     "users.remove": ("remove_user",),
+    "webhooks.add": ("create_webhook",),
+    "webhooks.deliveries": ("list_deliveries",),
+    "webhooks.disable": ("disable_webhook",),
+    "webhooks.enable": ("enable_webhook",),
+    "webhooks.get": ("get_webhook",),
+    "webhooks.list": ("list_webhooks",),
+    "webhooks.remove": ("remove_webhook",),
+    "webhooks.retry": ("retry_delivery",),
+    "webhooks.test": ("test_webhook",),
     # Without a route
     "as_user": "a request acts for whoever its token is of",
     "audit.anchor": PATH + "get_audit_anchor",
@@ -157,6 +188,14 @@ ROUTES: dict[str, str | tuple[str, ...]] = {
     "jobs.entry": PARTS,
     "jobs.queue": PARTS,
     "jobs.seen_by": PARTS,
+    "jobs.submit": PARTS,
+    "jobs.submit_again": PARTS,
+    "jobs.submit_reembedding": PARTS,
+    "jobs.wait": "waits in the process that asks; over HTTP one asks for the job again",
+    "jobs.workers": "workers are the machines' own; that jobs go on shows in the jobs",
+    "known_hashes": "may be many; storing a file again tells that it is there",
+    "live": "speaks over a socket, which no document of OpenAPI describes",
+    "may_write": "is in `whoami`",
     "keys.export": "no key ever leaves over HTTP",
     "notes": ONE_PROCESS,
     "record_and_store_audio": "records from the microphone of the machine; over HTTP: live sound",
@@ -166,9 +205,32 @@ ROUTES: dict[str, str | tuple[str, ...]] = {
     "temporary_file": PARTS,
     "tokens.any": "tells whether requests need tokens, which every answer shows",
     "tokens.authenticate": "is done for every request",
+    "uploads.appending": PARTS,
     "use_embedder": FUNCTION,
     "worker": "works in the process that asks: `serve` and `worker` start them",
 }
+# The same for what the routers of transcripts and of jobs do.
+OF_TRANSCRIPTS_AND_JOBS: dict[str, str | tuple[str, ...]] = {
+    "activate_transcript": ("activate_transcript",),
+    "diff_transcripts": ("diff_transcripts",),
+    "export": ("export",),
+    "generate_embeddings": ("generate_embeddings",),
+    "generate_transcript": ("retranscribe",),
+    "get_transcript": ("get_transcript",),
+    "import_transcript": ("import_transcript",),
+    "retranscribe": ("retranscribe",),
+    "segments": ("list_segments", "list_words"),
+    "submit_reembedding": ("reembed",),
+    "transcripts": ("list_transcripts",),
+    "jobs.cancel": ("cancel_job",),
+    "jobs.counts": ("count_jobs",),
+    "jobs.find": ("list_jobs",),
+    "jobs.get": ("get_job",),
+    "jobs.is_idle": ("count_jobs",),
+    "jobs.retry": ("retry_job",),
+}
+if any("jobs" in operation["tags"] for _, _, operation in operations()):
+    ROUTES |= OF_TRANSCRIPTS_AND_JOBS
 # What the package offers besides, and where that is.
 OTHERS = {
     "known_models": ("list_models",),
@@ -183,7 +245,9 @@ def test_everything_that_the_python_api_does_is_here_or_has_a_reason_why_not() -
     wanted = {name for name in public(AudioStorageSystem) if name not in BOARDS} | {"recovered"}
     for board, owner in BOARDS.items():
         wanted |= {f"{board}.{name}" for name in public(owner) if inspect.isfunction(getattr(owner, name))}
-    assert wanted - ROUTES.keys() == set(), "give it a route, or the reason why it has none"
+    assert wanted - ROUTES.keys() - OF_TRANSCRIPTS_AND_JOBS.keys() == set(), (
+        "give it a route, or the reason why it has none"
+    )
     assert ROUTES.keys() - wanted == set(), "it is gone"
     functions = {name for name in audio_storage_system.__all__ if name[0].islower()}
     assert functions == OTHERS.keys()

@@ -108,7 +108,7 @@ def reindex(storage: Caller, tasks: Tasks) -> StreamingResponse:
     return tasks.run(do)
 
 
-@router.get("/reembedding/plan", summary="What embedding anew would do")
+@router.get("/reembed/plan", summary="What embedding anew would do")
 def plan_reembedding(
     storage: Caller,
     embedder: Annotated[str | None, Query(max_length=1_000, pattern=PATTERN, examples=["wordllama"])] = None,

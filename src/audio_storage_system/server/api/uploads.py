@@ -251,7 +251,7 @@ async def override(request: Request, storage: Caller, upload_id: UploadId) -> Re
     """For clients that can send no PATCH or DELETE, `X-HTTP-Method-Override` says what is meant."""
     method = request.headers.get("x-http-method-override", "").upper()
     if method == "PATCH":
-        return await append(request, storage, upload_id)
+        return await append_to_upload(request, storage, upload_id)
     if method == "DELETE":
-        return await to_thread.run_sync(abort, storage, upload_id)
+        return await to_thread.run_sync(abort_upload, storage, upload_id)
     raise HTTPException(405)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from anyio import to_thread
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import HTTPConnection
@@ -14,8 +15,13 @@ LONGEST_NAME = 100
 
 async def check_query(connection: HTTPConnection) -> None:
     """Refuse what would be left out without a word: a misspelt `limt=5`, the first of two cursors."""
-    known = _known(connection.app).get(connection.scope["endpoint"].__name__)
-    if known is None or not connection.query_params:
+    if not connection.query_params:
+        return
+    state = connection.app.state
+    if not hasattr(state, "queries"):  # writing the description takes too long for the event loop
+        state.queries = await to_thread.run_sync(_known, connection.app)
+    known = state.queries.get(connection.scope["endpoint"].__name__)
+    if known is None:
         return
     given = Counter(name for name, _ in connection.query_params.multi_items())
     wrong = [_fault(name, "There is no such parameter") for name in given if name not in known]
@@ -30,11 +36,8 @@ async def check_query(connection: HTTPConnection) -> None:
 
 def _known(app: FastAPI) -> dict[str, dict[str, bool]]:
     """The parameters of each operation by its id, and whether each may be given more than once."""
-    if not hasattr(app.state, "queries"):
-        operations = [one for path in app.openapi()["paths"].values() for one in path.values()]
-        app.state.queries = {one["operationId"]: _parameters(one) for one in operations}
-    known: dict[str, dict[str, bool]] = app.state.queries
-    return known
+    operations = [one for path in app.openapi()["paths"].values() for one in path.values()]
+    return {one["operationId"]: _parameters(one) for one in operations}
 
 
 def _parameters(operation: dict[str, Any]) -> dict[str, bool]:

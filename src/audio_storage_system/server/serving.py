@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 PORT = 8765
 STARTED_AGAIN_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 STOP_SECONDS = 30.0
-# Importing takes seconds, on a busy machine many: a web process that does not answer the parent for so long is replaced.
+# Importing takes seconds, on a busy machine many: a web process that is silent for so long is replaced.
 SILENT_SECONDS = 60
 MOST_CONNECTIONS = 1000  # of each web process
 MOST_MESSAGE_BYTES = 1 << 20  # in a WebSocket

@@ -121,7 +121,7 @@ class NewRecording(Storing):
         200: {"model": Stored, "description": "These bytes were stored before."},
     },
 )
-async def store(
+async def store_recording(
     request: Request,
     response: Response,
     storage: Caller,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,15 @@ class Embedding:
     @generate_text_embedding.setter
     def generate_text_embedding(self, function: Callable[[str], npt.ArrayLike]) -> None:
         self.use_embedder(function)
+
+    def generate_text_embeddings(self, texts: Sequence[str], *, space: str | None = None) -> npt.NDArray[np.float32]:
+        """A unit vector for each text, as rows, in the space in use or that of another model (`space`). Nothing is
+        stored. Raises `InvalidVector` for a text with nothing to embed, `NotFound` for an unknown space, `Unavailable`
+        where the embedder is missing."""
+        _, embedder = self._archive.spaces.text(space)
+        step = embedder.max_batch
+        parts = [embedder.embed_batch(texts[begin : begin + step]) for begin in range(0, len(texts), step)]
+        return np.concatenate(parts) if parts else np.empty((0, embedder.dimension), np.float32)
 
     @property
     def generate_audio_embedding(self) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:

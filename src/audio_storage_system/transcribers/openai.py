@@ -51,7 +51,7 @@ class OpenAITranscriber(Transcriber):
 
     def __init__(self, argument: str) -> None:
         self.model = argument or "whisper-1"
-        self.capabilities = Capabilities(batch_size=_CONCURRENT_REQUESTS)
+        self.capabilities = _capabilities(word_times=True)
         self._loading = threading.Lock()
         self._client: Any = None
         self._verbose = True
@@ -97,6 +97,7 @@ class OpenAITranscriber(Transcriber):
         answer = self._ask(window, options)
         segments = [s for s in _segments(answer, window) if s.text and not _is_silence(s)]
         language = language_code(getattr(answer, "language", None)) or options.language
+        language = "en" if options.translate else language
         return WindowResult(tuple(segments), language if segments else None)
 
     def _ask(self, window: Window, options: TranscribeOptions) -> Any:
@@ -110,21 +111,22 @@ class OpenAITranscriber(Transcriber):
                     if not any(word in str(error) for word in _FORMAT_WORDS):
                         raise
                     self._verbose = False
-                    self.capabilities = Capabilities(batch_size=_CONCURRENT_REQUESTS, word_times=False)
+                    self.capabilities = _capabilities(word_times=False)
             return self._send(window, options, verbose=False)
         except openai.APIError as error:
             raise self._failure(error) from None  # the server's words may hold the key
 
     def _send(self, window: Window, options: TranscribeOptions, *, verbose: bool) -> Any:
-        arguments: dict[str, Any] = {"language": options.language, "prompt": options.prompt}
-        arguments = {name: value for name, value in arguments.items() if value}
-        if verbose:
-            arguments["timestamp_granularities"] = ["word", "segment"]
-        return self._client.audio.transcriptions.create(
+        arguments: dict[str, Any] = {"prompt": options.prompt}
+        if not options.translate:  # a translation has neither
+            arguments["language"] = options.language
+            arguments["timestamp_granularities"] = ["word", "segment"] if verbose else None
+        asked = self._client.audio.translations if options.translate else self._client.audio.transcriptions
+        return asked.create(
             model=self.model,
             file=("window.wav", _wav(window), "audio/wav"),
             response_format="verbose_json" if verbose else "json",
-            **arguments,
+            **{name: value for name, value in arguments.items() if value},
         )
 
     def _failure(self, error: Any) -> AudioStorageSystemError:
@@ -135,6 +137,10 @@ class OpenAITranscriber(Transcriber):
         if status in (400, 413, 415, 422):
             return InvalidInput(reason=f"{_place(self._client)} refused a window: {reason}")
         return ServiceFailed(service=_place(self._client), reason=reason)
+
+
+def _capabilities(*, word_times: bool) -> Capabilities:
+    return Capabilities(batch_size=_CONCURRENT_REQUESTS, word_times=word_times, translates=True)
 
 
 def _client(spec: str) -> Any:

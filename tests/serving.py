@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from blockbuster import BlockBuster
 from fastapi import FastAPI
 
 from audio_storage_system import AudioStorageSystem
@@ -24,15 +25,22 @@ STARTED_WITHIN = 30.0
 def serving(
     open_archive: Callable[[], AudioStorageSystem], prepare: Callable[[FastAPI], None] = lambda app: None
 ) -> Iterator[str]:
-    """The address of a server over what this opens, for as long as the block. prepare: may add to the application."""
+    """The address of a server over what this opens, for as long as the block. prepare: may add to the application.
+
+    Whatever of our code blocks the server's event loop is an error there: disks, databases, locks, sleeping.
+    """
     app = create_app(open_archive)
     prepare(app)
     server = uvicorn.Server(configuration(app, port=0))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
+    watch = BlockBuster(scanned_modules=["audio_storage_system"])
     try:
-        yield f"http://127.0.0.1:{_port_of(server, thread)}"
+        port = _port_of(server, thread)
+        watch.activate()
+        yield f"http://127.0.0.1:{port}"
     finally:
+        watch.deactivate()
         server.should_exit = True
         thread.join(STARTED_WITHIN)
 

@@ -18,7 +18,7 @@ import pytest
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.errors import InvalidSetting
 from audio_storage_system.server import Options, serve
-from serving import as_bearer
+from serving import as_bearer, serving
 
 
 def test_on_ones_own_machine_nobody_needs_a_token(served: httpx.Client) -> None:
@@ -89,6 +89,16 @@ def test_health_needs_no_token(served: httpx.Client, home: Path) -> None:
 def test_a_public_address_without_tokens_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match="audio-storage tokens create"):
         serve(str(tmp_path / "archive"), Options(host="0.0.0.0", port=0))  # noqa: S104 - refused
+
+
+def test_what_blocks_the_event_loop_is_seen_by_these_tests(tmp_path: Path) -> None:
+    async def blocking() -> None:
+        time.sleep(0.01)
+
+    with serving(lambda: AudioStorageSystem(tmp_path / "archive"), lambda app: app.get("/blocking")(blocking)) as url:
+        answer = httpx.get(f"{url}/blocking")
+        assert (answer.status_code, answer.json()["code"]) == (500, "internal_server_error")
+        assert "sleep" not in answer.text
 
 
 # The program

@@ -1,0 +1,41 @@
+"""Every answer of the server is as its OpenAPI document says, whatever it is asked: schemathesis makes the requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis import Case
+from schemathesis.checks import load_all_checks, positive_data_acceptance
+
+from audio_storage_system import AudioStorageSystem
+from audio_storage_system.server import create_app
+from serving import as_bearer, serving
+
+load_all_checks()
+DOCUMENT = create_app(AudioStorageSystem).openapi()
+schema = schemathesis.openapi.from_dict(DOCUMENT)
+
+
+@pytest.fixture(scope="module")
+def admin(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Iterator[tuple[str, str]]:
+    """The address of a server over an archive with a recording, and a token that may do everything."""
+    home = tmp_path_factory.mktemp("schema") / "archive"
+    with AudioStorageSystem(home, transcriber="pocketsphinx", requests_per_minute=0) as storage:
+        storage.add(demo / "voice_note.flac", metadata={"user_id": "anna", "n": 1})
+        storage.users.add("root")
+        storage.grants.give("root", "admin", everything=True)
+        secret = storage.tokens.create("root", scopes=["admin"]).secret
+    with serving(lambda: AudioStorageSystem(home, transcriber="pocketsphinx", requests_per_minute=0)) as url:
+        yield url, secret
+
+
+@schema.parametrize()
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+def test_answers_are_as_documented(case: Case, admin: tuple[str, str]) -> None:
+    url, secret = admin
+    # What a document of OpenAPI allows can still contradict what is stored: that is answered with 4xx.
+    case.call_and_validate(url, headers=as_bearer(secret), excluded_checks=[positive_data_acceptance])

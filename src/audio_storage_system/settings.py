@@ -61,6 +61,9 @@ class Settings:
         processes; 0 for any number.
     cors_origins: the web pages that may use the server from a browser, `https://app.example`, separated by commas;
         empty for none but its own. `*` for all, once there are tokens.
+    openai_store: whether the OpenAI-compatible endpoints keep what they transcribe; a request can say otherwise.
+    openai_models: further ids of models for these endpoints, and what transcribes for each, separated by commas:
+        `whisper-1=large-v3,calls=openai:whisper-1`.
     trash_days: for how many days what was thrown away can be had back; fractions count.
     key_file: the file with the key of an encrypted archive; empty for the archive's file in the user's configuration
     folder.
@@ -97,6 +100,8 @@ class Settings:
     remote_per_minute: int = 0
     requests_per_minute: int = 6000
     cors_origins: str = ""
+    openai_store: bool = True
+    openai_models: str = ""
     trash_days: float = 30.0
     key_file: str = ""
     key_source: str = ""

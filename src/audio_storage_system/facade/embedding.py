@@ -11,6 +11,7 @@ import numpy.typing as npt
 from audio_storage_system import pipeline
 from audio_storage_system.archive import Archive, reembedding
 from audio_storage_system.archive.reembedding import Plan, Reembedded
+from audio_storage_system.records import Space
 
 
 class Embedding:
@@ -37,6 +38,10 @@ class Embedding:
         step = embedder.max_batch
         parts = [embedder.embed_batch(texts[begin : begin + step]) for begin in range(0, len(texts), step)]
         return np.concatenate(parts) if parts else np.empty((0, embedder.dimension), np.float32)
+
+    def embedding_spaces(self) -> list[Space]:
+        """The spaces of this archive, each of one kind, model and dimension; those in use are active."""
+        return self._archive.spaces.known()
 
     @property
     def generate_audio_embedding(self) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:

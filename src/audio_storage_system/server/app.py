@@ -11,7 +11,7 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 from audio_storage_system import AudioStorageSystem, __version__
-from audio_storage_system.server import health, problems
+from audio_storage_system.server import health, openai, problems
 from audio_storage_system.server.api import ROUTERS
 from audio_storage_system.server.bodies import Bodies
 from audio_storage_system.server.cors import Cors
@@ -43,7 +43,8 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     app.include_router(health.router)
     for router in ROUTERS:
         app.include_router(router, prefix="/api/v1")
-    problems.handle(app)
+    app.include_router(openai.router, prefix="/v1")
+    problems.handle(app, {"/v1/": openai.as_error})
     app.add_middleware(Bodies)
     app.add_middleware(Cors)
     app.add_middleware(Origins)

@@ -36,6 +36,7 @@ from audio_storage_system.transcribers.timing import shifted
 
 _CONCURRENT_REQUESTS = 4
 _REQUEST_SECONDS, _CHECK_SECONDS, _RETRIES = 120.0, 5.0, 3
+WavFile = tuple[str, bytes, str]
 _FORMAT_WORDS = ("response_format", "verbose_json", "timestamp_granularities")
 
 
@@ -117,16 +118,29 @@ class OpenAITranscriber(Transcriber):
             raise self._failure(error) from None  # the server's words may hold the key
 
     def _send(self, window: Window, options: TranscribeOptions, *, verbose: bool) -> Any:
-        arguments: dict[str, Any] = {"prompt": options.prompt}
+        fields: dict[str, Any] = {
+            "model": self.model,
+            "prompt": options.prompt,
+            "response_format": "verbose_json" if verbose else "json",
+        }
         if not options.translate:  # a translation has neither
-            arguments["language"] = options.language
-            arguments["timestamp_granularities"] = ["word", "segment"] if verbose else None
-        asked = self._client.audio.translations if options.translate else self._client.audio.transcriptions
-        return asked.create(
-            model=self.model,
-            file=("window.wav", _wav(window), "audio/wav"),
-            response_format="verbose_json" if verbose else "json",
-            **{name: value for name, value in arguments.items() if value},
+            fields["language"] = options.language
+            fields["timestamp_granularities"] = ["word", "segment"] if verbose else None
+        known = {name: value for name, value in fields.items() if value}
+        file = ("window.wav", _wav(window), "audio/wav")
+        return self._translated(known, file) if options.translate else self._transcribed(known, file)
+
+    def _transcribed(self, fields: dict[str, Any], file: WavFile) -> Any:
+        return self._client.audio.transcriptions.create(file=file, **fields)
+
+    def _translated(self, fields: dict[str, Any], file: WavFile) -> Any:
+        """By hand: the client's own method is deprecated, which it says at every call."""
+        from openai.types.audio import TranslationVerbose
+
+        options = {"headers": {"Content-Type": "multipart/form-data"}}
+        files = [("file", file)]
+        return self._client.post(
+            "/audio/translations", cast_to=TranslationVerbose, body=fields, files=files, options=options
         )
 
     def _failure(self, error: Any) -> AudioStorageSystemError:

@@ -16,7 +16,7 @@ import pytest
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.testing.tiny_whisper import build_tiny_whisper
-from serving import as_bearer, serving
+from serving import serving
 
 # The client's own word on its method for translations, which servers still have.
 pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
@@ -68,19 +68,6 @@ def test_what_is_transcribed_is_archived_and_found(
     assert archive.get_transcript(answer.transcript_id).transcription == answer.text
     hit = archive.search_similar_audio("milk and bread", limit=1)[0]
     assert hit.audio_id == answer.audio_id and hit.similarity == hit.similarity, "it has its vectors too"
-
-
-def test_the_same_file_again_is_answered_from_the_archive(
-    client: openai.OpenAI, archive: AudioStorageSystem, note: Path
-) -> None:
-    one, two = (ask(client, note) for _ in range(2))
-    assert (one.audio_id, one.transcript_id, one.text) == (two.audio_id, two.transcript_id, two.text)
-    anew = ask(client, note, extra_body={"anew": True})
-    assert anew.audio_id == one.audio_id and anew.transcript_id > one.transcript_id
-    headed = ask(client, note, extra_headers={"X-Audio-Storage-Anew": "true"})
-    assert headed.transcript_id > anew.transcript_id
-    assert ask(client, note).transcript_id == headed.transcript_id, "the latest of its kind"
-    assert ask(client, note, language="en").transcript_id != headed.transcript_id
 
 
 def ask(client: openai.OpenAI, path: Path, **arguments: Any) -> Any:
@@ -167,28 +154,6 @@ def test_the_asynchronous_client(url: str, call: Path) -> None:
     assert len(embedded.data[0].embedding) == 256
 
 
-@pytest.mark.parametrize(
-    "how", [{"extra_body": {"store": False}}, {"extra_headers": {"X-Audio-Storage-Store": "false"}}]
-)
-@pytest.mark.parametrize("stream", [False, True])
-def test_nothing_stays_of_what_is_not_to_be_stored(
-    client: openai.OpenAI, archive: AudioStorageSystem, demo: Path, how: dict[str, Any], stream: bool
-) -> None:
-    before = archive.stats()
-    answer = ask(client, demo / "meeting.flac", stream=stream, **how)
-    said = list(answer)[-1] if stream else answer
-    assert said.text and (said.audio_id, said.transcript_id) == (None, None)
-    assert archive.stats() == before
-
-
-def test_a_setting_keeps_everything_out_unless_a_request_says_otherwise(tmp_path: Path, note: Path) -> None:
-    given: dict[str, Any] = {"transcriber": "pocketsphinx", "openai_store": False}
-    with serving(lambda: AudioStorageSystem(tmp_path / "archive", **given)) as url:
-        with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-            assert ask(client, note).audio_id is None
-            assert ask(client, note, extra_body={"store": True}).audio_id == 1
-
-
 def test_other_ways_to_send_a_form(url: str, note: Path) -> None:
     """As scripts with curl and other libraries do."""
     data = {"model": "whisper-1", "language": "", "prompt": "", "temperature": "0", "stream": "False"}
@@ -271,39 +236,3 @@ def test_what_cannot_translate_says_so(client: openai.OpenAI, note: Path) -> Non
         client.audio.translations.create(model="whisper-1", file=file)
     assert (failure.value.code, failure.value.type) == ("unsupported", "invalid_request_error")
     assert "cannot translate" in failure.value.message
-
-
-# Who asks
-
-
-def test_tokens_say_whose_it_is(tmp_path: Path, note: Path) -> None:
-    home = tmp_path / "archive"
-    with AudioStorageSystem(home) as storage:
-        for name in ("anna", "ben"):
-            storage.users.add(name)
-        secrets = {name: storage.tokens.create(name, scopes=["write"]).secret for name in ("anna", "ben")}
-        reader = storage.tokens.create("ben", scopes=["read"]).secret
-    with serving(lambda: AudioStorageSystem(home, transcriber="pocketsphinx")) as url:
-        by_name = {n: openai.OpenAI(base_url=f"{url}/v1", api_key=s, max_retries=0) for n, s in secrets.items()}
-        annas, bens = (ask(client, note) for client in by_name.values())
-        assert annas.audio_id != bens.audio_id
-        looked = httpx.Client(base_url=url, headers=as_bearer(secrets["anna"]))
-        assert looked.get("/api/v1/stats").json()["recordings"] == 1
-        only_reading = openai.OpenAI(base_url=f"{url}/v1", api_key=reader, max_retries=0)
-        with pytest.raises(openai.PermissionDeniedError):
-            ask(only_reading, note)
-        assert ask(only_reading, note, extra_body={"store": False}).text == annas.text
-        for key in ("none", "ast_wrong"):
-            with pytest.raises(openai.AuthenticationError) as failure:
-                ask(openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0), note)
-            assert failure.value.code == "invalid_api_key" and key not in str(failure.value.body)
-        for client in (*by_name.values(), only_reading, looked):
-            client.close()
-
-
-def test_a_token_of_another_archive_is_no_placeholder(url: str) -> None:
-    client = openai.OpenAI(base_url=url, api_key="ast_of_another_archive", max_retries=0)
-    with pytest.raises(openai.AuthenticationError):
-        client.models.list()
-    answer = httpx.get(f"{url}/models", headers={"Origin": "https://evil.example", "Authorization": "Bearer none"})
-    assert (answer.status_code, answer.json()["error"]["type"]) == (403, "permission_error")

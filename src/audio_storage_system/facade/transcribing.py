@@ -70,7 +70,8 @@ class Transcribing:
         on_segments: Listener | None = None,
     ) -> Heard:
         """What is said in a file, of which nothing is stored. path, name: as of `add`; the rest as of
-        `generate_transcript`. `progress` is called with the seconds of sound read so far, twice.
+        `generate_transcript`. `progress` is called with the seconds of sound read so far; how many there are nobody
+        knows yet, so it gets them as the total as well.
 
         Raises `NotAudio`, `TooLarge`, `UnknownSpec`, `EngineUnavailable`, `Unsupported`, and what the engine raises.
         """

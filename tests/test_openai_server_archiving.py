@@ -18,7 +18,7 @@ import pytest
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.records import JobState
 from audio_storage_system.testing.scripted import ScriptedTranscriber
-from audio_storage_system.transcribers import Window
+from audio_storage_system.transcribers import Capabilities, Window
 from serving import as_bearer, serving
 from sounds import noise, wav
 from working import talk
@@ -198,7 +198,8 @@ def test_when_the_client_goes_away_a_job_finishes_it(
             assert goes_on.wait(WAIT)
 
     before(wait)
-    sent = threading.Thread(target=send_and_leave, args=(url, long, stream, began))
+    endpoint = f"{url}/audio/transcriptions"
+    sent = threading.Thread(target=send_and_leave, args=(endpoint, long, {"stream": str(stream).lower()}, began))
     sent.start()
     sent.join(WAIT)
     time.sleep(0.2)  # the server is told that the connection is closed
@@ -215,12 +216,38 @@ def test_when_the_client_goes_away_a_job_finishes_it(
     assert storage.search_similar_audio("spoken", limit=1)[0].similarity > 0
 
 
-def send_and_leave(url: str, path: Path, stream: bool, began: threading.Event) -> None:
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+def test_a_translation_is_finished_though_the_client_went_away(
+    client: openai.OpenAI, url: str, storage: AudioStorageSystem, long: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ScriptedTranscriber, "capabilities", Capabilities(batch_size=2, translates=True))
+    began, goes_on, starts = threading.Event(), threading.Event(), list[float]()
+
+    def wait(window: Window) -> None:
+        starts.append(window.start)
+        began.set()
+        assert goes_on.wait(WAIT)
+
+    before(wait)
+    sent = threading.Thread(target=send_and_leave, args=(f"{url}/audio/translations", long, {}, began))
+    sent.start()
+    sent.join(WAIT)
+    goes_on.set()
+    [recording] = storage.list_recordings()
+    until(lambda: storage.transcripts(recording.id)[0].outcome)
+    with long.open("rb") as file:
+        said: Any = client.audio.translations.create(model="whisper-1", file=file)
+    [version] = storage.transcripts(recording.id)
+    assert (said.transcript_id, version.active, version.language) == (version.id, False, "en")
+    assert len(starts) == 5
+
+
+def send_and_leave(url: str, path: Path, fields: dict[str, str], began: threading.Event) -> None:
     """A client that goes away once the work on its file has begun."""
     body = httpx.Request(
         "POST",
-        f"{url}/audio/transcriptions",
-        data={"model": "whisper-1", "stream": str(stream).lower()},
+        url,
+        data={"model": "whisper-1", **fields},
         files={"file": ("long.wav", path.read_bytes())},
     )
     head = f"POST {body.url.path} HTTP/1.1\r\nHost: {body.url.netloc.decode()}\r\n"

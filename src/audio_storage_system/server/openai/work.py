@@ -66,7 +66,7 @@ class Work:
             self._progress()
             return self._passing(listener) if self._audio_id is None else self._kept(self._audio_id, listener)
         except ClientGone:
-            if self._audio_id is not None and not self._asked.translate:
+            if self._audio_id is not None:
                 self._leave_to_workers(self._audio_id)
             raise
         except AudioStorageSystemError as error:
@@ -101,7 +101,8 @@ class Work:
         }
 
     def _progress(self, seconds: float = 0.0, total: float = 0.0) -> None:
-        if self._gone.is_set():
+        """Stop when nobody waits any more, but for a translation that is kept: no job would finish it."""
+        if self._gone.is_set() and not (self._asked.translate and self._asked.store):
             raise ClientGone
 
     def _embed(self, audio_id: int, transcript_id: int) -> None:

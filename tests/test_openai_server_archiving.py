@@ -25,6 +25,8 @@ from working import talk
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 WAIT = 30.0
+# Where the kind of catalogue makes no difference.
+ON_SQLITE = pytest.mark.parametrize("catalogues", ["sqlite"], indirect=True)
 
 
 def before(act: Callable[[Window], None] | None) -> None:
@@ -86,6 +88,7 @@ def test_the_same_file_again_is_answered_from_the_archive(
     assert prompts[-2:] == ["Ada", "Ada, Babbage."]
 
 
+@ON_SQLITE
 def test_an_archive_kept_by_other_means_answers_too(
     client: openai.OpenAI, storage: AudioStorageSystem, short: Path
 ) -> None:
@@ -93,6 +96,7 @@ def test_an_archive_kept_by_other_means_answers_too(
     assert ask(client, short).transcript_id == added.transcript_id
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     "how", [{"extra_body": {"store": False}}, {"extra_headers": {"X-Audio-Storage-Store": "false"}}]
 )
@@ -115,6 +119,7 @@ def test_a_setting_keeps_everything_out_unless_a_request_says_otherwise(tmp_path
             assert ask(client, short, extra_body={"store": True}).audio_id == 1
 
 
+@ON_SQLITE
 def test_metadata_comes_in_the_form_or_as_a_header(
     client: openai.OpenAI, storage: AudioStorageSystem, short: Path
 ) -> None:
@@ -162,6 +167,7 @@ def test_tokens_say_whose_it_is(tmp_path: Path, short: Path) -> None:
             assert failure.value.code == "invalid_api_key" and key not in str(failure.value.body)
 
 
+@ON_SQLITE
 def test_any_key_will_do_while_there_are_no_tokens_but_one_of_another_archive(client: openai.OpenAI, url: str) -> None:
     assert client.models.list().data
     assert httpx.get(f"{url}/models").status_code == 200
@@ -174,6 +180,7 @@ def test_any_key_will_do_while_there_are_no_tokens_but_one_of_another_archive(cl
 # While it is made
 
 
+@ON_SQLITE
 def test_events_come_while_the_rest_is_still_to_be_heard(client: openai.OpenAI, long: Path) -> None:
     goes_on = threading.Event()
     before(lambda window: None if window.start < 15 else (goes_on.wait(WAIT), None)[1])
@@ -216,6 +223,7 @@ def test_when_the_client_goes_away_a_job_finishes_it(
     assert storage.search_similar_audio("spoken", limit=1)[0].similarity > 0
 
 
+@ON_SQLITE
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 def test_a_translation_is_finished_though_the_client_went_away(
     client: openai.OpenAI, url: str, storage: AudioStorageSystem, long: Path, monkeypatch: pytest.MonkeyPatch
@@ -257,6 +265,7 @@ def send_and_leave(url: str, path: Path, fields: dict[str, str], began: threadin
         assert began.wait(WAIT)
 
 
+@ON_SQLITE
 def test_a_failure_before_the_first_event_has_a_status(
     client: openai.OpenAI, storage: AudioStorageSystem, long: Path
 ) -> None:
@@ -272,6 +281,7 @@ def test_a_failure_before_the_first_event_has_a_status(
         assert failure.value.response.headers["x-audio-id"] == str(recording.id), "it is stored"
 
 
+@ON_SQLITE
 def test_a_failure_after_that_ends_the_events(client: openai.OpenAI, storage: AudioStorageSystem, long: Path) -> None:
     def fail(window: Window) -> None:
         if window.start > 15:
@@ -310,6 +320,7 @@ def test_no_more_are_transcribed_at_once_than_the_settings_say(tmp_path: Path, a
     assert most == [at_once]
 
 
+@ON_SQLITE
 def test_silence_is_a_result(client: openai.OpenAI) -> None:
     file = ("quiet.wav", io.BytesIO(wav(noise(2, level=1e-5))))
     answer: Any = client.audio.transcriptions.create(model="whisper-1", file=file, response_format="verbose_json")
@@ -319,6 +330,7 @@ def test_silence_is_a_result(client: openai.OpenAI) -> None:
     assert done.type == "transcript.text.done" and done.text == ""
 
 
+@ON_SQLITE
 def test_what_is_in_the_trash_stays_there(client: openai.OpenAI, storage: AudioStorageSystem, short: Path) -> None:
     storage.trash.put(ask(client, short).audio_id)
     with pytest.raises(openai.ConflictError, match="trash"):

@@ -18,6 +18,8 @@ from audio_storage_system.transcribers import Window
 from working import talk
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
+# Where the kind of catalogue makes no difference.
+ON_SQLITE = pytest.mark.parametrize("catalogues", ["sqlite"], indirect=True)
 
 
 class Stop(Exception):
@@ -102,6 +104,7 @@ def test_nothing_is_kept_of_what_is_only_transcribed(storage: AudioStorageSystem
     assert kept_before["recordings"] == 0 and storage.stats()["recordings"] == 1
 
 
+@ON_SQLITE
 def test_a_stream_is_transcribed_and_stays_open(storage: AudioStorageSystem, long: Path) -> None:
     with io.BytesIO(long.read_bytes()) as file:
         file.seek(100)
@@ -121,6 +124,7 @@ def test_what_cannot_be_transcribed_says_why(tmp_path: Path, long: Path) -> None
             storage.transcribe(long, translate=True)
 
 
+@ON_SQLITE
 def test_what_the_engine_cannot_do_leaves_no_version(storage: AudioStorageSystem, long: Path) -> None:
     audio_id = storage.store_audio_file(long)
     with pytest.raises(Unsupported):
@@ -128,6 +132,7 @@ def test_what_the_engine_cannot_do_leaves_no_version(storage: AudioStorageSystem
     assert storage.transcripts(audio_id) == []
 
 
+@ON_SQLITE
 def test_a_translation_is_a_version_that_search_does_not_follow(
     storage: AudioStorageSystem, tmp_path: Path, call: Path
 ) -> None:
@@ -143,6 +148,7 @@ def test_a_translation_is_a_version_that_search_does_not_follow(
     assert storage.transcribe(call, whisper_model=model, translate=True).language == "en"
 
 
+@ON_SQLITE
 def test_many_texts_get_the_vectors_that_each_gets(storage: AudioStorageSystem) -> None:
     texts = [f"text number {number}" for number in range(300)]
     rows = storage.generate_text_embeddings(texts)
@@ -156,6 +162,7 @@ def test_many_texts_get_the_vectors_that_each_gets(storage: AudioStorageSystem) 
         storage.generate_text_embeddings(texts, space="no such model")
 
 
+@ON_SQLITE
 def test_a_function_of_the_user_embeds_them_too(storage: AudioStorageSystem) -> None:
     storage.generate_text_embedding = lambda text: [float(len(text)), 1.0]
     np.testing.assert_allclose(storage.generate_text_embeddings(["abc"]), [[0.948683, 0.316228]], atol=1e-5)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audio_storage_system.cli.values import parse_instant, parse_metadata, parse_value, parse_where
 from audio_storage_system.errors import InvalidFilter, InvalidInput, InvalidMetadata
+from audio_storage_system.notation import parse_instant, parse_metadata, parse_value, parse_where
 
 
 @pytest.mark.parametrize(

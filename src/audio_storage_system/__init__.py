@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from audio_storage_system.audio.waveform import Waveform
     from audio_storage_system.backup import restore_backup
+    from audio_storage_system.clock import Cancellation
     from audio_storage_system.diagnosis import diagnose, known_models
     from audio_storage_system.errors import AudioStorageSystemError
     from audio_storage_system.search import ContextPack, Hit, SearchResults
@@ -30,6 +31,7 @@ __all__ = [
     "Added",
     "AudioStorageSystem",
     "AudioStorageSystemError",
+    "Cancellation",
     "ContextPack",
     "CopyReport",
     "Hit",
@@ -47,6 +49,7 @@ _HOMES = {
     "Added": "system",
     "AudioStorageSystem": "system",
     "AudioStorageSystemError": "errors",
+    "Cancellation": "clock",
     "ContextPack": "search",
     "CopyReport": "transfer",
     "Hit": "search",

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, get_args
+from typing import BinaryIO, Literal, get_args
 from urllib.parse import quote
 
+import numpy as np
+
 from audio_storage_system.archive.opening import Archive
-from audio_storage_system.audio import Waveform, load_audio, resample
+from audio_storage_system.audio import Waveform, resample, stream
 from audio_storage_system.catalogue import embeddings
-from audio_storage_system.catalogue.recordings import AUDIO_REMOVED
+from audio_storage_system.catalogue.recordings import AUDIO_REMOVED, RECORDING
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database
 from audio_storage_system.database.remembering import remembered
 from audio_storage_system.embedders import TextEmbedder, Vector
-from audio_storage_system.errors import AudioRemoved, InvalidInput, InvalidVector, Unavailable
+from audio_storage_system.errors import (
+    AudioRemoved,
+    InvalidInput,
+    InvalidVector,
+    StillRecording,
+    TooLarge,
+    Unavailable,
+)
 from audio_storage_system.pipeline import Task, transcribe_sample
 from audio_storage_system.pipeline.sources import MODEL_RATE
 from audio_storage_system.records import EmbeddingKind, Recording
@@ -32,6 +42,8 @@ By = Literal["transcript", "audio", "combined"]
 BYS: tuple[By, ...] = get_args(By)
 # A context pack asks for more hits than it can hold: it stops when its budget is used up.
 PACK_DEPTH = 100
+# What is longer is a recording, and no example: all of it is held in memory, and transcribed while somebody waits.
+LONGEST_EXAMPLE_SECONDS = 600
 
 
 def search_text(archive: Archive, query: Query, deadline: Deadline, space: str | None = None) -> SearchResults:
@@ -59,7 +71,7 @@ def search_text(archive: Archive, query: Query, deadline: Deadline, space: str |
 
 def search_example(
     archive: Archive,
-    example: Waveform | Path,
+    example: Waveform | Path | BinaryIO,
     by: By,
     query: Query,
     deadline: Deadline,
@@ -68,28 +80,41 @@ def search_example(
 ) -> SearchResults:
     """Search for what sounds like an example (`audio`), says the like (`transcript`), or both (`combined`), in the
     active space of that kind or the one named."""
-    waveform = resample(example, MODEL_RATE) if isinstance(example, Waveform) else _load(example)
+    waveform = resample(example, MODEL_RATE) if isinstance(example, Waveform) else _load(example, deadline)
     if not len(waveform):
         raise InvalidInput(reason="There is no sound in the example")
     if by == "audio":
         found, embedder = archive.spaces.audio(space, deadline)
         return _answer(archive, replace(query, space=found, vector=embedder.embed(waveform)), deadline)
     if by == "transcript":
-        said = transcribe_sample(archive.engines, waveform, task)
+        said = transcribe_sample(archive.engines, waveform, task, deadline.check)
         return search_text(archive, replace(query, text=said), deadline, space)
     found, combined = archive.spaces.combined(space, deadline)
-    said = transcribe_sample(archive.engines, waveform, task)
+    said = transcribe_sample(archive.engines, waveform, task, deadline.check)
     vector = combined.embed_batch([said], [waveform])[0]
     return _answer(archive, replace(query, text=said, space=found, vector=vector), deadline)
 
 
-def _load(path: Path) -> Waveform:
+def _load(example: Path | BinaryIO, deadline: Deadline) -> Waveform:
+    name = example if isinstance(example, Path) else "The example"
     try:
-        return load_audio(path, MODEL_RATE)
+        with stream(example, MODEL_RATE) as blocks:
+            return Waveform(np.concatenate([*_bounded(blocks, deadline)]), MODEL_RATE)
     except FileNotFoundError as error:
-        raise InvalidInput(reason=f"There is no file {path}") from error
+        raise InvalidInput(reason=f"There is no file {name}") from error
     except OSError as error:
-        raise InvalidInput(reason=f"{path} cannot be read: {error.strerror or error}") from error
+        raise InvalidInput(reason=f"{name} cannot be read: {error.strerror or error}") from error
+
+
+def _bounded(blocks: Iterable[Vector], deadline: Deadline) -> Iterator[Vector]:
+    """The same, as long as it is an example and is waited for."""
+    samples = 0
+    for block in blocks:
+        deadline.check()
+        samples += len(block)
+        if samples > LONGEST_EXAMPLE_SECONDS * MODEL_RATE:
+            raise TooLarge(what="The example", limit=f"{LONGEST_EXAMPLE_SECONDS} s of sound")
+        yield block
 
 
 def context_pack(
@@ -147,7 +172,9 @@ def _missing_vectors(database: Database, query: Query, deadline: Deadline) -> tu
 
 
 def audio_key(recording: Recording) -> str:
-    """The key of a recording's blob. Raises `AudioRemoved` where a rule removed it."""
+    """The key of a recording's blob. Raises `AudioRemoved` where a rule removed it, `StillRecording` where it comes."""
+    if recording.status == RECORDING:
+        raise StillRecording(audio_id=recording.id)
     if recording.status == AUDIO_REMOVED:
         raise AudioRemoved(kind="audio", id=recording.id, audio_id=recording.id)
     return recording.file_path

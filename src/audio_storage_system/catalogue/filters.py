@@ -210,10 +210,16 @@ def _field_value(key: str, column: Column[Any], operand: Any) -> Any:
     if isinstance(column.type, UtcDateTime):
         return _instant(key, operand)
     if not isinstance(column.type, Float | Integer):
-        return str(operand)
-    if isinstance(operand, int | float) and not isinstance(operand, bool):
+        return _text(key, str(operand))
+    if isinstance(operand, int | float) and not isinstance(operand, bool) and operand == operand:
         return operand
     raise InvalidFilter(key=key, reason=f"{brief(operand)} is not a number")
+
+
+def _text(key: str, operand: str) -> str:
+    if "\0" in operand or (not operand.isprintable() and any("\ud800" <= one <= "\udfff" for one in operand)):
+        raise InvalidFilter(key=key, reason="it has characters that are not text")
+    return operand
 
 
 def _operators(key: str, wanted: Any) -> list[tuple[str, Any]]:
@@ -254,4 +260,7 @@ def _instant(key: str, operand: Any) -> datetime:
         moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
     if not isinstance(moment, datetime):
         raise InvalidFilter(key=key, reason=f"{brief(operand)} is neither a number nor a time")
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidFilter(key=key, reason=f"{brief(operand)} is not in the years 1 to 9999 of UTC") from error

@@ -19,8 +19,8 @@ from audio_storage_system.cli.preview import preview
 from audio_storage_system.cli.progress import Progress
 from audio_storage_system.cli.report import Failure, Report, failure_of, show
 from audio_storage_system.cli.session import opened
-from audio_storage_system.cli.values import parse_instant, parse_metadata
 from audio_storage_system.errors import AudioStorageSystemError, InvalidInput, NotAudio
+from audio_storage_system.notation import parse_instant, parse_metadata
 from audio_storage_system.settings import locate
 
 if TYPE_CHECKING:

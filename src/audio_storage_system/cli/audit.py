@@ -14,8 +14,8 @@ from audio_storage_system.cli.human import count, moment
 from audio_storage_system.cli.output import Output, say
 from audio_storage_system.cli.progress import Counting
 from audio_storage_system.cli.session import opened
-from audio_storage_system.cli.values import parse_instant
 from audio_storage_system.errors import InvalidInput
+from audio_storage_system.notation import parse_instant
 
 app = typer.Typer(
     help="The audit log: who did what to which recording, when and from where. Archives made with init --audit or "

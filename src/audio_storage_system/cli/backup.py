@@ -14,7 +14,7 @@ from audio_storage_system.cli.human import count, moment, size
 from audio_storage_system.cli.output import Output, say
 from audio_storage_system.cli.progress import QUIET_SECONDS, Shown
 from audio_storage_system.cli.session import opened
-from audio_storage_system.cli.values import parse_instant
+from audio_storage_system.notation import parse_instant
 
 if TYPE_CHECKING:
     from audio_storage_system.backup import BackupProgress, BackupSet, RestoreReport, VerifyReport

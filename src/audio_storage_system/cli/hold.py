@@ -10,7 +10,7 @@ from audio_storage_system.cli import options
 from audio_storage_system.cli.human import count, moment, shortened
 from audio_storage_system.cli.output import Output
 from audio_storage_system.cli.session import opened
-from audio_storage_system.cli.values import parse_where
+from audio_storage_system.notation import parse_where
 
 app = typer.Typer(help="Legal holds: what they cover stays, whatever a retention rule or a person says.")
 

@@ -18,8 +18,8 @@ from audio_storage_system.cli.pairs import Pair, Pairs, find_pairs
 from audio_storage_system.cli.progress import Progress
 from audio_storage_system.cli.report import Failure, bounded, failure_of
 from audio_storage_system.cli.session import opened
-from audio_storage_system.cli.values import parse_metadata
 from audio_storage_system.errors import AudioStorageSystemError, InvalidInput
+from audio_storage_system.notation import parse_metadata
 from audio_storage_system.settings import locate
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from audio_storage_system.cli import options
 from audio_storage_system.cli.human import clock, moment, shortened, size
 from audio_storage_system.cli.output import Output, say
 from audio_storage_system.cli.session import opened
-from audio_storage_system.cli.values import parse_where
+from audio_storage_system.notation import parse_where
 
 if TYPE_CHECKING:
     from audio_storage_system.records import Recording, Segment, Transcript

@@ -12,8 +12,8 @@ from audio_storage_system.cli import options
 from audio_storage_system.cli.human import count, moment
 from audio_storage_system.cli.output import Output
 from audio_storage_system.cli.session import opened
-from audio_storage_system.cli.values import parse_metadata, read_json
 from audio_storage_system.errors import InvalidInput, NotFound
+from audio_storage_system.notation import parse_metadata, read_json
 
 app = typer.Typer(help="The metadata of a recording: keys and values of your own.")
 

@@ -13,7 +13,7 @@ from audio_storage_system.cli import options
 from audio_storage_system.cli.human import clock
 from audio_storage_system.cli.output import Output, say
 from audio_storage_system.cli.session import opened
-from audio_storage_system.cli.values import parse_metadata
+from audio_storage_system.notation import parse_metadata
 
 METER_WIDTH = 30
 QUIETEST_DB = -60.0

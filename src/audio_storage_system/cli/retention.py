@@ -13,7 +13,7 @@ from audio_storage_system.cli import options
 from audio_storage_system.cli.human import count, moment, shortened
 from audio_storage_system.cli.output import Output, say
 from audio_storage_system.cli.session import opened
-from audio_storage_system.cli.values import parse_where
+from audio_storage_system.notation import parse_where
 
 app = typer.Typer(help="How long recordings, or parts of them, are kept. Without a rule: for ever.")
 

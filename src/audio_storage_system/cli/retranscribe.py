@@ -14,8 +14,8 @@ from audio_storage_system.cli.output import Output, say
 from audio_storage_system.cli.progress import Progress
 from audio_storage_system.cli.session import opened
 from audio_storage_system.cli.transcripts import show_difference
-from audio_storage_system.cli.values import parse_where
 from audio_storage_system.errors import AudioStorageSystemError, InvalidInput, MissingExtra, UnknownSpec
+from audio_storage_system.notation import parse_where
 
 if TYPE_CHECKING:
     from audio_storage_system import AudioStorageSystem

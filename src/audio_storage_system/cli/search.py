@@ -13,8 +13,8 @@ from audio_storage_system.cli import options
 from audio_storage_system.cli.human import clock
 from audio_storage_system.cli.output import Output, say
 from audio_storage_system.cli.session import opened
-from audio_storage_system.cli.values import parse_where
 from audio_storage_system.errors import InvalidInput
+from audio_storage_system.notation import parse_where
 
 if TYPE_CHECKING:
     from audio_storage_system import Hit, SearchResults

@@ -11,7 +11,7 @@ from audio_storage_system.cli import options
 from audio_storage_system.cli.human import moment
 from audio_storage_system.cli.output import Output, say
 from audio_storage_system.cli.session import opened
-from audio_storage_system.cli.values import parse_instant
+from audio_storage_system.notation import parse_instant
 
 app = typer.Typer(help="API tokens: what programs prove themselves with.")
 

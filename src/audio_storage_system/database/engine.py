@@ -48,7 +48,7 @@ class _Snapshot:
 
     def until(self, deadline: Deadline) -> _Snapshot:
         """The same, ending at this deadline if that is earlier."""
-        return _Snapshot(self.connection, min(self.deadline, deadline, key=lambda one: one.at))
+        return _Snapshot(self.connection, self.deadline.earlier(deadline))
 
 
 class Database:
@@ -77,7 +77,7 @@ class Database:
         """A connection that sees one state of the database throughout; its queries end at `deadline`.
 
         Inside a `snapshot` of this thread it is that one, and the earlier of the two deadlines holds. Raises
-        `DeadlineExceeded`, or the `StorageFailed` that fits what the database says.
+        `DeadlineExceeded`, `Cancelled`, or the `StorageFailed` that fits what the database says.
         """
         if (outer := self._snapshot) is not None:
             with self._joined(outer, deadline) as connection:
@@ -124,7 +124,7 @@ class Database:
         """The connection of a snapshot, whose statements end at the earlier deadline until the block does."""
         inner = outer.until(deadline)
         with self.translated(inner.deadline):
-            if inner.deadline.seconds != float("inf"):
+            if inner.deadline.ends:
                 self.dialect.limit(inner.connection, inner.deadline)
             with self._within(inner):
                 yield inner.connection

@@ -6,10 +6,10 @@ import logging
 import math
 import time
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from audio_storage_system.clock import Deadline
@@ -21,7 +21,6 @@ from audio_storage_system.errors import (
     AudioStorageSystemError,
     DatabaseRefused,
     DatabaseUnavailable,
-    DeadlineExceeded,
     InvalidInput,
     InvalidSetting,
     MissingExtra,
@@ -40,6 +39,8 @@ TURN_SECONDS = 0.1
 PREPARE = "prepare_threshold"
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
+# Where a connection has the deadline of its read, if that can be brought about.
+_DEADLINE = f"{__name__}.deadline"
 _READING = text("SELECT set_config('statement_timeout', :milliseconds, true)")
 _WRITING = text("SELECT set_config('lock_timeout', :lock_timeout, true)")
 _SNAPSHOT = text("SELECT CAST(pg_current_snapshot() AS text)")
@@ -71,7 +72,7 @@ class PostgreSQL(Dialect):
         if PREPARE in given:
             arguments[PREPARE] = _threshold(str(given[PREPARE]))
         try:
-            return create_engine(
+            engine = create_engine(
                 self._url.difference_update_query([PREPARE]),
                 connect_args=arguments,
                 pool_size=self._pool.size,
@@ -83,14 +84,17 @@ class PostgreSQL(Dialect):
             )
         except ModuleNotFoundError as error:
             raise MissingExtra(what="PostgreSQL", extra="postgres") from error
+        event.listen(engine, "before_cursor_execute", _look)
+        return engine
 
     @contextmanager
     def reading(self, connection: Connection, deadline: Deadline) -> Iterator[None]:
         connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         with connection.begin():
-            if deadline.seconds != float("inf"):
+            if deadline.timed:
                 self.limit(connection, deadline)
-            yield
+            with _cancelled_by(deadline, connection):
+                yield
 
     def limit(self, connection: Connection, deadline: Deadline) -> None:
         connection.execute(_READING, {"milliseconds": _milliseconds(deadline)})
@@ -130,7 +134,7 @@ class PostgreSQL(Dialect):
     def translate(self, error: DBAPIError, place: str, deadline: Deadline) -> AudioStorageSystemError:
         reason, state = _reason(error), getattr(error.orig, "sqlstate", None) or ""
         if state == "57014":
-            return DeadlineExceeded(seconds=deadline.seconds)
+            return deadline.error
         if state in ("40001", "40P01", "55P03", "53300"):
             return ArchiveBusy(place=place)
         if state == "22003":
@@ -167,9 +171,39 @@ def _threshold(value: str) -> int | None:
     return int(value)
 
 
+@contextmanager
+def _cancelled_by(deadline: Deadline, connection: Connection) -> Iterator[None]:
+    """Have the server break off the statement that runs when the deadline is brought about, and begin no other. The
+    request for that may reach the server late: nobody else gets a connection that was cancelled."""
+    if deadline.cancellation is None:
+        yield
+        return
+    driver: Any = connection.connection.driver_connection
+
+    def cancel() -> None:
+        with suppress(Exception):  # it may have ended, or the server is gone: `check` ends the read all the same
+            driver.cancel_safe(timeout=CONNECT_TIMEOUT_SECONDS)
+
+    told = connection.info
+    told[_DEADLINE] = deadline
+    try:
+        with deadline.stopping(cancel):
+            yield
+    finally:
+        del told[_DEADLINE]  # on what is lost, the connection itself can be asked nothing
+        if deadline.cancelled and not connection.invalidated:
+            connection.invalidate()
+
+
+def _look(connection: Connection, *_: Any) -> None:
+    """Before each statement, as SQLAlchemy calls it."""
+    if (deadline := connection.info.get(_DEADLINE)) is not None:
+        deadline.check()
+
+
 def _milliseconds(deadline: Deadline) -> str:
     """What is left, for the server, at least 1; 0 means for ever. Rounded up: what it stops is over then."""
-    if deadline.seconds == float("inf"):
+    if not deadline.timed:
         return "0"
     return str(max(1, math.ceil(1000 * (deadline.at - time.monotonic()))))
 

@@ -21,7 +21,6 @@ from audio_storage_system.errors import (
     ArchiveDamaged,
     ArchiveReadOnly,
     AudioStorageSystemError,
-    DeadlineExceeded,
     StorageFailed,
     StorageFull,
 )
@@ -79,7 +78,7 @@ class SQLite(Dialect):
     @contextmanager
     def reading(self, connection: Connection, deadline: Deadline) -> Iterator[None]:
         """A read sees one state from its first statement on; nothing of it needs to be told to the database."""
-        if deadline.seconds == float("inf"):
+        if not deadline.ends:
             yield
             return
         self.limit(connection, deadline)
@@ -89,8 +88,8 @@ class SQLite(Dialect):
             self.limit(connection, NEVER)
 
     def limit(self, connection: Connection, deadline: Deadline) -> None:
-        ends = deadline.seconds != float("inf")
-        _driver(connection).set_progress_handler((lambda: deadline.expired) if ends else None, STEPS_BETWEEN_CHECKS)
+        looks = (lambda: deadline.expired) if deadline.ends else None
+        _driver(connection).set_progress_handler(looks, STEPS_BETWEEN_CHECKS)
 
     @contextmanager
     def attempting(self, connection: Connection, deadline: Deadline, before: Deadline) -> Iterator[None]:
@@ -121,7 +120,7 @@ class SQLite(Dialect):
     def translate(self, error: DBAPIError, place: str, deadline: Deadline) -> AudioStorageSystemError:
         text = str(error.orig)
         if "interrupted" in text:
-            return DeadlineExceeded(seconds=deadline.seconds)
+            return deadline.error
         if "locked" in text or "busy" in text:
             return ArchiveBusy(place=place)
         if "disk is full" in text or ("disk I/O error" in text and _has_no_room(self._path)):

@@ -1,9 +1,10 @@
-"""The larger parts of the facade: what can be read of an archive, what is said about recordings, and how it transcribes
-and embeds."""
+"""The larger parts of the facade: what can be read of an archive, what is said about recordings, how it transcribes and
+embeds, and what is recorded live."""
 
 from audio_storage_system.facade.describing import Describing
 from audio_storage_system.facade.embedding import Embedding
+from audio_storage_system.facade.living import Living
 from audio_storage_system.facade.reading import Place, Reading
 from audio_storage_system.facade.transcribing import Transcribing
 
-__all__ = ["Describing", "Embedding", "Place", "Reading", "Transcribing"]
+__all__ = ["Describing", "Embedding", "Living", "Place", "Reading", "Transcribing"]

@@ -13,19 +13,25 @@ import numpy as np
 
 from audio_storage_system import pipeline
 from audio_storage_system.access import Access
-from audio_storage_system.archive import Archive, exports, processing, reports, retrieval
+from audio_storage_system.archive import Archive, drawing, exports, processing, reports, retrieval
 from audio_storage_system.audio import Waveform
 from audio_storage_system.catalogue import principals, recordings, transcripts, trash
-from audio_storage_system.clock import Deadline
+from audio_storage_system.clock import Cancellation, Deadline
 from audio_storage_system.database.tables import transcripts as transcript_table
 from audio_storage_system.errors import InvalidInput, NotFound
 from audio_storage_system.pipeline import Comparison
-from audio_storage_system.records import Recording, Segment, Transcript
+from audio_storage_system.records import Peaks, Recording, Segment, Transcript
 from audio_storage_system.search import ContextPack, Filter, Query, SearchResults
 from audio_storage_system.search.context import CountTokens, estimate_tokens
 from audio_storage_system.search.query import Mode
 
 Place = str | os.PathLike[str]
+
+
+def _example(audio: Waveform | Place | BinaryIO) -> Waveform | Path | BinaryIO:
+    if isinstance(audio, np.ndarray):
+        return pipeline.as_waveform(audio)
+    return Path(audio) if isinstance(audio, str | os.PathLike) else audio
 
 
 class Reading:
@@ -44,7 +50,7 @@ class Reading:
         text: str | None = None,
         limit: int = 10,
         *,
-        audio: Waveform | Place | None = None,
+        audio: Waveform | Place | BinaryIO | None = None,
         by: retrieval.By = "transcript",
         mode: Mode = "hybrid",
         where: Mapping[str, Any] | None = None,
@@ -56,14 +62,16 @@ class Reading:
         offset: int = 0,
         space: str | None = None,
         deadline: float | None = None,
+        cancellation: Cancellation | None = None,
         whisper_model: str | None = None,
     ) -> SearchResults:
         """Find passages by what `text` says (`mode`: hybrid, semantic or keyword), or by an example `audio` (`by`:
-        transcript, audio or combined).
+        transcript, audio or combined): a `Waveform`, a file, or a seekable stream of its bytes, of at most ten minutes.
 
         where, since, until, language, speaker: see `Filter`; hits are the same as if the rest did not exist. context:
         neighbouring segments with each hit. space: the model of another space than the active one. deadline: seconds
-        after which the search stops with `DeadlineExceeded`. whisper_model: what understands the example.
+        after which the search stops with `DeadlineExceeded`. cancellation: stops it with `Cancelled` when another
+        thread says so. whisper_model: what understands the example.
 
         Raises `NotFound` for an unknown space, and `Unavailable` where the embedder is missing; hybrid and keyword then
         search by words.
@@ -72,14 +80,13 @@ class Reading:
             raise InvalidInput(reason=f'There is no search by "{by}"; there are: {", ".join(retrieval.BYS)}')
         wanted = self._seen(where, since, until, language, speaker)
         query = Query(text or "", None, None, mode, wanted, limit, offset, context)
-        until_then = Deadline.after(deadline)
+        until_then = Deadline.after(deadline, cancellation)
         if audio is None:
             if text is None or by != "transcript":
                 raise InvalidInput(reason="Give a text to search for, or audio= to search by an example")
             return self._searched(retrieval.search_text(self._archive, query, until_then, space), query)
-        example = pipeline.as_waveform(audio) if isinstance(audio, np.ndarray) else Path(audio)
         task = processing.task_of(self._archive, whisper_model, language)
-        found = retrieval.search_example(self._archive, example, by, query, until_then, task, space)
+        found = retrieval.search_example(self._archive, _example(audio), by, query, until_then, task, space)
         return self._searched(found, query, by)
 
     def _searched(self, found: SearchResults, query: Query, by: str = "text") -> SearchResults:
@@ -107,11 +114,13 @@ class Reading:
         speaker: str | None = None,
         count_tokens: CountTokens = estimate_tokens,
         deadline: float | None = None,
+        cancellation: Cancellation | None = None,
     ) -> ContextPack:
         """The best passages for a question as text for a language model, each with a numbered citation, within a
-        budget of tokens as `count_tokens` counts them."""
+        budget of tokens as `count_tokens` counts them. deadline, cancellation: as of `search_similar_audio`."""
         query = Query(text, filter=self._seen(where, since, until, language, speaker))
-        pack = retrieval.context_pack(self._archive, query, Deadline.after(deadline), max_tokens, count_tokens)
+        until_then = Deadline.after(deadline, cancellation)
+        pack = retrieval.context_pack(self._archive, query, until_then, max_tokens, count_tokens)
         shown = {citation.audio_id for citation in pack.citations}
         self._archive.audit.read(
             "context.packed", characters=len(text), keys=sorted(where or {}), recordings=sorted(shown)
@@ -128,11 +137,13 @@ class Reading:
         speaker: str | None = None,
         limit: int | None = None,
         offset: int = 0,
+        after: tuple[datetime, int] | None = None,
     ) -> list[Recording]:
-        """Recordings that meet the filter, the latest recorded first."""
+        """Recordings that meet the filter, the latest recorded first. after: only those behind this place of the order,
+        the `recorded_at` and `id` of the last one of the page before; pages stay whole while recordings come and go."""
         conditions = self._seen(where, since, until, language, speaker).on_listing()
         with self._archive.database.read() as connection:
-            found = recordings.select_where(connection, *conditions, limit=limit, offset=offset)
+            found = recordings.select_where(connection, *conditions, limit=limit, offset=offset, after=after)
         self._archive.audit.read("recordings.listed", found=len(found), keys=sorted(where or {}))
         return found
 
@@ -172,6 +183,15 @@ class Reading:
         self._archive.audit.read("audio.opened", audio_id)
         return file
 
+    def peaks(self, audio_id: int, points: int = 1000, *, deadline: float | None = None) -> Peaks:
+        """A recording's sound as a player draws it: the lowest and the highest sample of each of `points` equal parts
+        (at most 20,000). All of it is decoded for that; `DeadlineExceeded` after `deadline` seconds. Raises
+        `AudioRemoved`."""
+        found = self._recording(audio_id)
+        drawn = drawing.peaks(self._archive, found, points, Deadline.after(deadline))
+        self._archive.audit.read("audio.drawn", audio_id)
+        return drawn
+
     def audio_url(self, audio_id: int, expires: float = 3600) -> str:
         """A URL to read the recording from: below `cdn_url` where that is set, else signed, for anyone who has it and
         `expires` seconds (at most seven days). Raises `Unavailable` where the recordings are in a folder."""
@@ -197,13 +217,22 @@ class Reading:
         self._archive.audit.read("transcript.read", found.audio_id, transcript_id=found.id)
         return found
 
-    def segments(self, transcript_id: int) -> list[Segment]:
-        """The timed pieces of a version, with their words."""
+    def segments(
+        self,
+        transcript_id: int,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        after: int = 0,
+        limit: int | None = None,
+    ) -> list[Segment]:
+        """The timed pieces of a version, with their words, in order. start, end: only those in these seconds, in part
+        or as a whole. after: only those that follow the segment with this id. limit: at most so many."""
         with self._archive.database.read() as connection:
             self._archive.access.require_version(connection, transcript_id)
             said = transcripts.get(connection, transcript_id)
             trash.refuse(connection, said.audio_id)
-            found = transcripts.segments_of(connection, transcript_id)
+            found = transcripts.segments_between(connection, transcript_id, start, end, after=after, limit=limit)
         self._archive.audit.read("transcript.read", said.audio_id, transcript_id=said.id)
         return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,8 +43,11 @@ def listen(engines: Engines, blocks: Iterable[Samples], task: Task) -> Heard:
         return _Listening(choice, task).to(blocks)
 
 
-def transcribe_sample(engines: Engines, waveform: Waveform, task: Task) -> str:
-    """What is said in a sample, as text."""
+def transcribe_sample(
+    engines: Engines, waveform: Waveform, task: Task, check: Callable[[], None] = lambda: None
+) -> str:
+    """What is said in a sample, as text. `check` is called before each batch of windows; it may raise."""
+    task = replace(task, progress=lambda seconds, total: check())
     return listen(engines, [np.asarray(waveform)], task).transcription
 
 
@@ -66,10 +69,14 @@ class _Listening:
     def _counted(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
         for block in blocks:
             self._seconds += len(block) / SAMPLE_RATE
-            self._task.progress(self._seconds, self._seconds)
+            self._tell()
             yield block
 
+    def _tell(self) -> None:
+        self._task.progress(self._seconds, self._seconds)
+
     def _batch(self, windows: list[Window]) -> list[Segment]:
+        self._tell()
         self._options = with_language(self._choice.transcriber, self._options, windows[0])
         results = self._choice.transcriber.transcribe(windows, self._options)
         if self._options.language is None and not self._task.translate:

@@ -90,5 +90,11 @@ class SearchResults:
 
     def as_dict(self) -> dict[str, Any]:
         """The answer as the command line and the server give it."""
-        data = {name: value for name, value in asdict(self).items() if name != "hits"}
-        return {**data, "warnings": list(self.warnings), "hits": [hit.as_dict() for hit in self.hits]}
+        return {
+            "query": self.query,
+            "mode": self.mode,
+            "total": self.total,
+            "hits": [hit.as_dict() for hit in self.hits],
+            "warnings": list(self.warnings),
+            "index": self.index and asdict(self.index),
+        }

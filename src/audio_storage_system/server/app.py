@@ -12,10 +12,11 @@ from fastapi import FastAPI
 
 from audio_storage_system import AudioStorageSystem, __version__
 from audio_storage_system.server import health, openai, problems
-from audio_storage_system.server.api import ROUTERS
+from audio_storage_system.server.api import ROUTERS, webhooks
 from audio_storage_system.server.bodies import Bodies
 from audio_storage_system.server.cors import Cors
 from audio_storage_system.server.gate import Gate
+from audio_storage_system.server.mcp.http import McpEndpoint
 from audio_storage_system.server.origins import Origins
 
 # Where a process of the server finds the archive that it is to serve: its parent's word to it.
@@ -26,6 +27,7 @@ THREADS = 40  # that call the archive at once; more requests wait their turn
 
 def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     """The application over the archive that this opens when the server starts; closed when it ends."""
+    mcp = McpEndpoint()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -33,7 +35,8 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
         storage = await to_thread.run_sync(open_archive)
         app.state.storage, app.state.gate = storage, Gate(storage)
         try:
-            yield
+            async with mcp.running():
+                yield
         finally:
             await to_thread.run_sync(storage.close)
 
@@ -43,7 +46,9 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     app.include_router(health.router)
     for router in ROUTERS:
         app.include_router(router, prefix="/api/v1")
+    app.webhooks.include_router(webhooks.calls)
     app.include_router(openai.router, prefix="/v1")
+    mcp.mount(app)
     problems.handle(app, {"/v1/": openai.as_error})
     app.add_middleware(Bodies)
     app.add_middleware(Cors)

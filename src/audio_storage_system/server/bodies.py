@@ -18,9 +18,12 @@ MOST_BYTES = 1 << 20
 # Texts to embed: 300,000 tokens, in any script.
 EMBEDDED, MOST_EMBEDDED_BYTES = "/v1/embeddings", 1 << 23
 # What is read as it arrives: files, with the form around them.
-STREAMED = re.compile(
-    r"/api/v1/(recordings|uploads(/[^/]+)?|search/audio|recordings/\d+/transcripts)/?|/v1/audio/\w+", re.ASCII
-)
+STREAMED = re.compile(r"/api/v1/(recordings|uploads(/[^/]+)?)/?|/v1/audio/\w+", re.ASCII)
+# Of these, files that are no recordings: examples, and transcripts.
+SMALLER = {
+    re.compile(r"/api/v1/search/audio/?"): 256 << 20,
+    re.compile(r"/api/v1/recordings/\d+/transcripts/?", re.ASCII): 64 << 20,
+}
 FORM_BYTES = 1 << 21
 # A body may take this long, and longer as it brings so much in each second more.
 GRACE_SECONDS, LEAST_BYTES_PER_SECOND = 30.0, 1024
@@ -72,6 +75,9 @@ def _too_large(most: int) -> TooLarge:
 
 
 def _most_bytes(scope: Scope) -> int:
+    for pattern, most in SMALLER.items():
+        if pattern.fullmatch(scope["path"]):
+            return most + FORM_BYTES
     if not STREAMED.fullmatch(scope["path"]):
         return MOST_EMBEDDED_BYTES if scope["path"] == EMBEDDED else MOST_BYTES
     storage: AudioStorageSystem = scope["app"].state.storage

@@ -14,8 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as Late
+from concurrent.futures import Future, wait
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -56,6 +55,8 @@ FEW_OF_ALL, LEAST_SHARE = 0.05, 0.02
 TIES = 2_000
 # For how long a database that failed is not asked again.
 PAUSE_SECONDS = 5.0
+# How long to wait for an answer before looking whether it is still wanted.
+TURN_SECONDS = 0.05
 # Changes that are read to tell what an index has not followed yet from what it lacks.
 MOST_CHANGES = 1_000_000
 
@@ -287,8 +288,8 @@ def _enough(best: list[Match], found: Found, limit: int, precision: float) -> bo
 
 
 def _by_deadline(call: Callable[[], Found], deadline: Deadline) -> Found:
-    """What `call` returns, or `DeadlineExceeded` when it takes too long: a request cannot be broken off, but left."""
-    if deadline.seconds == float("inf"):
+    """What `call` returns, or what the deadline raises once it has come: a request cannot be broken off, but left."""
+    if not deadline.ends:
         return call()
     answer: Future[Found] = Future()
 
@@ -299,10 +300,9 @@ def _by_deadline(call: Callable[[], Found], deadline: Deadline) -> Found:
             answer.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    try:
-        return answer.result(timeout=max(0, deadline.at - time.monotonic()))
-    except Late as late:
-        raise DeadlineExceeded(seconds=deadline.seconds) from late
+    while not wait([answer], max(0.0, min(deadline.at - time.monotonic(), TURN_SECONDS))).done:
+        deadline.check()
+    return answer.result()
 
 
 def _renew_lock_after_fork(index: EngineIndex) -> None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database
 from audio_storage_system.database.remembering import remembered
-from audio_storage_system.errors import ArchiveBusy, ArchiveReadOnly, DeadlineExceeded, StorageFull
+from audio_storage_system.errors import ArchiveBusy, ArchiveReadOnly, StorageFull
 from audio_storage_system.records import Space
 from audio_storage_system.vectors import generations, stored
 from audio_storage_system.vectors.base import Candidates, Capabilities, Difference, IndexState, Match, VectorIndex
@@ -31,6 +31,9 @@ from audio_storage_system.vectors.searching import DEFAULT_PRECISION, Precision,
 from audio_storage_system.vectors.views import State, View, refresh
 
 __all__ = ["SQLiteIndex", "prune_change_log"]
+
+# How long to wait for others who bring the codes up to date before looking whether an answer is still wanted.
+TURN_SECONDS = 0.05
 
 
 class SQLiteIndex(VectorIndex):
@@ -135,9 +138,8 @@ def _renew_locks_after_fork(index: SQLiteIndex) -> None:
 
 @contextmanager
 def _held(lock: threading.Lock, deadline: Deadline) -> Iterator[None]:
-    remaining = max(deadline.at - time.monotonic(), 0)
-    if not lock.acquire(timeout=min(remaining, threading.TIMEOUT_MAX)):
-        raise DeadlineExceeded(seconds=deadline.seconds)
+    while not lock.acquire(timeout=max(0, min(deadline.at - time.monotonic(), TURN_SECONDS))):
+        deadline.check()
     try:
         yield
     finally:

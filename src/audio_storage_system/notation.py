@@ -91,12 +91,19 @@ def _parse_condition(condition: str) -> tuple[str, Mapping[str, Any]]:
     if match := _COMPARISON.fullmatch(condition):
         return match[1], {_NAMES[match[2]]: parse_value(match[3])}
     if match := _CHOICE.fullmatch(condition):
-        (items,) = csv.reader([match[2]], skipinitialspace=True)
-        return match[1], {"in": [parse_value(item) for item in items]}
+        return match[1], {"in": [parse_value(item) for item in _items(condition, match[2])]}
     key = condition.strip()
     if not key.strip("! ") or re.search(r"[=<>]", key):
         raise InvalidFilter(key=repr(condition), reason="write KEY=VALUE, KEY>=5, KEY in A,B, KEY or !KEY")
     return key.lstrip("! "), {"exists": not key.startswith("!")}
+
+
+def _items(condition: str, text: str) -> list[str]:
+    try:
+        (items,) = csv.reader([text], skipinitialspace=True)
+    except (csv.Error, ValueError) as error:
+        raise InvalidFilter(key=repr(condition[:40]), reason="write a list as A,B") from error
+    return items
 
 
 def _plain(wanted: Mapping[str, Any]) -> Any:

@@ -1,0 +1,49 @@
+"""Calls that end when nobody waits for their answer any more."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import Request
+from starlette.exceptions import HTTPException
+
+from audio_storage_system import Cancellation
+
+T = TypeVar("T")
+
+
+class Patience:
+    """How long a request may take, from when this is made: also while it waits for a thread. most: seconds; wanted: the
+    same as the client says it, which counts where it is less. Made for one call, which `cancellation` ends early."""
+
+    def __init__(self, most: float, wanted: float | None = None) -> None:
+        self.cancellation = Cancellation()
+        self._until = time.monotonic() + (most if wanted is None else min(most, wanted))
+
+    @property
+    def left(self) -> float:
+        """Seconds, for the `deadline` of a call."""
+        return max(0.0, self._until - time.monotonic())
+
+
+async def while_wanted(request: Request, patience: Patience, call: Callable[[], T]) -> T:
+    """What `call` answers in a thread. It is cancelled when the client goes away. The request's body was read."""
+    watch = asyncio.create_task(_cancel_when_gone(request, patience.cancellation))
+    try:
+        return await to_thread.run_sync(call)
+    finally:
+        watch.cancel()
+
+
+async def _cancel_when_gone(request: Request, cancellation: Cancellation) -> None:
+    try:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass  # a body where none belongs
+    except HTTPException:
+        pass  # more of that than is bearable
+    # The threads may all be busy, with nothing but what is to be cancelled here.
+    await to_thread.run_sync(cancellation.cancel, limiter=CapacityLimiter(1))

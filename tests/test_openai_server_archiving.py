@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ from audio_storage_system import AudioStorageSystem
 from audio_storage_system.records import JobState
 from audio_storage_system.testing.scripted import ScriptedTranscriber
 from audio_storage_system.transcribers import Capabilities, Window
+from catalogues import FILE
 from serving import as_bearer, serving
 from sounds import noise, wav
 from working import talk
@@ -175,6 +177,21 @@ def test_any_key_will_do_while_there_are_no_tokens_but_one_of_another_archive(cl
         client.with_options(api_key="ast_of_another_archive").models.list()
     answer = httpx.get(f"{url}/models", headers={"Origin": "https://evil.example", "Authorization": "Bearer none"})
     assert (answer.status_code, answer.json()["error"]["type"]) == (403, "permission_error")
+
+
+def test_what_is_done_is_entered_in_the_audit_log_with_where_it_came_from(tmp_path: Path, short: Path) -> None:
+    home = tmp_path / "archive"
+    home.mkdir()
+    (home / FILE).write_text(f"key_file = {json.dumps(str(tmp_path / 'key'))}\n")
+    with serving(lambda: AudioStorageSystem(home, audit=True, transcriber="scripted")) as url:
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+            list(ask(client, short, stream=True))
+            ask(client, short, extra_body={"store": False})
+    with AudioStorageSystem(home) as storage:
+        entries = storage.audit.list(limit=100).entries
+        assert storage.audit.verify().ok
+    done = {entry.action for entry in entries if entry.origin.startswith("http:127.0.0.1@")}
+    assert {"recording.stored", "transcript.made", "transcript.read", "sound.transcribed"} <= done
 
 
 # While it is made

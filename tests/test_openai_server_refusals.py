@@ -168,9 +168,10 @@ def test_forms_that_are_none(server: httpx.Client) -> None:
         {"files": {"other": SOUND}, "data": {"model": "whisper-1"}},
         {"files": [("file", SOUND), ("file", SOUND)], "data": {"model": "whisper-1"}},
         {"files": {"file": SOUND, "model": b"whisper-1"}},
+        {"files": {"file": SOUND}, "data": {"model": "whisper-1", "file": "a.wav"}},
         {"files": {"file": SOUND, "more": SOUND}, "data": {"model": "whisper-1"}},
         {"files": {"file": SOUND}, "data": {"model": "whisper-1", **{f"field{n}": "1" for n in range(100)}}},
-        {"files": {"file": SOUND}, "data": {"model": "whisper-1", "prompt": "x" * 2_000_000}},
+        {"files": {"file": SOUND}, "data": {"model": "whisper-1", "prompt": "x" * ((1 << 20) + 1000)}},
         {"files": {"file": SOUND}},
     ]
     for one in given:

@@ -80,7 +80,8 @@ class Fields:
     def upload(self, form: FormData) -> Upload:
         """The file."""
         upload = file_in(form)
-        del self._left["file"]
+        if len(self._left.pop("file")) > 1:
+            raise refused("file", "file is one file, and nothing else", "duplicate_parameter")
         name = PurePosixPath((upload.filename or "").replace("\\", "/")).name
         return Upload(name or "recording", upload.file)
 

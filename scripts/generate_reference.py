@@ -48,8 +48,19 @@ from audio_storage_system.integrity import Finding, Quarantine, Severity, Verifi
 from audio_storage_system.jobs import JobEvent, Jobs, Worker
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.permissions import Grant, Grants, NewToken, Token, Tokens, Users
-from audio_storage_system.pipeline import Change, Comparison, Decision, Made
-from audio_storage_system.records import Job, JobState, Outcome, Priority, Recording, Segment, Stage, Transcript, Word
+from audio_storage_system.pipeline import Change, Comparison, Decision, Heard, Made
+from audio_storage_system.records import (
+    Job,
+    JobState,
+    Outcome,
+    Priority,
+    Recording,
+    Segment,
+    Space,
+    Stage,
+    Transcript,
+    Word,
+)
 from audio_storage_system.retention import Decision as Due
 from audio_storage_system.retention import Emptied, Holds, Retention, RetentionRule, RetentionRun, Trash
 from audio_storage_system.search import Filter
@@ -64,11 +75,25 @@ from audio_storage_system.transfer import CopyProblem, CopyProgress, TableCount
 TARGET = Path(__file__).parents[1] / "docs" / "reference"
 # What methods take and return without its name being needed.
 VALUES = (
-    *(Filter, Recording, Transcript, Outcome, Segment, Word, Citation, Receipt, Recovered, Check, Model, LoadedModel),
+    *(
+        Filter,
+        Recording,
+        Transcript,
+        Outcome,
+        Segment,
+        Word,
+        Space,
+        Citation,
+        Receipt,
+        Recovered,
+        Check,
+        Model,
+        LoadedModel,
+    ),
     *(CopyProgress, CopyProblem, TableCount, Job, JobState, Priority, JobEvent),
     *(Principal, Whoami, Grant, Token, NewToken),
     *(BackupReport, BackupSet, VerifyReport, Damage, PruneReport, SetDecision, RestoreReport, BackupProgress),
-    *(Made, Decision, Comparison, Change, Plan, Reembedded),
+    *(Made, Heard, Decision, Comparison, Change, Plan, Reembedded),
     *(Stage, Hold, Trashed, Emptied, Due, RetentionRule, RetentionRun),
     *(Verification, Finding, Severity, SecurityReport, Weakness, Gravity),
 )

@@ -71,6 +71,7 @@ def test_every_read_is_entered_within_a_second(kept: AudioStorageSystem, tmp_pat
     kept.get_transcript(said.id)
     kept.segments(said.id)
     kept.export(audio_id, "srt")
+    kept.transcribe(tmp_path / "a.wav")
     kept.diff_transcripts(said.id, said.id)
     wanted = [
         "transcript.read",
@@ -82,6 +83,7 @@ def test_every_read_is_entered_within_a_second(kept: AudioStorageSystem, tmp_pat
         "transcript.read",
         "transcript.read",
         "transcript.exported",
+        "sound.transcribed",
         "transcript.read",
         "transcript.read",
     ]

@@ -72,6 +72,27 @@ def test_sentences_become_segments_with_timed_words(build: Build, windows: list[
     assert all(word.probability is not None and word.probability > 0.9 for word in first.words)
 
 
+def test_a_translation_is_decoded_as_one(build: Build, windows: list[Window], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    attempt = module._Decoder._attempt
+
+    def heard(self: Any, how: Any, encoded: Any) -> Any:
+        prompt = self.whisper.get_prompt(self.tokenizer, self.prompt, without_timestamps=not how.timestamps)
+        asked.append("".join(self.whisper.hf_tokenizer.id_to_token(token) for token in prompt))
+        return attempt(self, how, encoded)
+
+    monkeypatch.setattr(module._Decoder, "_attempt", heard)
+    with build("guten morgen", multilingual=True, language="de") as transcriber:
+        said = [transcriber.transcribe([windows[1]], TranscribeOptions(translate=it))[0] for it in (False, True)]
+    assert asked == [f"<|startoftranscript|><|de|><|{task}|><|notimestamps|>" for task in ("transcribe", "translate")]
+    assert [result.language for result in said] == ["de", "en"]
+
+
+def test_an_english_model_translates_nothing(build: Build) -> None:
+    with build("hello world") as transcriber:
+        assert not transcriber.capabilities.translates
+
+
 def test_a_batch_is_decoded_in_one_go(build: Build, windows: list[Window], monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = count_decoded(monkeypatch)
     with build("hello world") as transcriber:

@@ -79,6 +79,16 @@ def test_each_window_travels_as_wav_with_what_was_asked(
     assert np.abs(sent - windows[1].samples).max() < 1e-4
 
 
+def test_a_translation_is_asked_for_as_one(
+    server: OpenAIServer, transcriber: Transcriber, windows: list[Window]
+) -> None:
+    [result] = transcriber.transcribe(windows[1:2], TranscribeOptions(language="fr", prompt="Ada", translate=True))
+    request = server.requests[-1]
+    assert request.path == "/v1/audio/translations"
+    assert request.fields.keys() == {"model", "prompt", "response_format"}
+    assert (result.language, result.segments[0].text) == ("en", "hello from the local server")
+
+
 def test_times_count_from_the_start_of_the_recording(transcriber: Transcriber, windows: list[Window]) -> None:
     result = transcriber.transcribe(windows[1:2], OPTIONS)[0]
     (segment,) = result.segments

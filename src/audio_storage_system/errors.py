@@ -4,6 +4,7 @@
     ├── InvalidInput           what was given can never work as it stands
     │   ├── NotAudio
     │   ├── UnknownSpec
+    │   ├── Unsupported
     │   ├── InvalidFilter
     │   ├── InvalidMetadata
     │   ├── InvalidVector
@@ -105,6 +106,10 @@ class NotAudio(InvalidInput):
 
 class UnknownSpec(InvalidInput):
     """There is no {kind} "{spec}". Known: {known}."""
+
+
+class Unsupported(InvalidInput):
+    """{spec} cannot {what}."""
 
 
 class InvalidFilter(InvalidInput):

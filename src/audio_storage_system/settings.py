@@ -74,6 +74,9 @@ class Settings:
         processes; 0 for any number.
     cors_origins: the web pages that may use the server from a browser, `https://app.example`, separated by commas;
         empty for none but its own. `*` for all, once there are tokens.
+    openai_store: whether the OpenAI-compatible endpoints keep what they transcribe; a request can say otherwise.
+    openai_models: further ids of models for these endpoints, and what transcribes for each, separated by commas:
+        `whisper-1=large-v3,calls=openai:whisper-1`.
     trash_days: for how many days what was thrown away can be had back; fractions count.
     mcp_writes: let language models change the archive over HTTP, as far as their tokens go; see the command `mcp` for
         those on this machine.
@@ -120,6 +123,8 @@ class Settings:
     search_seconds: float = 10.0
     requests_per_minute: int = 6000
     cors_origins: str = ""
+    openai_store: bool = True
+    openai_models: str = ""
     trash_days: float = 30.0
     backup_destinations: str = ""
     webhook_allow_private: bool = False

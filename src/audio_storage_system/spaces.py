@@ -197,6 +197,11 @@ class Spaces:
         found = self._find(EmbeddingKind.COMBINED, lambda _: self._weighted(), model, deadline)
         return found
 
+    def known(self) -> list[Space]:
+        """Every space of the archive."""
+        with self._database.read() as connection:
+            return stored.spaces(connection)
+
     def spec(self, kind: EmbeddingKind) -> str:
         """How the embedder in use is opened."""
         with self._database.read() as connection:

@@ -29,13 +29,21 @@ from audio_storage_system.backup import Backups
 from audio_storage_system.catalogue import locks, principals, transcripts
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import NotFound
-from audio_storage_system.facade import Describing, Embedding, Living, Place, Reading, Upkeep
+from audio_storage_system.facade import (
+    Describing,
+    Embedding,
+    Living,
+    Place,
+    Reading,
+    Transcribing,
+    Upkeep,
+)
 from audio_storage_system.integrity import Quarantine, Verification, verify
 from audio_storage_system.jobs import JobEvent, Jobs, Uploads, Worker, concurrency_of, submission
 from audio_storage_system.keys import KeySource
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.permissions import Grants, Tokens, Users
-from audio_storage_system.pipeline import Made, OnDuplicate, Rule
+from audio_storage_system.pipeline import OnDuplicate, Rule
 from audio_storage_system.records import Added, Job, Metadata, Priority
 from audio_storage_system.retention import Holds, Retention, Trash
 from audio_storage_system.rotation import KeyBoard
@@ -49,7 +57,7 @@ __all__ = ["Added", "AudioStorageSystem", "load_audio"]
 Progress = Callable[[float, float], None]
 
 
-class AudioStorageSystem(Reading, Describing, Embedding, Living, Upkeep):
+class AudioStorageSystem(Reading, Describing, Transcribing, Embedding, Living, Upkeep):
     """An archive of audio with its transcripts, embeddings and metadata.
 
     archive: its folder, the address of its PostgreSQL database, or its `audio-storage.toml`; default
@@ -193,32 +201,6 @@ class AudioStorageSystem(Reading, Describing, Embedding, Living, Upkeep):
             self._archive, duration=duration, values=metadata or {}, device=device, on_level=on_level, stop=stop
         )
         return processing.process(self._archive, stored, task, embedded=generate_embeddings)
-
-    def generate_transcript(
-        self,
-        audio_id: int,
-        audio_data: Waveform | None = None,
-        *,
-        whisper_model: str | None = None,
-        language: str | None = None,
-        prompt: str | None = None,
-        activate: Rule | bool | None = None,
-        allow_fallback: bool = True,
-        progress: Progress | None = None,
-    ) -> Made:
-        """Make a new version of what is said, or finish one that was interrupted; its id. Earlier versions stay.
-
-        activate: whether search follows it: `always` (`True`), `never` (`False`), or `if-better`, which keeps the
-        present one where only a person can tell (default: always, but a stand-in never replaces another engine's). What
-        was decided and why is the result's `decision`.
-        allow_fallback: whether another engine may stand in when the weights of this one are not to be had.
-
-        Raises `TranscriptionFailed`, `UnknownSpec`, `NotFound`.
-        """
-        further: dict[str, Any] = {"prompt": prompt, "activate": activate, "allow_fallback": allow_fallback}
-        task = processing.task_of(self._archive, whisper_model, language, progress, **further)
-        self._archive.require(int(audio_id), Role.EDITOR, "transcribe")
-        return processing.transcribe(self._archive, int(audio_id), task, audio_data)
 
     def import_transcript(
         self,

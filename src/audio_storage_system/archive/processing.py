@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from audio_storage_system import pipeline
 from audio_storage_system.access import Role
 from audio_storage_system.archive import sidecars
 from audio_storage_system.archive.opening import Archive
+from audio_storage_system.audio import probe, stream
 from audio_storage_system.catalogue import jobs, locks, principals, recordings, transcripts, trash
 from audio_storage_system.errors import AudioRemoved, InvalidInput, NotFound, TooLarge
 from audio_storage_system.pipeline import OnDuplicate
@@ -155,6 +157,21 @@ def transcribe(
     transcript_id = pipeline.transcribe(archive.database, archive.engines, source, audio_id, task)
     sidecars.refresh(archive, audio_id)
     return transcript_id
+
+
+def listen(
+    archive: Archive, given: str | os.PathLike[str] | BinaryIO, name: str, task: pipeline.Task
+) -> pipeline.Heard:
+    """What is said in a file or stream, of which nothing is stored; see `pipeline.listen`."""
+    most = archive.settings.max_file_bytes
+    source, name = _source_of(given, name, None, most)
+    with pipeline.opened_file(source, most) if isinstance(source, Path) else nullcontext(source) as file:
+        probe(file, name=name)  # it says by this name what is no audio
+        file.seek(0)
+        with stream(file, pipeline.MODEL_RATE) as blocks:
+            heard = pipeline.listen(archive.engines, blocks, task)
+    archive.audit.read("sound.transcribed", seconds=heard.duration, engine=heard.engine)
+    return heard
 
 
 def embed(

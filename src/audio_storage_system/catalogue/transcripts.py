@@ -99,18 +99,39 @@ def find_unfinished(
 ) -> int | None:
     """The version of the same work to go on with: interrupted, or failed in a way that trying again helps."""
     again = [outcome.value for outcome in Outcome if outcome.retryable]
+    undone = or_(transcripts.c.outcome.is_(None), transcripts.c.outcome.in_(again))
+    return next(iter(_of_work(connection, undone, audio_id, asked, engine, parameters)), None)
+
+
+def find_finished(
+    connection: Connection, audio_id: int, *, asked: str, engine: str, parameters: Mapping[str, Any]
+) -> int | None:
+    """The latest version that the same work has made."""
+    done = transcripts.c.outcome.in_([outcome.value for outcome in Outcome if outcome.succeeded])
+    return max(_of_work(connection, done, audio_id, asked, engine, parameters), default=None)
+
+
+def _of_work(
+    connection: Connection,
+    condition: ColumnElement[bool],
+    audio_id: int,
+    asked: str,
+    engine: str,
+    parameters: Mapping[str, Any],
+) -> list[int]:
+    """The versions of a recording that are of this work and meet the condition, the oldest first."""
     query = (
         select(transcripts.c.id, transcripts.c.parameters)
         .where(
             transcripts.c.audio_file_id == audio_id,
             transcripts.c.whisper_model == asked,
             transcripts.c.engine == engine,
-            or_(transcripts.c.outcome.is_(None), transcripts.c.outcome.in_(again)),
+            condition,
         )
         .order_by(transcripts.c.id)
     )
     wanted = json.loads(json.dumps(dict(parameters)))
-    return next((row.id for row in connection.execute(query) if row.parameters == wanted), None)
+    return [row.id for row in connection.execute(query) if row.parameters == wanted]
 
 
 def find_live(connection: Connection, audio_id: int) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from audio_storage_system import pipeline
 from audio_storage_system.archive import Archive, reembedding
 from audio_storage_system.archive.reembedding import Plan, Reembedded
+from audio_storage_system.records import Space
 
 
 class Embedding:
@@ -28,6 +29,19 @@ class Embedding:
     @generate_text_embedding.setter
     def generate_text_embedding(self, function: Callable[[str], npt.ArrayLike]) -> None:
         self.use_embedder(function)
+
+    def generate_text_embeddings(self, texts: Sequence[str], *, space: str | None = None) -> npt.NDArray[np.float32]:
+        """A unit vector for each text, as rows, in the space in use or that of another model (`space`). Nothing is
+        stored. Raises `InvalidVector` for a text with nothing to embed, `NotFound` for an unknown space, `Unavailable`
+        where the embedder is missing."""
+        _, embedder = self._archive.spaces.text(space)
+        step = embedder.max_batch
+        parts = [embedder.embed_batch(texts[begin : begin + step]) for begin in range(0, len(texts), step)]
+        return np.concatenate(parts) if parts else np.empty((0, embedder.dimension), np.float32)
+
+    def embedding_spaces(self) -> list[Space]:
+        """The spaces of this archive, each of one kind, model and dimension; those in use are active."""
+        return self._archive.spaces.known()
 
     @property
     def generate_audio_embedding(self) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:

@@ -91,8 +91,8 @@ class Recognition:
 
     def _listen(self) -> None:
         """Hear everything from where the version is, to the end of the session."""
-        about = {"language": self._options.language, "fallback": self._fallback}
-        with self._archive.engines.borrow(self._asked, **about) as choice:
+        engines, language = self._archive.engines, self._options.language
+        with engines.borrow(self._asked, language=language, fallback=self._fallback) as choice:
             opening = partial(LiveVersion.open, self._archive, self._recording, self._asked, choice, self._options)
             version = self._patiently(opening)
             options = replace(self._options, language=version.language)

@@ -7,7 +7,8 @@ from audio_storage_system.pipeline.embedding import embed
 from audio_storage_system.pipeline.engines import Engines, check_spec
 from audio_storage_system.pipeline.fernet import decrypted, inner_name
 from audio_storage_system.pipeline.importing import ImportedVersion, import_version
-from audio_storage_system.pipeline.sources import Source, as_model_input, as_waveform
+from audio_storage_system.pipeline.listening import Heard, listen, transcribe_sample
+from audio_storage_system.pipeline.sources import MODEL_RATE, Source, as_model_input, as_waveform
 from audio_storage_system.pipeline.storing import (
     BLOB_PREFIX,
     Entered,
@@ -19,17 +20,20 @@ from audio_storage_system.pipeline.storing import (
     sha256_of,
     store,
 )
-from audio_storage_system.pipeline.transcription import Made, Task, transcribe, transcribe_sample
+from audio_storage_system.pipeline.transcription import Listener, Made, Task, transcribe
 
 __all__ = [
     "BLOB_PREFIX",
+    "MODEL_RATE",
     "RULES",
     "Change",
     "Comparison",
     "Decision",
     "Engines",
     "Entered",
+    "Heard",
     "ImportedVersion",
+    "Listener",
     "Made",
     "OnDuplicate",
     "Rule",
@@ -47,6 +51,7 @@ __all__ = [
     "embed",
     "import_version",
     "inner_name",
+    "listen",
     "opened_file",
     "rule_of",
     "sha256_of",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from audio_storage_system.errors import EngineUnavailable, UnknownSpec, WeightsUnavailable
+from audio_storage_system.errors import EngineUnavailable, UnknownSpec, Unsupported, WeightsUnavailable
 from audio_storage_system.model_pool import LoadedModel, ModelPool
 from audio_storage_system.transcribers import Transcriber, open_transcriber, resolve_transcriber
 
@@ -42,14 +42,20 @@ class Engines:
         self._told: set[str] = set()
 
     @contextmanager
-    def borrow(self, asked: str, *, language: str | None = None, fallback: str | None = None) -> Iterator[Choice]:
+    def borrow(
+        self, asked: str, *, language: str | None = None, fallback: str | None = None, translate: bool = False
+    ) -> Iterator[Choice]:
         """The engine for `asked`, loaded, for as long as the block runs; the fallback only when its weights are not to
-        be had and the language is English or not given.
+        be had and the language is English or not given, and never to `translate`.
 
-        Raises `UnknownSpec`, `EngineUnavailable`, also for a language that the engine does not know.
+        Raises `UnknownSpec`, `EngineUnavailable`, also for a language that the engine does not know, and `Unsupported`
+        where it cannot translate.
         """
         with ExitStack() as stack:
-            yield self._choose(stack, asked, language, fallback)
+            choice = self._choose(stack, asked, language, None if translate else fallback)
+            if translate and not choice.transcriber.capabilities.translates:
+                raise Unsupported(spec=choice.transcriber.spec, what="translate into English")
+            yield choice
 
     def expect(self, at_once: int) -> None:
         """Reckon with so many transcriptions at the same time, for what is loaded from now on."""

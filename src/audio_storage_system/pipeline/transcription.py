@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 from sqlalchemy import Connection
 
 from audio_storage_system import outbox
-from audio_storage_system.audio import SpeechWindow, Waveform, speech_windows
+from audio_storage_system.audio import SpeechWindow, speech_windows
 from audio_storage_system.audit import OFF, Audit
 from audio_storage_system.catalogue import locks, passages, recordings, transcripts
 from audio_storage_system.database import Database
@@ -31,7 +30,7 @@ from audio_storage_system.pipeline.batches import batches
 from audio_storage_system.pipeline.differences import compare
 from audio_storage_system.pipeline.engines import Choice, Engines
 from audio_storage_system.pipeline.sources import Samples, Source
-from audio_storage_system.records import Outcome, Passage, Recording, Span, Transcript
+from audio_storage_system.records import Outcome, Passage, Recording, Segment, Span, Transcript
 from audio_storage_system.registry import split_spec
 from audio_storage_system.transcribers import (
     TranscribeOptions,
@@ -42,6 +41,8 @@ from audio_storage_system.transcribers import (
 )
 
 Progress = Callable[[float, float], None]
+Listener = Callable[[Sequence[Segment]], None]
+TRANSLATED = "en"  # into which language
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,11 @@ class Task:
 
     `activate`: by which rule search follows the result, see `activation.decide`. `progress` is called with the seconds
     of sound done so far, and all there are: after each batch, and while none comes, as in a long silence. What it
-    raises stops the work, which can be taken up again. `job_id`: of the job that this is done for, which tells itself
-    when it is given up.
+    raises stops the work, which can be taken up again. `listener` is given the segments of the version, each once and
+    in order, as they are kept, and may raise as `progress` may.
+
+    `translate`: into English. `reuse`: where the same engine made a version with the same parameters, that is the
+    result. `job_id`: of the job that this is done for, which tells itself when it is given up.
     """
 
     asked: str
@@ -59,18 +63,25 @@ class Task:
     fallback: str | None = None
     prompt: str | None = None
     activate: Rule | None = None
+    translate: bool = False
+    reuse: bool = False
     progress: Progress = field(default=lambda seconds, total: None)
+    listener: Listener | None = None
     audit: Audit = OFF
     job_id: int | None = None
 
     @property
     def options(self) -> TranscribeOptions:
-        return TranscribeOptions(language=self.language or None, prompt=self.prompt)
+        return TranscribeOptions(language=self.language or None, prompt=self.prompt, translate=self.translate)
+
+    def borrowed(self, engines: Engines) -> AbstractContextManager[Choice]:
+        """The engine that does it, see `Engines.borrow`."""
+        return engines.borrow(self.asked, language=self.language, fallback=self.fallback, translate=self.translate)
 
 
 class Made(int):
-    """The id of a new version. `decision`: whether search follows it, and why; `None` where another process, which made
-    the same version at the same time, decided."""
+    """The id of a new version. `decision`: whether search follows it, and why; `None` where that was decided before,
+    for a version that was there, or that another process made at the same time."""
 
     decision: Decision | None
 
@@ -90,39 +101,67 @@ def transcribe(database: Database, engines: Engines, source: Source, audio_id: i
     """
     with database.read() as connection:
         recording = recordings.get(connection, audio_id)
+    told = _Told(database, task.listener)
     with ExitStack() as stack:
         try:
-            choice = stack.enter_context(engines.borrow(task.asked, language=task.language, fallback=task.fallback))
+            choice = stack.enter_context(task.borrowed(engines))
         except EngineUnavailable as error:
             _note_unavailable(database, recording, task, error)
             raise _failed(recording.id, error, Outcome.ENGINE_UNAVAILABLE) from error
-        while not (run := _Run.open(database, recording, task, choice)).to_its_end(source):
+        if task.reuse and (known := _made_before(database, recording.id, task, choice)):
+            told.all_of(known)
+            return Made.of(known, None)
+        while not (run := _Run.open(database, recording, task, choice, told)).to_its_end(source):
             if run.succeeded():  # by another process, which was faster
                 break
+    told.all_of(run.transcript_id)
     return Made.of(run.transcript_id, run.decision)
 
 
-def transcribe_sample(
-    engines: Engines, waveform: Waveform, task: Task, check: Callable[[], None] = lambda: None
-) -> str:
-    """What is said in a sample, which is not stored. `check` is called before each batch of windows; it may raise."""
-    windows = (Window(item.start, item.samples) for item in speech_windows(iter([np.asarray(waveform)])))
-    with engines.borrow(task.asked, language=task.language, fallback=task.fallback) as choice:
-        transcriber = choice.transcriber
-        texts = [
-            segment.text.strip()
-            for batch in batches(windows, transcriber.capabilities.batch_size)
-            for result in _heard(transcriber, batch, task, check)
-            for segment in result.segments
-        ]
-    return " ".join(texts)
+def _made_before(database: Database, audio_id: int, task: Task, choice: Choice) -> int | None:
+    with database.read() as connection:
+        return transcripts.find_finished(connection, audio_id, **_work_of(task, choice.transcriber))
 
 
-def _heard(
-    transcriber: Transcriber, batch: Sequence[Window], task: Task, check: Callable[[], None]
-) -> list[WindowResult]:
-    check()
-    return transcriber.transcribe(batch, task.options)
+def _work_of(task: Task, transcriber: Transcriber) -> dict[str, Any]:
+    """What makes a version the same work as another."""
+    parameters = {"model": transcriber.model, **transcriber.parameters(task.options)}
+    return {"asked": task.asked, "engine": transcriber.engine, "parameters": parameters}
+
+
+def with_language(transcriber: Transcriber, options: TranscribeOptions, first: Window) -> TranscribeOptions:
+    """These options with the language spoken in the first window, where the engine can tell and nobody has said it."""
+    if options.language is None and transcriber.capabilities.detects_language:
+        return replace(options, language=transcriber.detect_language(first))
+    return options
+
+
+@dataclass
+class _Told:
+    """What a listener was given of a version's segments."""
+
+    database: Database
+    listener: Listener | None
+    count: int = 0
+    raised: BaseException | None = None
+
+    def segments(self, first: int, kept: Sequence[Segment]) -> None:
+        """There are these segments, of which the first has this place in the version."""
+        if self.listener is None or not (new := kept[max(0, self.count - first) :]):
+            return
+        self.count = first + len(kept)
+        try:
+            self.listener(new)
+        except BaseException as error:
+            self.raised = error
+            raise
+
+    def all_of(self, transcript_id: int) -> None:
+        """A version is complete, or is gone on with: all that is there of it."""
+        if self.listener is not None:
+            with self.database.read() as connection:
+                kept = transcripts.segments_of(connection, transcript_id)
+            self.segments(0, kept)
 
 
 def outcome_of(error: BaseException) -> Outcome:
@@ -183,51 +222,58 @@ class _Run:
     done: int  # windows committed, which are the first ones
     segments: int
     grouper: Grouper
+    told: _Told
     until: float = 0.0  # seconds of sound done
     since: float = field(default_factory=time.monotonic)
     decision: Decision | None = None
     callers: BaseException | None = None  # what `progress` raised, which is no failure of ours
 
     @classmethod
-    def open(cls, database: Database, recording: Recording, task: Task, choice: Choice) -> _Run:
+    def open(cls, database: Database, recording: Recording, task: Task, choice: Choice, told: _Told) -> _Run:
         """A new version, or the one that the same work left unfinished, with what it has so far."""
         transcriber = choice.transcriber
-        parameters = {"model": transcriber.model, **transcriber.parameters(task.options)}
-        work: dict[str, Any] = {"asked": task.asked, "engine": transcriber.engine, "parameters": parameters}
+        work = _work_of(task, transcriber)
         with database.write(locks.of_recording(recording.id)) as connection:
             recordings.must_exist(connection, recording.id)
             transcript_id = transcripts.find_unfinished(connection, recording.id, **work)
             if transcript_id is None:
                 flags = [transcripts.FALLBACK] if choice.fallback else []
                 transcript_id = transcripts.start(connection, recording.id, **work, language=task.language, flags=flags)
-                return cls(database, recording, task, transcriber, transcript_id, task.options, 0, 0, Grouper())
+                return cls(database, recording, task, transcriber, transcript_id, task.options, 0, 0, Grouper(), told)
             transcripts.reopen(connection, transcript_id)
             count, last_segment = passages.last_of(connection, transcript_id)
             loose = transcripts.segments_after(connection, transcript_id, last_segment)
             grouper = Grouper(sequence=count)
             grouper.push(loose)
+            found = None if task.translate else transcripts.get(connection, transcript_id).language
             return cls(
                 database,
                 recording,
                 task,
                 transcriber,
                 transcript_id,
-                replace(task.options, language=transcripts.get(connection, transcript_id).language),
+                replace(task.options, language=found or task.options.language),
                 transcripts.windows_done(connection, transcript_id),
                 transcripts.segment_count(connection, transcript_id),
                 grouper,
+                told,
             )
+
+    @property
+    def language(self) -> str | None:
+        """Of the text."""
+        return TRANSLATED if self.task.translate else self.options.language
 
     def to_its_end(self, source: Source) -> bool:
         """Transcribe every window that is not done yet, batch by batch; false when another process was faster.
 
         What the archive's storage refuses leaves the version unfinished, to be taken up again; so does whatever
-        `progress` raises. Any other error is the version's outcome, raised as `TranscriptionFailed`.
+        `progress` or the listener raises. Any other error is the version's outcome, raised as `TranscriptionFailed`.
         """
         try:
             self._work(source)
         except (Exception, MemoryError) as error:
-            if error is self.callers or isinstance(error, StorageFailed):
+            if error in (self.callers, self.told.raised) or isinstance(error, StorageFailed):
                 raise
             if isinstance(error, Conflict):
                 return False
@@ -240,6 +286,8 @@ class _Run:
     def _work(self, source: Source) -> None:
         """Batch after batch."""
         size = self.transcriber.capabilities.batch_size
+        if self.done:
+            self.told.all_of(self.transcript_id)
         for batch in batches(speech_windows(self._heard(source), skip=self.done), size):
             self._batch(batch)
             self.until = batch[-1].end
@@ -259,26 +307,27 @@ class _Run:
 
     def _batch(self, batch: list[SpeechWindow]) -> None:
         windows = [Window(item.start, item.samples) for item in batch]
-        language = self.options.language
-        if language is None and self.transcriber.capabilities.detects_language:
-            language = self.transcriber.detect_language(windows[0])
-            self.options = replace(self.options, language=language)
+        self.options = with_language(self.transcriber, self.options, windows[0])
+        first, kept = self.segments, list[Segment]()
         results = self.transcriber.transcribe(windows, self.options)
         with self.database.write(locks.of_recording(self.recording.id)) as connection:
             recordings.must_exist(connection, self.recording.id)
             if transcripts.windows_done(connection, self.transcript_id) != self.done:
                 raise Conflict(reason=f"Transcript {self.transcript_id} is being made by another process too")
             for item, window, result in zip(batch, windows, results, strict=True):
-                self._commit(connection, item.sequence, window, result)
-            transcripts.note_progress(connection, self.transcript_id, self.options.language, self._lap())
+                kept += self._commit(connection, item.sequence, window, result)
+            transcripts.note_progress(connection, self.transcript_id, self.language, self._lap())
+        self.told.segments(first, kept)
 
-    def _commit(self, connection: Connection, sequence: int, window: Window, result: WindowResult) -> None:
+    def _commit(self, connection: Connection, sequence: int, window: Window, result: WindowResult) -> list[Segment]:
         span = Span(window.start, window.end)
         kept = transcripts.commit_window(connection, self.transcript_id, sequence, span, result.segments, self.segments)
         self.done = sequence + 1
         self.segments += len(kept)
-        self.options = replace(self.options, language=self.options.language or result.language)
+        if not self.task.translate:  # its text is in another language than what is spoken
+            self.options = replace(self.options, language=self.options.language or result.language)
         self._keep(connection, self.grouper.push(kept))
+        return kept
 
     def _keep(self, connection: Connection, closed: list[Passage]) -> None:
         passages.add(
@@ -287,7 +336,7 @@ class _Run:
             transcript_id=self.transcript_id,
             audio_id=self.recording.id,
             owner_id=self.recording.owner_id,
-            language=self.options.language,
+            language=self.language,
         )
 
     def finish(self, outcome: Outcome, reason: str | None, warnings: Sequence[str] = ()) -> None:
@@ -306,7 +355,7 @@ class _Run:
             recordings.warn(connection, self.recording.id, warnings)
             if outcome.succeeded:
                 self._keep(connection, self.grouper.finish())
-            transcripts.note_progress(connection, self.transcript_id, self.options.language, self._lap())
+            transcripts.note_progress(connection, self.transcript_id, self.language, self._lap())
             transcripts.finish(connection, self.transcript_id, outcome=outcome, reason=reason)
             if outcome.succeeded:
                 self.decision = self._decide(connection, agreements)

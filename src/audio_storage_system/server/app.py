@@ -13,7 +13,7 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from audio_storage_system import AudioStorageSystem, __version__
-from audio_storage_system.server import description, health, problems
+from audio_storage_system.server import description, health, openai, problems
 from audio_storage_system.server.api import ROUTERS, webhooks
 from audio_storage_system.server.bodies import Bodies
 from audio_storage_system.server.cors import Cors
@@ -66,8 +66,9 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     for router in LIVE_ROUTERS:
         app.include_router(router)
     app.webhooks.include_router(webhooks.calls)
+    app.include_router(openai.router, prefix="/v1")
     mcp.mount(app)
-    problems.handle(app)
+    problems.handle(app, {"/v1/": openai.as_error})
     description.describe(app)
     app.add_middleware(Bodies)
     app.add_middleware(Cors)

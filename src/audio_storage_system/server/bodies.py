@@ -15,6 +15,8 @@ from audio_storage_system.server import problems
 
 # JSON and small forms, which are read whole.
 MOST_BYTES = 1 << 20
+# Texts to embed: 300,000 tokens, in any script.
+EMBEDDED, MOST_EMBEDDED_BYTES = "/v1/embeddings", 1 << 23
 # What is read as it arrives: files, with the form around them.
 STREAMED = re.compile(r"/api/v1/(recordings|uploads(/[^/]+)?)/?|/v1/audio/\w+", re.ASCII)
 # Of these, files that are no recordings: examples, and transcripts.
@@ -77,7 +79,7 @@ def _most_bytes(scope: Scope) -> int:
         if pattern.fullmatch(scope["path"]):
             return most + FORM_BYTES
     if not STREAMED.fullmatch(scope["path"]):
-        return MOST_BYTES
+        return MOST_EMBEDDED_BYTES if scope["path"] == EMBEDDED else MOST_BYTES
     storage: AudioStorageSystem = scope["app"].state.storage
     return storage.settings.max_file_bytes + FORM_BYTES
 

@@ -10,7 +10,7 @@ from audio_storage_system.settings import Settings
 EXPOSED = (
     "Accept-Ranges Content-Disposition Content-Range ETag Link Location Retry-After Tus-Checksum-Algorithm "
     "Tus-Extension Tus-Max-Size Tus-Resumable Tus-Version Upload-Expires Upload-Length Upload-Metadata Upload-Offset "
-    "X-Audio-Id X-Job-Id X-Transcript-Id"
+    "X-Audio-Id X-Audio-Storage-Engine X-Job-Id X-Transcript-Id"
 ).split()
 ALLOWED_METHODS = "GET HEAD POST PUT PATCH DELETE".split()
 REMEMBERED_SECONDS = 600

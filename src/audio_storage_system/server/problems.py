@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeAlias
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -43,6 +44,10 @@ class Problem(BaseModel):
     code: str = Field(description="For programs: a stable name.", examples=["not_found"])
     retryable: bool = Field(description="Whether the same request can succeed later.")
     faults: list[Fault] = Field(default=[], description="What is wrong with the request, part by part.")
+
+
+# How a part of the application says what went wrong; the error is told where there is one.
+Shape: TypeAlias = Callable[[Problem, AudioStorageSystemError | None], JSONResponse]
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -87,7 +92,21 @@ def of_status(status: int, detail: str = "") -> Problem:
 
 def response_to(scope: Scope, error: AudioStorageSystemError) -> JSONResponse:
     """The answer to a request that ends with this error."""
-    return answer(of_error(error), headers_of(error))
+    return _shaped(scope, of_error(error), headers_of(error), error)
+
+
+def _shaped(
+    scope: Scope,
+    problem: Problem,
+    headers: Mapping[str, str] | None = None,
+    error: AudioStorageSystemError | None = None,
+) -> JSONResponse:
+    """A problem as a response, as it looks in the part of the application that was asked."""
+    shapes: Mapping[str, Shape] = scope["app"].state.shapes
+    shape = next((shapes[start] for start in shapes if scope["path"].startswith(start)), None)
+    response = answer(problem) if shape is None else shape(problem, error)
+    response.headers.update(headers or {})
+    return response
 
 
 def headers_of(error: AudioStorageSystemError) -> dict[str, str]:
@@ -101,8 +120,9 @@ def headers_of(error: AudioStorageSystemError) -> dict[str, str]:
     return {"Retry-After": "1"} if error.retryable and error.http_status == HTTPStatus.SERVICE_UNAVAILABLE else {}
 
 
-def handle(app: FastAPI) -> None:
-    """Have every error of the application answered like this."""
+def handle(app: FastAPI, shapes: Mapping[str, Shape]) -> None:
+    """Have every error of the application answered like this, and otherwise where a path starts with one of these."""
+    app.state.shapes = shapes
     app.exception_handler(AudioStorageSystemError)(_known)
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(HTTPException)(_framework)
@@ -117,7 +137,7 @@ async def _known(request: Request, error: AudioStorageSystemError) -> JSONRespon
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-    return answer(of_validation(error))
+    return _shaped(request.scope, of_validation(error))
 
 
 async def _framework(request: Request, error: HTTPException) -> JSONResponse:
@@ -126,7 +146,7 @@ async def _framework(request: Request, error: HTTPException) -> JSONResponse:
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(_allowed(request))
-    return answer(of_status(error.status_code, str(error.detail)), headers)
+    return _shaped(request.scope, of_status(error.status_code, str(error.detail)), headers)
 
 
 def _allowed(request: Request) -> list[str]:
@@ -142,4 +162,4 @@ async def _gone(request: Request, error: ClientDisconnect) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     logger.error("%s %s: this should not have happened", request.method, request.url.path, exc_info=error)
-    return answer(of_status(500, "This should not have happened; the server's log says more."))
+    return _shaped(request.scope, of_status(500, "This should not have happened; the server's log says more."))

@@ -119,7 +119,7 @@ class OpenAIServer:
             )
         if request.path.startswith("/v1/models/"):
             return 200, _model(model)
-        if request.path == "/v1/audio/transcriptions":
+        if request.path in ("/v1/audio/transcriptions", "/v1/audio/translations"):
             return self._transcription(model, request)
         if request.path == "/v1/embeddings":
             return 200, self._embeddings(model, request.fields)

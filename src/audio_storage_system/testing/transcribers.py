@@ -125,6 +125,13 @@ class TranscriberContract:
         assert known is None or found <= {*known, None}
         assert loaded.capabilities.detects_language or loaded.detect_language(windows[0]) is None
 
+    def test_what_it_translates_is_english(self, loaded: Transcriber, windows: Sequence[Window]) -> None:
+        options = TranscribeOptions(translate=True)
+        assert loaded.parameters(options)["task"] == "translate"
+        if loaded.capabilities.translates:
+            results = loaded.transcribe(windows[:1], options)
+            assert all(result.language == "en" for result in results if result.segments)
+
     def test_its_parameters_are_json(self, loaded: Transcriber) -> None:
         parameters = dict(loaded.parameters(TranscribeOptions(language="en", prompt="names")))
         assert json.loads(json.dumps(parameters)) == parameters

@@ -37,21 +37,25 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class TranscribeOptions:
-    """What a caller may ask of any engine. `language` is an ISO 639-1 code; `None` lets the engine decide."""
+    """What a caller may ask of any engine. `language` is an ISO 639-1 code; `None` lets the engine decide.
+    `translate`: into English; only for an engine that `translates`."""
 
     language: str | None = None
     prompt: str | None = None
+    translate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an engine can do, as data. `languages` is `None` for an engine that knows (nearly) all. partials: whether it
-    tells what it understands while it listens."""
+    """What an engine can do, as data. `languages` is `None` for an engine that knows (nearly) all. translates: it can
+    write in English what is said in another language. partials: whether it tells what it understands while it
+    listens."""
 
     batch_size: int = 1
     word_times: bool = True
     detects_language: bool = False
     languages: frozenset[str] | None = None
+    translates: bool = False
     partials: bool = False
 
 
@@ -127,7 +131,8 @@ class Transcriber(ABC):
 
     def parameters(self, options: TranscribeOptions) -> Mapping[str, Any]:
         """Everything that shaped the result, JSON-able, kept with the transcript as its provenance."""
-        return {"language": options.language, "prompt": options.prompt}
+        task = {"task": "translate"} if options.translate else {}
+        return {"language": options.language, "prompt": options.prompt, **task}
 
     def memory_elsewhere(self) -> int:
         """Bytes of memory that processes of its own take at this moment, where the system tells."""

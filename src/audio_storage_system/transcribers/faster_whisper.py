@@ -43,7 +43,7 @@ LOG_PROB_THRESHOLD, COMPRESSION_RATIO_THRESHOLD, NO_SPEECH_THRESHOLD = -1.0, 2.4
 _PREPENDED, _APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 _COMPUTE_TYPES = {"cuda": ("float16", "bfloat16", "float32"), "cpu": ("int8", "float32")}
 _BATCH_SIZE = 8
-_ENGLISH = frozenset({"en"})
+ENGLISH = "en"
 
 Features = npt.NDArray[np.float32]
 
@@ -150,7 +150,7 @@ class FasterWhisperTranscriber(Transcriber):
         for language in dict.fromkeys(languages):
             chosen = [i for i, found in enumerate(languages) if found == language]
             same = len(chosen) == len(windows)
-            decoder = _Decoder(whisper, features[chosen], encoded if same else None, language, options.prompt)
+            decoder = _Decoder(whisper, features[chosen], encoded if same else None, language, options)
             results.update(zip(chosen, decoder.results([windows[i] for i in chosen]), strict=True))
         return [results[i] for i in range(len(windows))]
 
@@ -164,13 +164,16 @@ class FasterWhisperTranscriber(Transcriber):
 class _Decoder:
     """Decodes windows of one language, together."""
 
-    def __init__(self, whisper: Any, features: Features, encoded: Any, language: str, prompt: str | None) -> None:
+    def __init__(
+        self, whisper: Any, features: Features, encoded: Any, language: str, options: TranscribeOptions
+    ) -> None:
         self.whisper = whisper
         self.features = features
         self.encoded = whisper.encode(features) if encoded is None else encoded
-        self.language = language
-        self.tokenizer = _tokenizer(whisper, language)
-        self.prompt = self.tokenizer.encode(" " + prompt.strip()) if prompt and prompt.strip() else []
+        self.language = ENGLISH if options.translate else language
+        self.tokenizer = _tokenizer(whisper, language, "translate" if options.translate else "transcribe")
+        prompt = (options.prompt or "").strip()
+        self.prompt = self.tokenizer.encode(" " + prompt) if prompt else []
 
     def results(self, windows: Sequence[Window]) -> list[WindowResult]:
         decoded = self._decode_all()
@@ -296,17 +299,20 @@ def _languages(whisper: Any, encoded: Any) -> list[str]:
     return [found[0][0].strip("<|>") for found in whisper.model.detect_language(encoded)]
 
 
-def _tokenizer(whisper: Any, language: str) -> Any:
+def _tokenizer(whisper: Any, language: str, task: str) -> Any:
     from faster_whisper.tokenizer import Tokenizer
 
     if whisper.model.is_multilingual and whisper.hf_tokenizer.token_to_id(f"<|{language}|>") is None:
         raise InvalidInput(reason=f'This Whisper model knows no language "{language}".')
-    return Tokenizer(whisper.hf_tokenizer, whisper.model.is_multilingual, task="transcribe", language=language)
+    return Tokenizer(whisper.hf_tokenizer, whisper.model.is_multilingual, task=task, language=language)
 
 
 def _capabilities(multilingual: bool) -> Capabilities:
     return Capabilities(
-        batch_size=_BATCH_SIZE, detects_language=multilingual, languages=None if multilingual else _ENGLISH
+        batch_size=_BATCH_SIZE,
+        detects_language=multilingual,
+        languages=None if multilingual else frozenset({ENGLISH}),
+        translates=multilingual,
     )
 
 

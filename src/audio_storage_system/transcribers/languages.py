@@ -17,6 +17,7 @@ jw javanese, su sundanese, yue cantonese
 """
 _PAIRS = (entry.split(maxsplit=1) for entry in _NAMES.split(","))
 _CODES = {name.strip(): code for code, name in _PAIRS}
+LANGUAGES = {code: name for name, code in _CODES.items()}
 
 
 def language_code(name: str | None) -> str | None:

@@ -1,0 +1,29 @@
+"""Who asks, of clients that always send a key: one that is no token of ours means nothing while there are none."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Security
+from fastapi.security import HTTPAuthorizationCredentials
+from starlette.requests import HTTPConnection
+
+from audio_storage_system import AudioStorageSystem
+from audio_storage_system.permissions.tokens import PREFIX
+from audio_storage_system.server.gate import Gate, bearer
+
+
+def client(
+    connection: HTTPConnection,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
+) -> AudioStorageSystem:
+    """The archive as whoever sends this request sees it."""
+    gate: Gate = connection.app.state.gate
+    given, headers = credentials.credentials if credentials else None, dict(connection.headers)
+    if given is not None and not given.startswith(PREFIX) and not gate.closed:
+        given = None
+        del headers["authorization"]
+    return gate.admit(given, headers, connection.client.host if connection.client else "")
+
+
+Client = Annotated[AudioStorageSystem, Depends(client)]

@@ -1,0 +1,133 @@
+"""Transcribing what a client sent, in a thread; it stops when the client is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from threading import Event
+from typing import Any, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from starlette.requests import Request
+
+from audio_storage_system import AudioStorageSystem
+from audio_storage_system.errors import AudioStorageSystemError
+from audio_storage_system.records import Segment
+from audio_storage_system.server.openai.answers import Said
+from audio_storage_system.server.openai.forms import Asked, Upload
+
+logger = logging.getLogger(__name__)
+
+Listener = Callable[[Sequence[Segment]], None]
+T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class Work:
+    """One file, and what is asked of it."""
+
+    def __init__(self, storage: AudioStorageSystem, asked: Asked, upload: Upload) -> None:
+        self._storage, self._asked, self._upload = storage, asked, upload
+        self._gone = Event()
+        self._audio_id: int | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What can be said before it is done: where the file is kept, if it is."""
+        return {} if self._audio_id is None else {"X-Audio-Id": str(self._audio_id)}
+
+    async def done(self, request: Request, listener: Listener | None = None) -> Said:
+        """What is said, when it was its turn and is done. The file is stored first where it is to be, so that a long
+        queue loses nothing. Raises `ClientGone`, and what storing and transcribing raise."""
+        watch = asyncio.create_task(self._watch(request))
+        try:
+            if self._asked.store:
+                await to_thread.run_sync(self._keep)
+            return await to_thread.run_sync(partial(self._hear, listener), limiter=_turns(request))
+        finally:
+            watch.cancel()
+
+    async def _watch(self, request: Request) -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        self._gone.set()
+
+    def _keep(self) -> None:
+        asked, upload = self._asked, self._upload
+        self._audio_id = int(self._storage.store_audio_file(upload.file, name=upload.name, metadata=asked.metadata))
+
+    def _hear(self, listener: Listener | None) -> Said:
+        try:
+            self._progress()
+            return self._passing(listener) if self._audio_id is None else self._kept(self._audio_id, listener)
+        except ClientGone:
+            if self._audio_id is not None:
+                self._leave_to_workers(self._audio_id)
+            raise
+        except AudioStorageSystemError as error:
+            error.details.setdefault("audio_id", self._audio_id)  # it is stored, whatever became of the rest
+            raise
+
+    def _passing(self, listener: Listener | None) -> Said:
+        """Of a file that is not stored."""
+        upload = self._upload
+        heard = self._storage.transcribe(upload.file, name=upload.name, **self._how(listener))
+        return Said(heard.segments, heard.language, heard.duration, heard.engine, heard.flags)
+
+    def _kept(self, audio_id: int, listener: Listener | None) -> Said:
+        storage = self._storage
+        made = storage.generate_transcript(audio_id, reuse=not self._asked.anew, **self._how(listener))
+        version, recording = storage.get_transcript(made), storage.get_recording(audio_id)
+        segments = tuple(storage.segments(made))
+        if not self._asked.translate:
+            self._embed(audio_id, int(made))
+        duration = recording.duration or max((segment.end for segment in segments), default=0.0)
+        return Said(segments, version.language, duration, version.engine, version.flags, audio_id, int(made))
+
+    def _how(self, listener: Listener | None) -> dict[str, Any]:
+        asked = self._asked
+        return {
+            "whisper_model": asked.spec,
+            "language": asked.language,
+            "prompt": asked.prompt,
+            "translate": asked.translate,
+            "progress": self._progress,
+            "on_segments": listener,
+        }
+
+    def _progress(self, seconds: float = 0.0, total: float = 0.0) -> None:
+        """Stop when nobody waits any more, but for a translation that is kept: no job would finish it."""
+        if self._gone.is_set() and not (self._asked.translate and self._asked.store):
+            raise ClientGone
+
+    def _embed(self, audio_id: int, transcript_id: int) -> None:
+        """What was said is known by now: where it cannot be embedded, a job does that later."""
+        try:
+            self._storage.generate_embeddings(audio_id, transcript_id)
+        except AudioStorageSystemError as error:
+            logger.warning("Recording %d is transcribed, and embedded later: %s", audio_id, error)
+            self._storage.jobs.submit("add", [audio_id], {})
+
+    def _leave_to_workers(self, audio_id: int) -> None:
+        """A first version is what `add` lacks; any other is one more."""
+        asked = self._asked
+        given = {"whisper_model": asked.spec, "language": asked.language, "prompt": asked.prompt}
+        options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if any(version.active for version in self._storage.transcripts(audio_id)):
+            self._storage.retranscribe([audio_id], **options)
+        else:
+            self._storage.jobs.submit("add", [audio_id], options)
+
+
+def _turns(request: Request) -> CapacityLimiter:
+    """As many at once as the settings say, in this process."""
+    state = request.app.state
+    if not hasattr(state, "transcribing"):
+        state.transcribing = CapacityLimiter(state.storage.settings.transcribe_at_once)
+    turns: CapacityLimiter = state.transcribing
+    return turns

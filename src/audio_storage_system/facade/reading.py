@@ -206,13 +206,14 @@ class Reading:
         self._archive.audit.read("transcript.read", found.audio_id, transcript_id=found.id)
         return found
 
-    def segments(self, transcript_id: int) -> list[Segment]:
-        """The timed pieces of a version, with their words."""
+    def segments(self, transcript_id: int, *, after: int = 0, limit: int | None = None) -> list[Segment]:
+        """The timed pieces of a version, with their words; of a long one the next `limit` after the segment with the id
+        `after`."""
         with self._archive.database.read() as connection:
             self._archive.access.require_version(connection, transcript_id)
             said = transcripts.get(connection, transcript_id)
             trash.refuse(connection, said.audio_id)
-            found = transcripts.segments_of(connection, transcript_id)
+            found = transcripts.segments_after(connection, transcript_id, after, limit)
         self._archive.audit.read("transcript.read", said.audio_id, transcript_id=said.id)
         return found
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from anyio import to_thread
 from fastapi import FastAPI
@@ -16,6 +17,7 @@ from audio_storage_system.server.api import ROUTERS
 from audio_storage_system.server.bodies import Bodies
 from audio_storage_system.server.cors import Cors
 from audio_storage_system.server.gate import Gate
+from audio_storage_system.server.news import News
 from audio_storage_system.server.origins import Origins
 
 # Where a process of the server finds the archive that it is to serve: its parent's word to it.
@@ -28,12 +30,12 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     """The application over the archive that this opens when the server starts; closed when it ends."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
         storage = await to_thread.run_sync(open_archive)
-        app.state.storage, app.state.gate = storage, Gate(storage)
+        app.state.storage, app.state.gate, app.state.news = storage, Gate(storage), News()
         try:
-            yield
+            yield {"stop": app.state.news.stop}
         finally:
             await to_thread.run_sync(storage.close)
 

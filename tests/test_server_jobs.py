@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from audio_storage_system import AudioStorageSystem
-from audio_storage_system.records import Job
+from audio_storage_system.clock import utc_now
+from audio_storage_system.records import Job, JobState, Priority
 from audio_storage_system.server import news, protocol
 from audio_storage_system.server.api import job_events
 from audio_storage_system.testing.scripted import ScriptedTranscriber
@@ -267,7 +268,8 @@ def test_a_stream_ends_when_the_server_does(storage: AudioStorageSystem, give: G
 
 
 def test_what_is_not_read_is_not_kept() -> None:
-    job = Job(1, "add", 1, {}, 2, "", 1, "x", 1, 0, 0, "waiting", None, None, 0, 0)  # type: ignore[arg-type]
+    now = utc_now()
+    job = Job(1, "add", 1, {}, Priority.NORMAL, "", 1, "x", 1, 0, 0, JobState.WAITING, None, None, now, now)
     stream = news.Stream()
     for failures in range(20_000):
         stream.offer([replace(job, failures=failures)])

@@ -54,6 +54,7 @@ from audio_storage_system.retention import Emptied, Holds, Retention, RetentionR
 from audio_storage_system.search import Filter
 from audio_storage_system.search.context import Citation
 from audio_storage_system.security import Gravity, SecurityReport, Weakness
+from audio_storage_system.server.mcp import resources, tools
 from audio_storage_system.settings import DEFAULT_HOME, FILE_NAME, PREFIX, Settings
 from audio_storage_system.transfer import CopyProblem, CopyProgress, TableCount
 
@@ -84,6 +85,7 @@ def main() -> None:
 def pages() -> dict[str, str]:
     """Every page by its file name."""
     made = {"cli.md": cli_page(), "settings.md": settings_page(), "errors.md": error_page(), "python.md": python_page()}
+    made["mcp.md"] = mcp_page()
     return {name: "\n".join([NOTE, "", *lines]).rstrip() + "\n" for name, lines in made.items()}
 
 
@@ -216,6 +218,44 @@ def python_page() -> Iterator[str]:
         yield from _described(part.__name__, part)
     for value in VALUES:
         yield from (f"## {value.__name__}", "", _prose(value), "", *_attributes(value))
+
+
+def mcp_page() -> Iterator[str]:
+    """The tools and resources for language models."""
+    yield from ("# Tools for language models", "", "What [`audio-storage mcp` and `/mcp`](../howto/mcp.md) offer.", "")
+    for tool in tools.TOOLS:
+        wants = " With `--allow-write` only." * tool.writes + " Needs `--files`." * tool.reads_files
+        yield from (f"## {tool.name}", "", tool.description + wants, "")
+        shape = tool.described()
+        yield from ("| takes | | |", "|---|---|---|", *_fields_of(shape.input_schema), "")
+        yield from ("| answers | | |", "|---|---|---|", *_fields_of(shape.output_schema or {}), "")
+    yield from ("## Resources", "", "| address | what |", "|---|---|")
+    yield from (f"| `{one.uri_template}` | {one.description} |" for one in resources.TEMPLATES)
+
+
+def _fields_of(schema: dict[str, Any]) -> Iterator[str]:
+    """A row for each property of a schema; below one that is a list of objects or an object, a row for each of its."""
+    pending = [("", schema)]
+    while pending:
+        path, part = pending.pop(0)
+        for name, one in part.get("properties", {}).items():
+            kind, inner = _kind_of(one, schema)
+            told = "" if name in part.get("required", []) or "default" not in one else f" (default: {one['default']})"
+            need = ", required" if name in part.get("required", []) and path == "" else ""
+            yield f"| `{path}{name}` | {kind}{need} | {_cell(one.get('description', ''))}{told} |"
+            if inner:
+                pending.append((f"{path}{name}.", inner))
+
+
+def _kind_of(one: dict[str, Any], schema: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The type of a property in words, and the schema of what is in it where that is an object of ours."""
+    item = one.get("items", one)
+    inner = schema["$defs"][item["$ref"].rpartition("/")[2]] if "$ref" in item else {}
+    kind = "object" if inner else item.get("type", "any")
+    words = " or ".join(f"`{choice}`" for choice in item["enum"]) if "enum" in item else kind
+    bounds = [str(one[name]) if name in one else "" for name in ("minimum", "maximum")]
+    words += f" {bounds[0]}…{bounds[1]}" if all(bounds) and int(float(bounds[1])) < 2**40 else ""
+    return (f"list of {words}" if "items" in one else words), inner
 
 
 def _described(name: str, thing: Any) -> Iterator[str]:

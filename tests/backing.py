@@ -106,6 +106,8 @@ def protect(storage: AudioStorageSystem) -> None:
         add(tables.grants, principal_id=user, role="editor", reach="recording", audio_file_id=1, created_by=1)
         add(tables.grant_conditions, grant_id=grant, key="team", value="")
         add(tables.api_tokens, principal_id=user, name="t", digest="d" * 64, scopes=["read", None], created_by=1)
+        hook = {"url": "https://example.org/ß", "secret": b"\0\xff", "sealed": False, "events": ["recording.stored"]}
+        add(tables.webhooks, principal_id=user, restricted=True, name="", failing_since=NOW, **hook)
         add(tables.metadata_schemas, owner_id=1, json_schema={"a": [1.5, {"b": None}]}, created_by=1)
         add(tables.metadata_history, audio_file_id=1, key="k", op="set", old_value=None, principal_id=1)
         add(tables.retention_rules, name="r", stage="audio", keep_days=0.1, conditions=[], created_by=1)

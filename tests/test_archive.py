@@ -29,6 +29,7 @@ from audio_storage_system.errors import (
 from audio_storage_system.records import Outcome
 from audio_storage_system.testing.scripted import ScriptedTranscriber
 from audio_storage_system.transcribers import Window
+from builders import Talk, fill
 from catalogues import database_url, plain_sql
 from sounds import concatenated
 
@@ -170,6 +171,20 @@ def test_a_transcript_says_where_it_comes_from(storage: AudioStorageSystem, call
     segments = storage.segments(transcript.id)
     assert transcript.transcription == " ".join(segment.text for segment in segments)
     assert all(word.end > word.start for segment in segments for word in segment.words)
+
+
+def test_some_segments_of_a_transcript(storage: AudioStorageSystem) -> None:
+    fill(storage._archive, [Talk([f"number {number}" for number in range(10)])])  # each from 10 n to 10 n + 9
+    [said] = storage.transcripts(1)
+    every = storage.segments(said.id)
+    assert storage.segments(said.id, start=19, end=40) == every[2:4], "what ends or begins there is not in between"
+    assert storage.segments(said.id, start=18.5, end=40.5) == every[1:5]
+    assert storage.segments(said.id, start=85) == every[8:]
+    assert storage.segments(said.id, after=every[3].id or 0, limit=2) == every[4:6]
+    assert storage.segments(said.id, start=15, after=every[0].id or 0, limit=100) == every[1:]
+    assert storage.segments(said.id, limit=0) == []
+    with pytest.raises(InvalidInput):
+        storage.segments(said.id, limit=-1)
 
 
 def test_silence_is_a_result(storage: AudioStorageSystem, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, insert, select, text
 
+from audio_storage_system import outbox
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database, migrations
 from audio_storage_system.database.migrations import HEAD, migrate, revision_of
@@ -26,8 +27,11 @@ from audio_storage_system.database.tables import (
     metadata,
     metadata_of_schema,
     principals,
+    webhook_deliveries,
+    webhooks,
 )
 from audio_storage_system.errors import ArchiveReadOnly, DeadlineExceeded, InvalidInput, NewerFormat, StorageFailed
+from audio_storage_system.outbox import Event
 from postgres_server import Server
 
 # Derived tables and Alembic's own are no part of the schema.
@@ -118,6 +122,34 @@ def test_whose_recordings_were_by_their_metadata_is_granted_once(empty: Database
                 ("john", "owner", "recording", 3),
             ]
             assert owners == {1}
+
+
+def test_an_archive_from_before_webhooks_gets_their_tables_and_keeps_what_it_has(
+    empty: Database, database: Database, tmp_path: Path
+) -> None:
+    with closing(Database.open(tmp_path / "old.db")) as local:
+        for old in (empty, local):
+            upgrade_to(old, "0004")
+            with old.write() as connection:
+                connection.execute(text("INSERT INTO principals (id, name, kind) VALUES (1, 'owner', 'user')"))
+                recording = {"file_hash": "h", "file_path": "a", "owner_id": 1, "original_name": "a"}
+                row = {**recording, "recorded_at": datetime(2026, 1, 1, tzinfo=UTC), "status": "stored"}
+                connection.execute(insert(audio_files), row)
+            assert migrate(old)
+            with old.write() as connection:
+                assert connection.execute(select(audio_files.c.file_hash)).scalars().all() == ["h"]
+                hook = {
+                    "principal_id": 1,
+                    "restricted": False,
+                    "name": "",
+                    "url": "https://example.org",
+                    "sealed": False,
+                }
+                connection.execute(insert(webhooks), {**hook, "events": [Event.STORED], "secret": b"s"})
+                outbox.tell(connection, Event.STORED, 1)
+                assert connection.execute(select(webhook_deliveries.c.audio_id)).scalars().all() == [1]
+    with empty.read() as old_one, database.read() as new:
+        assert described(old_one) == described(new)
 
 
 def upgrade_to(database: Database, revision: str) -> None:

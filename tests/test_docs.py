@@ -19,7 +19,7 @@ def pages() -> dict[str, str]:
     return made
 
 
-@pytest.mark.parametrize("name", ["cli.md", "settings.md", "errors.md", "python.md"])
+@pytest.mark.parametrize("name", ["cli.md", "settings.md", "errors.md", "python.md", "mcp.md"])
 def test_the_reference_is_what_the_code_says(pages: dict[str, str], name: str) -> None:
     written = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
     assert written == pages[name], "run: python scripts/generate_reference.py"
@@ -29,7 +29,7 @@ def test_every_command_is_described_with_its_options(pages: dict[str, str]) -> N
     page = pages["cli.md"]
     commands = [
         *"init add watch record search list show export retranscribe reembed rm stats reindex copy restore".split(),
-        *"worker doctor models demo".split(),
+        *"worker doctor models demo mcp".split(),
     ]
     groups = [
         "transcripts list",

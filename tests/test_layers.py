@@ -16,12 +16,13 @@ LAYERS = [
     {"records", "errors", "positioned"},  # the foot of layer 0: the rest of it raises these errors
     {"locations", "registry", "keys", "metrics", "clock", "durable", "scratch", "hub", "machine", "notation"},
     {"model_pool"},
-    {"database", "blobs", "audio", "formats"},
+    {"database", "blobs", "audio", "formats", "uploads"},
     {"catalogue", "vectors", "transcribers", "embedders", "diarizers", "enrichers"},
     {"access", "audit", "passages", "marker", "settings", "spaces"},
+    {"outbox"},  # asks who may see what, and is told by what changes it
     {"pipeline", "search", "deletion"},
     {"archive"},
-    {"retention"},  # what upkeep carries out
+    {"retention", "webhooks"},  # what upkeep and workers carry out
     {
         "diagnosis",
         "jobs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,23 @@ def sound(tmp_path: Path, hertz: float = 440.0) -> Path:
     path = tmp_path / f"{hertz}.wav"
     path.write_bytes(wav(tone(0.2, hertz)))
     return path
+
+
+# Lists
+
+
+def test_what_is_added_to_a_list_at_the_same_time_is_all_kept(storage: AudioStorageSystem, tmp_path: Path) -> None:
+    audio_id = int(storage.store_audio_file(sound(tmp_path), metadata={"user": "john"}))
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: storage.append_metadata(audio_id, "notes", {"n": number}), range(24)))
+    notes = storage.get_recording(audio_id).metadata["notes"]
+    assert sorted(note["n"] for note in notes) == list(range(24))
+    assert len(storage.metadata_history(audio_id, "notes")) == 24
+    with pytest.raises(InvalidMetadata, match="not a list"):
+        storage.append_metadata(audio_id, "user", "jane")
+    assert storage.get_recording(audio_id).metadata["user"] == "john"
+    with pytest.raises(NotFound):
+        storage.append_metadata(10**6, "notes", 1)
 
 
 # History

@@ -334,6 +334,7 @@ def test_time_language_and_speaker_filter(archive: Archive) -> None:
         {"a": {}},
         {"a": object()},
         {"recorded_at": {"gte": "soon"}},
+        {"recorded_at": {"gte": "9999-12-31T23:00:00-12:00"}},
         {"duration": {"gte": "long"}},
         {"audio_id": "one"},
     ],

@@ -144,7 +144,7 @@ def test_the_worker_is_there_and_ends_with_the_server(tmp_path: Path, call: Path
     with AudioStorageSystem(place) as storage:
         job = storage.submit(call)
         with running("--archive", place) as (process, url):
-            assert httpx.get(f"{url}/health/ready", timeout=30).status_code == 200
+            assert httpx.get(f"{url}/health/ready", timeout=120).status_code == 200
             assert storage.jobs.wait([job.id], 90)[0].state == "done"
             children = children_of(process.pid)
             assert len(children) == 1
@@ -156,7 +156,7 @@ def test_the_worker_is_there_and_ends_with_the_server(tmp_path: Path, call: Path
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at processes as Linux shows them")
 def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
     with running("--archive", str(tmp_path / "archive")) as (process, url):
-        assert httpx.get(f"{url}/health/live", timeout=30).status_code == 200
+        assert httpx.get(f"{url}/health/live", timeout=120).status_code == 200
         [first] = children_of(process.pid)
         os.kill(first, signal.SIGKILL)
         until = time.monotonic() + 30
@@ -169,4 +169,4 @@ def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
 def test_several_web_processes_serve_one_archive(tmp_path: Path) -> None:
     with running("--archive", str(tmp_path / "archive"), "--workers", "2", "--no-worker") as (_, url):
         for _ in range(8):
-            assert httpx.get(f"{url}/api/v1/stats", timeout=30).json()["recordings"] == 0
+            assert httpx.get(f"{url}/api/v1/stats", timeout=120).json()["recordings"] == 0

@@ -16,6 +16,14 @@ from audio_storage_system.server import create_app
 from serving import as_bearer, serving
 
 load_all_checks()
+
+
+@schemathesis.serializer("application/offset+octet-stream")
+def raw(context: object, value: object) -> bytes:
+    """The bytes of an upload, whatever they are."""
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
 DOCUMENT = create_app(AudioStorageSystem).openapi()
 schema = schemathesis.openapi.from_dict(DOCUMENT)
 

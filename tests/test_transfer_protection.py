@@ -19,7 +19,7 @@ from copying import content, fill
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 
 OTHERWISE = ("archive", "tombstones", "removals", "audit_log", "backup_sets")  # identity; by what they are of
-LEFT = ("change_log", "index_cursors", "jobs", "workers", "data_keys")
+LEFT = ("change_log", "index_cursors", "jobs", "workers", "data_keys", "webhooks", "webhook_deliveries")
 
 
 def log(storage: AudioStorageSystem, chain: str, *sequence: int) -> None:

@@ -141,8 +141,10 @@ class Access:
 
     def may(self, connection: Connection, audio_id: int, role: Role = Role.READER) -> bool:
         """Whether they have this role on a recording."""
+        if not self.restricted:
+            return True
         query = select(audio_files.c.id).where(audio_files.c.id == audio_id, self.holds(role))
-        return not self.restricted or connection.execute(query).first() is not None
+        return connection.execute(query).first() is not None
 
     def require(
         self, connection: Connection, audio_id: int, role: Role = Role.READER, action: str = "read", **hidden: object
@@ -185,6 +187,11 @@ class Access:
         """Raise `Forbidden` where they come with a token that is not for this: storing needs no role but this."""
         if role not in self._within:
             raise Forbidden(principal=self.name, action=f"{action} with this token")
+
+    @property
+    def may_write(self) -> bool:
+        """Whether they may store and change anything at all: not with a token that only reads."""
+        return not self.restricted or Role.EDITOR in self._within
 
     def require_admin(self, action: str) -> None:
         """Raise `Forbidden` unless they may do what concerns the whole archive; `action` completes "may not …"."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 from audio_storage_system.errors import AudioStorageSystemError, Cancelled, DeadlineExceeded
 
@@ -22,6 +22,15 @@ def mm_ss(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
+
+
+def clock_time(recorded_at: datetime, offset_minutes: int | None, seconds: float = 0.0) -> datetime:
+    """The clock time at a place in a recording, in its own zone where that is known."""
+    try:
+        moment = recorded_at + timedelta(seconds=seconds)
+        return moment if offset_minutes is None else moment.astimezone(timezone(timedelta(minutes=offset_minutes)))
+    except OverflowError:  # a file may say that it was recorded at the end of time
+        return recorded_at
 
 
 class Cancellation:

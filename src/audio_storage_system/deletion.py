@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, insert, or_, select, update
 
+from audio_storage_system import outbox
 from audio_storage_system.audit import OFF, Audit
 from audio_storage_system.blobs import BlobStore
 from audio_storage_system.catalogue import changes, data_keys, fulltext, holds, locks, recordings
@@ -26,6 +27,7 @@ from audio_storage_system.database.tables import (
     transcription_windows,
     transcripts,
 )
+from audio_storage_system.outbox import Event
 from audio_storage_system.records import Recording, Stage, jsonable
 
 Keys = Callable[[str], list[str]]
@@ -68,21 +70,25 @@ def delete_recording(
     audit: Audit = OFF,
     *,
     rule: str | None = None,
+    unfinished: bool = False,
 ) -> Receipt:
     """Remove a recording with everything made from it, in every place; a tombstone stays.
 
     The rows go first, in one transaction with a tombstone; then the files (`derived_keys` names those derived from a
     blob's key). What a crash leaves between the two, `complete_deletions` finishes. `audit` is told in the
-    transaction. Raises `NotFound`, `UnderLegalHold`.
+    transaction. Raises `NotFound`, `UnderLegalHold`, and `StillRecording` unless one that is `unfinished` may go.
     """
     with database.write(*locks.of_deletion(audio_id)) as connection:
-        recording = _removable(connection, audio_id)
+        recording = _removable(connection, audio_id, unfinished=unfinished)
         keys = [recording.file_path, *derived_keys(recording.file_path)]
+        listening = outbox.listening(connection, Event.DELETED, audio_id)  # while it can be asked who may see it
         rows = _delete_all(connection, audio_id) | {"data_keys": data_keys.forget(connection, keys)}
         receipt = _receipt(connection, recording, Stage.RECORDING, rule, rows, keys)
         _bury(connection, recording, receipt)
         _enter(connection, receipt, completed=True)  # its files are the tombstone's
         _note(connection, audit, "recording.deleted", receipt)
+        outbox.forget(connection, audio_id)
+        outbox.enter(connection, listening, Event.DELETED, audio_id, {})
     return replace(receipt, keys=_delete_files(database, blobs, audio_id, keys))
 
 
@@ -113,6 +119,11 @@ def delete_stage(
     return replace(receipt, keys=_delete_part(database, blobs, number, keys))
 
 
+def is_buried(connection: Connection, file_hash: str) -> bool:
+    """Whether a recording with this hash was deleted."""
+    return connection.execute(select(tombstones.c.id).where(tombstones.c.file_hash == file_hash)).first() is not None
+
+
 def complete_deletions(database: Database, blobs: BlobStore) -> int:
     """Remove the files of deletions that a crash cut short; how many deletions there were."""
     with database.read() as connection:
@@ -127,8 +138,10 @@ def complete_deletions(database: Database, blobs: BlobStore) -> int:
     return len(graves) + len(parts)
 
 
-def _removable(connection: Connection, audio_id: int) -> Recording:
+def _removable(connection: Connection, audio_id: int, *, unfinished: bool = False) -> Recording:
     recording = recordings.get(connection, audio_id, trashed=True)
+    if not unfinished:
+        recordings.refuse_living(connection, audio_id)
     holds.refuse(connection, audio_id)
     return recording
 

@@ -8,6 +8,7 @@
     │   ├── InvalidMetadata
     │   ├── InvalidVector
     │   ├── TooLarge
+    │   ├── ChecksumMismatch
     │   ├── TooSlow
     │   └── InvalidSetting
     ├── NotFound
@@ -18,6 +19,11 @@
     │   ├── ArchiveMismatch
     │   ├── VectorIndexMismatch
     │   ├── UnderLegalHold
+    │   ├── OffsetMismatch
+    │   ├── UploadBusy
+    │   ├── TooManyUploads
+    │   ├── StillRecording
+    │   ├── SessionHeld
     │   ├── RestoreUnfinished
     │   └── NewerFormat
     ├── Unauthorized           nobody says who asks
@@ -115,6 +121,12 @@ class TooLarge(InvalidInput):
     http_status = 413
 
 
+class ChecksumMismatch(InvalidInput):
+    """What was appended to upload {id} does not have its checksum, and was discarded. Send it again."""
+
+    retryable = True
+
+
 class TooSlow(InvalidInput):
     """The request came too slowly to wait for the rest of it."""
 
@@ -162,6 +174,37 @@ class VectorIndexMismatch(Conflict):
 
 class UnderLegalHold(Conflict):
     """Recording {audio_id} is under the legal hold "{hold}" and stays until that is released."""
+
+
+class OffsetMismatch(Conflict):
+    """Upload {id} has {offset} bytes; go on from there, not from {given}."""
+
+    retryable = True
+
+
+class UploadBusy(Conflict):
+    """Upload {id} is being written to by another request."""
+
+    http_status, retryable = 423, True
+
+
+class TooManyUploads(Conflict):
+    """There is no room for another upload: {reason}. Finish or abort one, or wait until one expires."""
+
+    http_status, retryable = 429, True
+
+
+class StillRecording(Conflict):
+    """Recording {audio_id} is still being recorded. When that has ended, it can be done."""
+
+    retryable = True
+
+
+class SessionHeld(Conflict):
+    """The live session {session} is held by another process, or by another client. When that lets go of it, it can be
+    resumed."""
+
+    retryable = True
 
 
 class RestoreUnfinished(Conflict):

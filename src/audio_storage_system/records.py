@@ -271,6 +271,48 @@ def jsonable(value: Any) -> Any:
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """A recording's sound as a player draws it. peaks: of each of many equal parts the lowest and the highest sample,
+    -1…1. duration: the seconds of sound that were found."""
+
+    audio_id: int
+    duration: float
+    peaks: tuple[tuple[float, float], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {"audio_id": self.audio_id, "duration": self.duration, "peaks": [list(pair) for pair in self.peaks]}
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that arrives in parts. offset: how many of its `size` bytes are safely here. expires_at: when it is
+    removed unless something happens to it before. note: what its sender wants to have back. audio_id, job_id,
+    duplicate: what it became, once it is finished."""
+
+    id: str
+    name: str
+    size: int
+    offset: int
+    created_at: datetime
+    expires_at: datetime
+    note: str = ""
+    audio_id: int | None = None
+    job_id: int | None = None
+    duplicate: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it has arrived."""
+        return self.offset == self.size
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able; the id under the name `upload_id`."""
+        values = {key: jsonable(value) for key, value in asdict(self).items()}
+        return {"upload_id": values.pop("id"), **values}
+
+
 class Added(int):
     """The id of a recording that was added; it also says what happened.
 

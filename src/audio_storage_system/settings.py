@@ -42,6 +42,9 @@ class Settings:
     sidecars: also write transcripts and embeddings as files.
     compress: make a derived 16 kHz copy of each recording, `flac` or `pcm16`; empty for none.
     max_file_bytes: larger files are refused.
+    upload_days: an upload in parts to which nothing has happened for so many days is removed; fractions count.
+    uploads_at_once: how many of them one principal may have that are not finished.
+    uploads_bytes: how large these may be together.
     database_url: the PostgreSQL database of the catalogue; empty for SQLite in the archive's folder.
     replica_url: a copy of that database to search on; what this process has just written is found all the same.
     pool_size, pool_overflow, pool_timeout, pool_recycle, pool_pre_ping: connections kept, connections beyond these,
@@ -57,12 +60,16 @@ class Settings:
     blob_cache_dir: the folder for that, with one folder below it for each place; empty for the user's cache folder.
     remote_per_minute: how many jobs may begin to ask a service over the network in a minute, on all machines together;
         0 for no limit.
+    webhook_allow_private: webhooks may lead to private networks and this machine, and be `http`.
+    webhook_days: for how many days it is known what webhooks were told; what could not be told by then never is.
     search_seconds: how long the server lets a search run, unless the request says less.
     requests_per_minute: how many requests the server answers each holder of a token in a minute, in each of its web
         processes; 0 for any number.
     cors_origins: the web pages that may use the server from a browser, `https://app.example`, separated by commas;
         empty for none but its own. `*` for all, once there are tokens.
     trash_days: for how many days what was thrown away can be had back; fractions count.
+    mcp_writes: let language models change the archive over HTTP, as far as their tokens go; see the command `mcp` for
+        those on this machine.
     key_file: the file with the key of an encrypted archive; empty for the archive's file in the user's configuration
     folder.
     key_source: where that key is instead: `keyring` for the operating system's, `passphrase` for the one in
@@ -81,6 +88,9 @@ class Settings:
     sidecars: bool = False
     compress: str = ""
     max_file_bytes: int = 64 * 1024**3
+    upload_days: float = 2.0
+    uploads_at_once: int = 100
+    uploads_bytes: int = 256 * 1024**3
     database_url: str = field(default="", repr=False)  # they may hold a password
     replica_url: str = field(default="", repr=False)
     pool_size: int = 8
@@ -100,6 +110,9 @@ class Settings:
     requests_per_minute: int = 6000
     cors_origins: str = ""
     trash_days: float = 30.0
+    webhook_allow_private: bool = False
+    webhook_days: float = 30.0
+    mcp_writes: bool = False
     key_file: str = ""
     key_source: str = ""
 
@@ -224,6 +237,10 @@ def load_settings(home: Path, **given: Any) -> Settings:
         raise InvalidSetting(name="model_idle_seconds", reason="it is a number of seconds, not nan")
     if not 0 <= settings.trash_days <= 36_500:
         raise InvalidSetting(name="trash_days", reason=f"it is 0…36,500 days, not {settings.trash_days:g}")
+    if not 0 < settings.upload_days <= 365:
+        raise InvalidSetting(name="upload_days", reason=f"it is up to 365 days, not {settings.upload_days:g}")
+    if not 1 <= settings.webhook_days <= 36_500:
+        raise InvalidSetting(name="webhook_days", reason=f"it is 1…36,500 days, not {settings.webhook_days:g}")
     if settings.key_source not in ("", KEYRING, PASSPHRASE):
         raise InvalidSetting(name="key_source", reason='it is "keyring", "passphrase" or empty')
     if not 0 < settings.search_seconds <= 3600:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from threading import Event
@@ -29,9 +29,9 @@ from audio_storage_system.backup import Backups
 from audio_storage_system.catalogue import locks, principals, transcripts
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import NotFound
-from audio_storage_system.facade import Describing, Embedding, Place, Reading
+from audio_storage_system.facade import Describing, Embedding, Living, Place, Reading
 from audio_storage_system.integrity import Quarantine, Verification, verify
-from audio_storage_system.jobs import JobEvent, Jobs, Worker, concurrency_of
+from audio_storage_system.jobs import JobEvent, Jobs, Uploads, Worker, concurrency_of, submission
 from audio_storage_system.keys import KeySource
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.permissions import Grants, Tokens, Users
@@ -42,13 +42,14 @@ from audio_storage_system.rotation import KeyBoard
 from audio_storage_system.security import SecurityReport, check_security
 from audio_storage_system.settings import Encryption, Settings, locate
 from audio_storage_system.vectors import IndexState
+from audio_storage_system.webhooks import Webhooks
 
 __all__ = ["Added", "AudioStorageSystem", "load_audio"]
 
 Progress = Callable[[float, float], None]
 
 
-class AudioStorageSystem(Reading, Describing, Embedding):
+class AudioStorageSystem(Reading, Describing, Embedding, Living):
     """An archive of audio with its transcripts, embeddings and metadata.
 
     archive: its folder, the address of its PostgreSQL database, or its `audio-storage.toml`; default
@@ -85,6 +86,7 @@ class AudioStorageSystem(Reading, Describing, Embedding):
             home, create=create, encryption=protection, **{**named, **settings, **places}
         )
         self._jobs = Jobs(self._archive)
+        self._sessions = weakref.WeakSet()
         self.recovered: list[captures.Recovered] = captures.recover(self._archive)
 
     def as_user(self, name: str) -> Self:
@@ -97,10 +99,17 @@ class AudioStorageSystem(Reading, Describing, Embedding):
             principal = principals.get(connection, name)
         return self._view(Access(principal.id, principal.name, restricted=True, most=self._archive.access.most))
 
+    @property
+    def may_write(self) -> bool:
+        """Whether who asks may store recordings, and change those that they may change: not with a token that only
+        reads."""
+        return self._archive.access.may_write
+
     def _view(self, access: Access) -> Self:
         view = object.__new__(type(self))
         view._archive = self._archive.seen_by(access)
         view._jobs = self._jobs.seen_by(view._archive)
+        view._sessions = self._sessions
         view.recovered = []
         return view
 
@@ -268,20 +277,14 @@ class AudioStorageSystem(Reading, Describing, Embedding):
         priority: `high`, `normal` or `low`. Who brings many files does not keep others waiting: each `user_id` of the
         metadata has its turn, and each view.
         """
-        task = processing.task_of(self._archive, whisper_model, language)  # as it is set here, whoever does it
-        given = {
-            "whisper_model": task.asked,
-            "language": task.language,
-            "embed": None if generate_embeddings else False,
-        }
-        options = {name: value for name, value in given.items() if value is not None}
-        named = metadata is not None and "user_id" in metadata and not self._archive.access.restricted
-        whose = str(metadata["user_id"]) if metadata and named else None
-        order: dict[str, Any] = {"priority": priority, "share": whose}
-        entry = self._jobs.entry("add", options, **order)
-        stored = processing.store(self._archive, path, metadata, recorded_at, on_duplicate, entry, name=name)
-        [job] = self._jobs.submit("add", [stored.audio_id], options, **order)
-        return replace(job, duplicate=stored.duplicate)
+        options = submission.options_of(self._archive, whisper_model, language, generate_embeddings=generate_embeddings)
+        further: dict[str, Any] = {"recorded_at": recorded_at, "on_duplicate": on_duplicate, "priority": priority}
+        return submission.submit(self._archive, self._jobs, path, options, name=name, metadata=metadata, **further)
+
+    @property
+    def uploads(self) -> Uploads:
+        """The board of uploads, files that arrive in parts: create, get, list, append, finish, abort."""
+        return Uploads(self._archive, self._jobs)
 
     def retranscribe(
         self,
@@ -334,6 +337,11 @@ class AudioStorageSystem(Reading, Describing, Embedding):
     def audit(self) -> AuditBoard:
         """The board of the audit log: list, verify, anchor, export."""
         return AuditBoard(self._archive)
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """The board of webhooks: add, list, get, remove, enable, disable, test, deliveries, retry."""
+        return Webhooks(self._archive)
 
     @property
     def jobs(self) -> Jobs:
@@ -473,8 +481,10 @@ class AudioStorageSystem(Reading, Describing, Embedding):
         return Notes(self._archive.key_for("notes"))
 
     def close(self) -> None:
-        """Bring the index up to date, then free models and connections. A view has none of its own."""
+        """End live sessions (those that may be resumed are suspended), bring the index up to date, then free models and
+        connections. A view has none of its own."""
         if not self._archive.access.restricted:
+            self._leave_sessions()
             self._jobs.close()
             self._archive.close()
 

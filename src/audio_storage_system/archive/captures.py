@@ -11,8 +11,10 @@ from threading import Event
 from typing import Any
 from uuid import uuid4
 
-from audio_storage_system.archive import processing, sidecars
+from audio_storage_system import deletion
+from audio_storage_system.archive import processing, sidecars, underway
 from audio_storage_system.archive.opening import Archive
+from audio_storage_system.archive.underway import Intent
 from audio_storage_system.audio import microphone
 from audio_storage_system.audio.spool import Spool, SpoolReport, find_abandoned
 from audio_storage_system.catalogue import jobs, locks, metadata, schemas
@@ -23,8 +25,7 @@ from audio_storage_system.records import Metadata, jsonable
 
 logger = logging.getLogger(__name__)
 
-# Among the metadata of a spool: whose it is. No key that a user gives is empty.
-OWNER = ""
+NOTHING_MORE = Intent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +66,19 @@ def record(
         if violation := schemas.first_violation(connection, owner_id, values):
             raise violation.as_error()
     folder = archive.spool / uuid4().hex
-    typed = {key: list(metadata.encode(key, value)[:2]) for key, value in values.items()}
-    typed[OWNER] = [str(owner_id), "integer"]
     spool = microphone.record(
         folder,
         duration=duration,
         device=device,
         on_level=on_level,
         stop=stop,
-        metadata=typed,
+        metadata=underway.spool_metadata(owner_id, values),
         key=archive.key_for("spool"),
     )
     if spool.seconds == 0:
         spool.discard()
         raise MicrophoneUnavailable(reason="the microphone gave no sound")
-    stored, report = _keep(archive, spool)
+    stored, report = _store(archive, spool)
     spool.discard()
     if not report.complete:
         logger.warning("%.2f s of this recording are missing: the device lost them", report.missing_seconds)
@@ -87,32 +86,63 @@ def record(
 
 
 def recover(archive: Archive) -> list[Recovered]:
-    """Store every capture whose process is gone; what they were."""
-    recovered = []
-    for spool in find_abandoned(archive.spool, archive.key_for("spool")):
-        if spool.seconds == 0:
-            spool.discard()
-            continue
-        try:
-            stored, report = _keep(archive, spool)
-            with archive.database.write(locks.of_recording(stored.audio_id)) as connection:
-                jobs.leave_to_workers(connection, stored.audio_id, archive.owner_id)
-                archive.audit.note(connection, "recording.recovered", stored.audio_id)
-        except AudioStorageSystemError as error:  # it must not keep the archive from being opened
-            logger.warning("The capture in %s could not be recovered and stays there: %s", spool.folder, error)
+    """Store every capture whose process is gone; what they were. A live session is left to whoever may resume it, for
+    the time that it asked for."""
+    found = (_recovered(archive, spool) for spool in find_abandoned(archive.spool, archive.key_for("spool")))
+    return [one for one in found if one is not None]
+
+
+def _recovered(archive: Archive, spool: Spool) -> Recovered | None:
+    try:
+        intent = underway.intent_of(spool)
+        if intent is not None and spool.idle_seconds < intent.resume_seconds:
             spool.release()
-            continue
-        spool.discard()
-        found = Recovered(stored.audio_id, spool.started_at, report.seconds, report.missing_seconds)
-        logger.warning("%s", found)
-        recovered.append(found)
-    return recovered
+            return None
+        kept = _keep(archive, spool) if intent is None else _complete(archive, spool, intent)
+    except (AudioStorageSystemError, OSError) as error:  # it must not keep the archive from being opened
+        logger.warning("The capture in %s could not be recovered and stays there: %s", spool.folder, error)
+        spool.release()
+        return None
+    spool.discard()
+    if kept is None:
+        return None
+    audio_id, report = kept
+    found = Recovered(audio_id, spool.started_at, report.seconds, report.missing_seconds)
+    logger.warning("%s", found)
+    return found
 
 
-def _keep(archive: Archive, spool: Spool) -> tuple[Stored, SpoolReport]:
+def _complete(archive: Archive, spool: Spool, intent: Intent) -> tuple[int, SpoolReport] | None:
+    """The recording of a live session gets what is in its spool; `None` where nothing is to be kept of it."""
+    recording = underway.find(archive, spool)
+    if recording is None:
+        with archive.database.read() as connection:
+            if deletion.is_buried(connection, underway.pending(spool.folder)):
+                return None
+        return _keep(archive, spool, intent)  # it died before it had a row, or after that was complete
+    if spool.seconds == 0:
+        underway.forget(archive, recording)
+        return None
+    done = underway.complete(archive, spool, recording, intent)
+    with archive.database.write(locks.of_recording(done.audio_id)) as connection:
+        archive.audit.note(connection, "recording.recovered", done.audio_id)
+    return done.audio_id, done.report
+
+
+def _keep(archive: Archive, spool: Spool, intent: Intent = NOTHING_MORE) -> tuple[int, SpoolReport] | None:
+    """Store what is in a spool and leave it to the workers; `None` where there is nothing in it."""
+    if spool.seconds == 0:
+        return None
+    stored, report = _store(archive, spool)
+    with archive.database.write(locks.of_recording(stored.audio_id)) as connection:
+        jobs.leave_to_workers(connection, stored.audio_id, archive.owner_id, intent.options)
+        archive.audit.note(connection, "recording.recovered", stored.audio_id)
+    return stored.audio_id, report
+
+
+def _store(archive: Archive, spool: Spool) -> tuple[Stored, SpoolReport]:
     """Store what is in a spool; it is let go of by the caller."""
-    values = {key: metadata.decode(*typed) for key, typed in spool.metadata.items()}
-    owner_id = values.pop(OWNER, archive.owner_id)  # a spool of an earlier version does not say
+    owner_id, values = underway.owner_and_values(spool, archive.owner_id)
     begun = spool.started_at.astimezone(timezone(timedelta(minutes=spool.utc_offset_minutes)))
     with disk_errors(spool.folder):
         file, report = spool.open()

@@ -15,7 +15,8 @@ from audio_storage_system.catalogue import json_schema, locks, metadata, princip
 from audio_storage_system.catalogue.history import MetadataChange
 from audio_storage_system.catalogue.json_schema import Violation
 from audio_storage_system.database.tables import audio_files
-from audio_storage_system.records import Metadata
+from audio_storage_system.errors import InvalidMetadata
+from audio_storage_system.records import Metadata, MetadataValue
 
 # Recordings whose metadata is read at a time.
 BATCH = 500
@@ -43,6 +44,18 @@ def set_values(archive: Archive, audio_id: int, values: Metadata) -> None:
     sidecars.refresh(archive, audio_id)
 
 
+def append(archive: Archive, audio_id: int, key: str, value: MetadataValue) -> None:
+    """Add this to the end of the list under `key`. Raises as `set_values`."""
+    with archive.database.write(locks.of_recording(audio_id)) as connection:
+        _check(archive, connection, audio_id)
+        present = metadata.get(connection, audio_id).get(key, [])
+        if not isinstance(present, list):
+            raise InvalidMetadata(key=repr(key), reason="it is there, and is not a list")
+        changed = metadata.put(connection, audio_id, {key: [*present, value]}, archive.access.principal_id)
+        _end(archive, connection, audio_id, "metadata.set", changed)
+    sidecars.refresh(archive, audio_id)
+
+
 def remove(archive: Archive, audio_id: int, keys: tuple[str, ...]) -> None:
     """Take these keys away. Raises as `set_values`."""
     with archive.database.write(locks.of_recording(audio_id)) as connection:
@@ -50,6 +63,33 @@ def remove(archive: Archive, audio_id: int, keys: tuple[str, ...]) -> None:
         removed = metadata.remove(connection, audio_id, keys, archive.access.principal_id)
         _end(archive, connection, audio_id, "metadata.removed", removed)
     sidecars.refresh(archive, audio_id)
+
+
+def patch(archive: Archive, audio_id: int, changes: Mapping[str, Any]) -> None:
+    """Merge into the metadata what a JSON merge patch (RFC 7396) says. Raises as `set_values`."""
+    metadata.validate(changes)
+    with archive.database.write(locks.of_recording(audio_id)) as connection:
+        _check(archive, connection, audio_id)
+        present = metadata.get(connection, audio_id)
+        wanted = {key: merged(present.get(key), value) for key, value in changes.items() if value is not None}
+        gone = [key for key, value in changes.items() if value is None]
+        who = archive.access.principal_id
+        changed = metadata.put(connection, audio_id, wanted, who) + metadata.remove(connection, audio_id, gone, who)
+        _end(archive, connection, audio_id, "metadata.set", changed)
+    sidecars.refresh(archive, audio_id)
+
+
+def merged(present: Any, change: Any) -> Any:
+    """A value after a merge patch of it: objects key by key, where null removes; anything else takes its place."""
+    if not isinstance(change, Mapping):
+        return change
+    kept = dict(present) if isinstance(present, Mapping) else {}
+    for key, value in change.items():
+        if value is None:
+            kept.pop(key, None)
+        else:
+            kept[key] = merged(kept.get(key), value)
+    return kept
 
 
 def _check(archive: Archive, connection: Connection, audio_id: int) -> None:

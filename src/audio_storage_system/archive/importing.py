@@ -85,4 +85,5 @@ def _stored(archive: Archive, audio: str | os.PathLike[str] | int, values: Metad
         return processing.store(archive, Path(audio), values, None, "keep")
     with archive.database.read() as connection:
         archive.access.require(connection, int(audio), Role.EDITOR, "add a transcript to")
+        recordings.refuse_unfinished(connection, int(audio))
         return pipeline.Stored(recordings.get(connection, int(audio)).id, duplicate=True)

@@ -129,7 +129,7 @@ def _is_old(archive: Archive, key: str, older_than: timedelta) -> bool:
 def _missing(archive: Archive) -> dict[int, str]:
     """Asked again where the listing lacks them: a recording may have come or gone meanwhile."""
     present, found, after = set(archive.blobs.keys(pipeline.BLOB_PREFIX)), dict[int, str](), 0
-    wanted = audio_files.c.status != recordings.AUDIO_REMOVED
+    wanted = audio_files.c.status == recordings.STORED
     while True:
         query = select(audio_files.c.id, audio_files.c.file_path).where(audio_files.c.id > after, wanted)
         with archive.database.read() as connection:

@@ -182,10 +182,11 @@ def embed(
 
 
 def source_of(archive: Archive, audio_id: int, samples: npt.NDArray[np.float32] | None = None) -> pipeline.Source:
-    """A recording's sound: its blob, or samples that the caller has. Raises `NotFound`; reading it raises
-    `AudioRemoved` where the blob was removed."""
+    """A recording's sound: its blob, or samples that the caller has. Raises `NotFound`, `StillRecording`; reading it
+    raises `AudioRemoved` where the blob was removed."""
     with archive.database.read() as connection:
         key = recordings.key_of(connection, audio_id)
+        recordings.refuse_unfinished(connection, audio_id)
         removed = None if recordings.has_audio(connection, audio_id) else audio_id
     waveform = None if samples is None else pipeline.as_waveform(samples)
     return pipeline.Source(archive.blobs, key, waveform, removed=removed)

@@ -10,6 +10,7 @@ from sqlalchemy import Column, ColumnElement, Connection, FromClause, func, sele
 from audio_storage_system.access import Access
 from audio_storage_system.archive.opening import Archive
 from audio_storage_system.catalogue import embeddings, fulltext, locks, trash
+from audio_storage_system.catalogue.recordings import RECORDING
 from audio_storage_system.database import tables
 from audio_storage_system.database.tables import audio_files, passages, segments, tombstones, transcripts
 from audio_storage_system.records import Space
@@ -27,7 +28,7 @@ def stats(archive: Archive) -> dict[str, Any]:
 
 def known_hashes(archive: Archive) -> set[str]:
     """The hash of every file that is stored or was deleted; for who does not see everything, of those they stored."""
-    stored = select(audio_files.c.file_hash)
+    stored = select(audio_files.c.file_hash).where(audio_files.c.status != RECORDING)
     if archive.access.restricted:
         stored = stored.where(audio_files.c.owner_id == archive.owner_id)
     with archive.database.read() as connection:

@@ -15,12 +15,19 @@ import numpy as np
 from audio_storage_system.archive.opening import Archive
 from audio_storage_system.audio import Waveform, resample, stream
 from audio_storage_system.catalogue import embeddings
-from audio_storage_system.catalogue.recordings import AUDIO_REMOVED
+from audio_storage_system.catalogue.recordings import AUDIO_REMOVED, RECORDING
 from audio_storage_system.clock import Deadline
 from audio_storage_system.database import Database
 from audio_storage_system.database.remembering import remembered
 from audio_storage_system.embedders import TextEmbedder, Vector
-from audio_storage_system.errors import AudioRemoved, InvalidInput, InvalidVector, TooLarge, Unavailable
+from audio_storage_system.errors import (
+    AudioRemoved,
+    InvalidInput,
+    InvalidVector,
+    StillRecording,
+    TooLarge,
+    Unavailable,
+)
 from audio_storage_system.pipeline import Task, transcribe_sample
 from audio_storage_system.pipeline.sources import MODEL_RATE
 from audio_storage_system.records import EmbeddingKind, Recording
@@ -165,7 +172,9 @@ def _missing_vectors(database: Database, query: Query, deadline: Deadline) -> tu
 
 
 def audio_key(recording: Recording) -> str:
-    """The key of a recording's blob. Raises `AudioRemoved` where a rule removed it."""
+    """The key of a recording's blob. Raises `AudioRemoved` where a rule removed it, `StillRecording` where it comes."""
+    if recording.status == RECORDING:
+        raise StillRecording(audio_id=recording.id)
     if recording.status == AUDIO_REMOVED:
         raise AudioRemoved(kind="audio", id=recording.id, audio_id=recording.id)
     return recording.file_path

@@ -45,7 +45,7 @@ def refresh(archive: Archive, audio_id: int) -> None:
         return
     with archive.database.read() as connection:
         recording = recordings.get(connection, audio_id)
-    kind = kind if recording.status != recordings.AUDIO_REMOVED else ""
+    kind = kind if recording.status == recordings.STORED else ""
     if kind and not archive.blobs.has(_copy(recording.file_path, kind)):
         _write_copy(archive, recording, kind)
     if archive.settings.sidecars:

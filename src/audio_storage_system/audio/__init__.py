@@ -3,6 +3,7 @@
 from audio_storage_system.audio.activity import speech_spans
 from audio_storage_system.audio.decode import AudioStream, decode_span, load_audio, resample, stream
 from audio_storage_system.audio.encode import write_copy
+from audio_storage_system.audio.peaks import peaks
 from audio_storage_system.audio.probe import probe
 from audio_storage_system.audio.waveform import Waveform
 from audio_storage_system.audio.windows import SpeechWindow, SpeechWindows, speech_windows
@@ -14,6 +15,7 @@ __all__ = [
     "Waveform",
     "decode_span",
     "load_audio",
+    "peaks",
     "probe",
     "resample",
     "speech_spans",

@@ -8,6 +8,8 @@ other sounds 10 % of the time is kept as speech.
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,7 +29,8 @@ SAMPLE_RATE = 16_000
 FRAME = 512  # samples, 32 ms: one probability each
 _CONTEXT = 64  # samples of the frame before, which the model also sees
 # Always as many frames per run, so that the same sound gives the same numbers however it is cut into blocks.
-_GROUP = 64 * FRAME
+GROUP_FRAMES = 64
+_GROUP = GROUP_FRAMES * FRAME
 
 SPEAKS = 0.3  # probability at which speech begins
 STILL_SPEAKS = 0.15  # … and below which it may end
@@ -52,10 +55,16 @@ def speech_spans(blocks: Iterable[Samples]) -> list[Span]:
 
 
 class SpeechDetector:
-    """The probability of speech for each 32 ms of a 16 kHz mono stream, whatever the size of its blocks."""
+    """The probability of speech for each 32 ms of a 16 kHz mono stream, whatever the size of its blocks.
 
-    def __init__(self) -> None:
+    group_frames: for how many frames at a time they come. Fewer come sooner, at some cost; loudness is then that of the
+    last two seconds all the same.
+    """
+
+    def __init__(self, group_frames: int = GROUP_FRAMES) -> None:
         self._model = _model()
+        self._group = group_frames * FRAME
+        self._before: deque[float] = deque(maxlen=GROUP_FRAMES - group_frames)  # loudness of earlier frames
         self._state = [np.zeros((1, 1, 128), np.float32)] * 2
         self._context = np.zeros(_CONTEXT, np.float32)
         self._held = np.zeros(0, np.float32)
@@ -67,12 +76,12 @@ class SpeechDetector:
         return self._samples / SAMPLE_RATE
 
     def feed(self, block: Samples) -> Samples:
-        """The probabilities that have become known; they come for two seconds at a time."""
+        """The probabilities that have become known; they come for a group (two seconds) at a time."""
         self._samples += len(block)
         self._held = np.concatenate([self._held, block])
-        whole = len(self._held) // _GROUP * _GROUP
+        whole = len(self._held) // self._group * self._group
         ready, self._held = self._held[:whole], self._held[whole:]
-        groups = [self._run(group) for group in ready.reshape(-1, _GROUP)]
+        groups = [self._run(group) for group in ready.reshape(-1, self._group)]
         return np.concatenate(groups) if groups else np.zeros(0, np.float32)
 
     def finish(self) -> Samples:
@@ -90,8 +99,10 @@ class SpeechDetector:
         return np.asarray(probabilities, np.float32)
 
     def _levelled(self, samples: Samples) -> Samples:
-        loudest = np.sqrt(np.square(samples.reshape(-1, FRAME)).mean(axis=1).max())
-        gain = min(max(_LEVEL / max(float(loudest), 1e-9), 1.0), _MOST_GAIN)
+        powers = np.square(samples.reshape(-1, FRAME)).mean(axis=1).tolist()
+        loudest = math.sqrt(max(*powers, *self._before, 0.0))
+        self._before.extend(powers)
+        gain = min(max(_LEVEL / max(loudest, 1e-9), 1.0), _MOST_GAIN)
         return samples * np.float32(gain) + _noise()[: len(samples)]
 
 

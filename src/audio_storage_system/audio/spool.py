@@ -26,6 +26,7 @@ import io
 import json
 import logging
 import os
+import re
 import time
 import zlib
 from collections.abc import Iterator
@@ -106,24 +107,49 @@ class SpoolWriter:
         metadata: Metadata | None = None,
         key: bytes | None = None,
     ) -> None:
-        self.folder = folder
-        self.sample_rate = sample_rate
+        writing: Writing = Plain() if key is None else Sealed(key, os.urandom(ID_BYTES))
+        with disk_errors(folder):
+            make_folders(folder.parent, private=True)
+            folder.mkdir()
+            sync_folder(folder.parent)
+            lock = FileLock.acquire(folder / LOCK)
+            manifest = writing.text(0, _manifest(sample_rate, channels, metadata or {}))
+            _write_durably(folder / MANIFEST, {"format": FORMAT, **writing.head, **manifest})
+        self._begin(folder, lock, key, writing, sample_rate, channels)
+
+    @classmethod
+    def resume(cls, spool: Spool) -> SpoolWriter:
+        """Go on with a spool whose writer is gone; its lock goes over to the new writer. Of what is there already
+        nothing is changed; the piece that the old writer had open is ended where its whole frames end."""
+        writer = cls.__new__(cls)
+        writer._begin(spool.folder, spool._lock, spool._key, spool._writing, spool.sample_rate, spool.channels)
+        pieces = spool._pieces()
+        if pieces:
+            last = pieces[-1]
+            writer._number, writer._position = last.piece, last.first + last.frames
+            writer.frames = writer.synced = sum(piece.frames for piece in pieces)
+        with disk_errors(spool.folder):
+            writer._lines = spool._last_line()
+            os.write(writer._journal, b"\n")  # the last line may be torn
+            for piece in pieces:
+                if piece.crc32 is None:
+                    writer._end_for(piece, spool._read(piece.piece)[0])
+        return writer
+
+    def _begin(
+        self, folder: Path, lock: FileLock | None, key: bytes | None, writing: Writing, sample_rate: int, channels: int
+    ) -> None:
+        self.folder, self.sample_rate, self.channels = folder, sample_rate, channels
         self.frames = 0
+        self.synced = 0
+        self._lock, self._key, self._writing = lock, key, writing
         self._frame_bytes = channels * SAMPLE_BYTES
         self._piece_frames = max(1, int(sample_rate * PIECE_SECONDS))
         self._position = 0
         self._number = 0
         self._lines = 0
         self._piece: _OpenPiece | None = None
-        self._key = key
-        self._writing: Writing = Plain() if key is None else Sealed(key, os.urandom(ID_BYTES))
         with disk_errors(folder):
-            make_folders(folder.parent, private=True)
-            folder.mkdir()
-            sync_folder(folder.parent)
-            self._lock = FileLock.acquire(folder / LOCK)
-            manifest = self._writing.text(0, _manifest(sample_rate, channels, metadata or {}))
-            _write_durably(folder / MANIFEST, {"format": FORMAT, **self._writing.head, **manifest})
             self._journal = os.open(folder / JOURNAL, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
     def write(self, pcm: bytes) -> None:
@@ -151,6 +177,11 @@ class SpoolWriter:
         """Finish a piece that is half a second old; to be called while no sound arrives."""
         with disk_errors(self.folder):
             self._finish_if_due()
+
+    def flush(self) -> None:
+        """Finish the piece under way, whatever its age: all that was written is durable then."""
+        with disk_errors(self.folder):
+            self._finish_piece()
 
     def close(self) -> Spool:
         """Make all of it durable and hand the spool over; the lock goes with it. Call it once."""
@@ -198,6 +229,18 @@ class SpoolWriter:
         self._enter(_Piece(self._number, piece.first, piece.frames, piece.crc32))
         os.close(piece.descriptor)
         self._piece = None
+        self.synced = self.frames
+
+    def _end_for(self, piece: _Piece, sound: bytes) -> None:
+        """Enter a piece whose writer died before it could."""
+        descriptor = os.open(_piece_path(self.folder, piece.piece), os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_folder(self.folder)
+        crc32 = zlib.crc32(sound[: piece.frames * self._frame_bytes])
+        self._enter(_Piece(piece.piece, piece.first, piece.frames, crc32))
 
     def _enter(self, piece: _Piece) -> None:
         self._lines += 1  # also where it cannot be written, as for records
@@ -237,6 +280,7 @@ class Spool:
     def __init__(self, folder: Path, lock: FileLock | None = None, key: bytes | None = None) -> None:
         self.folder = folder
         self._lock = lock
+        self._key = key
         manifest, self._writing = _read_manifest(folder, key)
         self.started_at = datetime.fromisoformat(manifest["started_at"])
         self.utc_offset_minutes: int = manifest["utc_offset_minutes"]
@@ -249,6 +293,23 @@ class Spool:
     def seconds(self) -> float:
         """How much sound lies here; 0.0 for a capture that ended before it began."""
         return sum(piece.frames for piece in self._pieces()) / self.sample_rate
+
+    @property
+    def idle_seconds(self) -> float:
+        """For how long nothing has been written here, by the clock of the disk."""
+        written = [path.stat().st_mtime for path in (self.folder, *self.folder.glob("*")) if path.name != LOCK]
+        return max(0.0, time.time() - max(written))
+
+    def sound_from(self, frame: int) -> Iterator[bytes]:
+        """The sound that is here by now from this frame of the joined recording on, a piece at a time; as it was
+        written, whoever still writes. Raises `OSError` where it cannot be read."""
+        begin = 0
+        for piece in self._pieces():
+            end = begin + piece.frames
+            if end > frame:
+                skipped = max(0, frame - begin) * self._frame_bytes
+                yield self._read(piece.piece)[0][skipped : piece.frames * self._frame_bytes]
+            begin = end
 
     def open(self) -> tuple[BinaryIO, SpoolReport]:
         """All sound as one WAV file (RF64 above 4 GB), a seekable stream that reads the pieces as it goes, and what is
@@ -290,6 +351,12 @@ class Spool:
             pieces.append(piece)
             end = piece.first + piece.frames
         return pieces
+
+    def _last_line(self) -> int:
+        """The highest number that a line of a sealed journal was given, torn ones too: none may be given again."""
+        journal = self.folder / JOURNAL
+        numbers = re.findall(rb'"number": (\d+)', journal.read_bytes() if journal.exists() else b"")
+        return max(map(int, numbers), default=0)
 
     def _entered(self) -> Iterator[_Piece]:
         journal = self.folder / JOURNAL
@@ -359,6 +426,19 @@ def find_abandoned(root: Path, key: bytes | None = None) -> list[Spool]:
             lock.release()
             logger.warning("%s", error)
     return sorted(found, key=lambda spool: spool.started_at)
+
+
+def take_spool(folder: Path, key: bytes | None = None) -> Spool | None:
+    """The spool in this folder, locked for the caller; `None` where its writer lives, or there is none. Raises
+    `ArchiveDamaged`."""
+    lock = _lock_dead(folder)
+    if lock is None:
+        return None
+    try:
+        return Spool(folder, lock, key)
+    except BaseException:
+        lock.release()
+        raise
 
 
 def _lock_dead(folder: Path) -> FileLock | None:

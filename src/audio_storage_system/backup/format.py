@@ -30,6 +30,7 @@ TABLES: tuple[Table, ...] = (
     tables.principals,
     tables.memberships,
     tables.api_tokens,
+    tables.webhooks,
     tables.metadata_schemas,
     tables.embedding_spaces,
     tables.audio_files,
@@ -53,7 +54,14 @@ TABLES: tuple[Table, ...] = (
     tables.audit_log,
     tables.backup_sets,
 )
-LEFT_OUT = (tables.archive, tables.change_log, tables.index_cursors, tables.jobs, tables.workers)
+LEFT_OUT = (
+    tables.archive,
+    tables.change_log,
+    tables.index_cursors,
+    tables.jobs,
+    tables.workers,
+    tables.webhook_deliveries,
+)
 # Whose rows are never changed once they are written, only removed; ids are never used twice. So rows with the ids that
 # an earlier set of the same archive has are the rows that it has.
 IMMUTABLE = frozenset(

@@ -32,7 +32,7 @@ from audio_storage_system.backup.report import BackupProgress, Progress, Restore
 from audio_storage_system.backup.sources import Blob
 from audio_storage_system.blobs import BlobStore, open_blob_store
 from audio_storage_system.catalogue import locks
-from audio_storage_system.catalogue.recordings import AUDIO_REMOVED
+from audio_storage_system.catalogue.recordings import AUDIO_REMOVED, RECORDING
 from audio_storage_system.database import bulk
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.sequences import advance, advance_to, last_given
@@ -173,7 +173,8 @@ class _Known:
 class _Restoring:
     """A restore under way. gone: of each table the ids of rows that are left out, with what refers to them;
     gone_keys: the keys of their blobs, whose data keys are left out, too. removed: of each stage the recordings that
-    it is left out of; entered: the removals that the set does not know of."""
+    it is left out of; entered: the removals that the set does not know of. unfinished: how many recordings of it were
+    still coming in."""
 
     archive: Archive
     stored: BlobStore
@@ -188,6 +189,7 @@ class _Restoring:
     entered: dict[Key, Row] = field(default_factory=dict)
     rows: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
+    unfinished: int = 0
     blobs: int = 0
     bytes: int = 0
 
@@ -213,7 +215,7 @@ class _Restoring:
             rows=dict(self.rows),
             blobs=self.blobs,
             bytes=self.bytes,
-            kept_deleted=len(self.gone.get(audio_files.name, ())),
+            kept_deleted=len(self.gone.get(audio_files.name, ())) - self.unfinished,
             kept_removed=sum(row["stage"] != Stage.RECORDING.value for row in self.entered.values()),
             problems=sorted(self.problems, key=lambda problem: problem.audio_id),
             differences=differences,
@@ -232,8 +234,12 @@ class _Restoring:
             self._tell(table.name)
 
     def _is_gone(self, table: Table, row: Row) -> bool:
-        """Whether a row is of a recording that was deleted, directly or by what it refers to."""
-        if table is audio_files:
+        """Whether a row is of a recording that was deleted, directly or by what it refers to; or of one that was still
+        being recorded, of which no sound is here."""
+        if table is audio_files and row["status"] == RECORDING:
+            gone = True
+            self.unfinished += 1
+        elif table is audio_files:
             gone = self.known.is_buried(row["id"], row["file_hash"])
             self._note_removed(row, [Stage.RECORDING] if gone else [])
         elif table is data_keys:

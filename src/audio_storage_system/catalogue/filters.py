@@ -260,4 +260,7 @@ def _instant(key: str, operand: Any) -> datetime:
         moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
     if not isinstance(moment, datetime):
         raise InvalidFilter(key=key, reason=f"{brief(operand)} is neither a number nor a time")
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidFilter(key=key, reason=f"{brief(operand)} is not in the years 1 to 9999 of UTC") from error

@@ -58,10 +58,12 @@ def add(
     return [_job(row) for row in made.mappings()]
 
 
-def leave_to_workers(connection: Connection, audio_id: int, owner_id: int) -> None:
+def leave_to_workers(
+    connection: Connection, audio_id: int, owner_id: int, options: Mapping[str, Any] | None = None
+) -> None:
     """Let a recording that came in with nobody to process it have a job: a worker's sweep will queue it."""
     if not standing_for(connection, [audio_id], ADD, done=False):
-        order: dict[str, Any] = {"step": TRANSCRIBE, "options": {}, "priority": Priority.NORMAL}
+        order: dict[str, Any] = {"step": TRANSCRIBE, "options": options or {}, "priority": Priority.NORMAL}
         add(connection, ADD, [audio_id], **order, share=str(owner_id))
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import ColumnElement, Connection, insert, select
 
 from audio_storage_system.catalogue import metadata
 from audio_storage_system.clock import utc_now
@@ -48,8 +48,17 @@ class Principal:
 
 def find(connection: Connection, name: str) -> Principal | None:
     """The principal of this name, if there is one."""
+    return _first(connection, principals.c.name == name)
+
+
+def find_id(connection: Connection, principal_id: int) -> Principal | None:
+    """The principal with this id, if there is one."""
+    return _first(connection, principals.c.id == principal_id)
+
+
+def _first(connection: Connection, condition: ColumnElement[bool]) -> Principal | None:
     columns = principals.c.id, principals.c.name, principals.c.kind, principals.c.created_at
-    row = connection.execute(select(*columns).where(principals.c.name == name)).first()
+    row = connection.execute(select(*columns).where(condition)).first()
     return None if row is None else Principal(row.id, row.name, Kind(row.kind), row.created_at)
 
 

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import TypeAlias
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, bindparam, insert, or_, select, update
 
 from audio_storage_system.catalogue import changes, metadata, trash
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import tables
 from audio_storage_system.database.queries import among, given
 from audio_storage_system.database.tables import audio_files
-from audio_storage_system.errors import InvalidInput, NotFound
+from audio_storage_system.errors import InvalidInput, NotFound, StillRecording
 from audio_storage_system.records import AudioInfo, Metadata, Recording
 
 STORED = "stored"
+RECORDING = "recording"  # its sound is still coming in: there is no blob yet, and the hash is `pending:…`
+PENDING = "pending:"
+# Whoever records gives a sign of life more often; without one the recording counts as given up.
+SIGN_OF_LIFE = timedelta(seconds=60)
 AUDIO_REMOVED = "audio_removed"  # its blob is gone, the rest is not
 WARNING = "warning"
+# Where a recording is in the order of listings: when it was recorded, and its id.
+Place: TypeAlias = tuple[datetime, int]
 
 _ADD = insert(audio_files).returning(audio_files.c.id)
 _ONE = select(audio_files).where(audio_files.c.id == bindparam("one"))
@@ -49,6 +56,7 @@ def add(
     recorded_at: datetime,
     offset_minutes: int | None,
     values: Metadata,
+    status: str = STORED,
 ) -> int:
     """A new recording with its metadata; its id."""
     now = utc_now()
@@ -65,7 +73,7 @@ def add(
         "media_type": info.media_type,
         "recorded_at": recorded_at,
         "recorded_offset_minutes": offset_minutes,
-        "status": STORED,
+        "status": status,
         "created_at": now,
         "updated_at": now,
     }
@@ -74,6 +82,48 @@ def add(
     warn(connection, audio_id, info.warnings)
     changes.log(connection, audio_files, [audio_id], "insert")
     return audio_id
+
+
+def live_on(connection: Connection, audio_id: int, seconds: float) -> bool:
+    """Note that so much of a recording is there by now, as a sign of life; false where it is no longer recorded."""
+    values = {"duration": seconds, "updated_at": utc_now()}
+    mine = (audio_files.c.id == audio_id, audio_files.c.status == RECORDING)
+    return connection.execute(update(audio_files).where(*mine).values(values)).rowcount > 0
+
+
+def complete(
+    connection: Connection, audio_id: int, *, file_hash: str, file_path: str, file_size: int, info: AudioInfo
+) -> None:
+    """All of a recording is there, under this key. Raises `NotFound` where it is no longer recorded."""
+    values = {
+        "file_hash": file_hash,
+        "file_path": file_path,
+        "file_size": file_size,
+        "duration": info.duration,
+        "sample_rate": info.sample_rate,
+        "channels": info.channels,
+        "codec": info.codec,
+        "media_type": info.media_type,
+        "status": STORED,
+    }
+    mine = (audio_files.c.id == audio_id, audio_files.c.status == RECORDING)
+    if not connection.execute(update(audio_files).where(*mine).values(values)).rowcount:
+        raise NotFound(kind="recording in progress", id=audio_id)
+    touch(connection, audio_id)
+
+
+def refuse_unfinished(connection: Connection, audio_id: int) -> None:
+    """Raise `StillRecording` for one whose sound is still coming in."""
+    if connection.execute(_STATUS, {"one": audio_id}).scalar() == RECORDING:
+        raise StillRecording(audio_id=audio_id)
+
+
+def refuse_living(connection: Connection, audio_id: int) -> None:
+    """Raise `StillRecording` for one whose sound is still coming in, unless whoever recorded it gives no sign of life:
+    for what removes it."""
+    living = (audio_files.c.status == RECORDING, audio_files.c.updated_at > utc_now() - SIGN_OF_LIFE)
+    if connection.execute(select(audio_files.c.id).where(audio_files.c.id == audio_id, *living)).first() is not None:
+        raise StillRecording(audio_id=audio_id)
 
 
 def get(connection: Connection, audio_id: int, *, trashed: bool = False) -> Recording:
@@ -95,8 +145,8 @@ def key_of(connection: Connection, audio_id: int) -> str:
 
 
 def has_audio(connection: Connection, audio_id: int) -> bool:
-    """Whether a recording that exists still has its sound."""
-    return connection.execute(_STATUS, {"one": audio_id}).scalar() != AUDIO_REMOVED
+    """Whether a recording has its sound: it was not removed, and is not still coming in."""
+    return connection.execute(_STATUS, {"one": audio_id}).scalar() == STORED
 
 
 def names_of(connection: Connection, audio_id: int) -> tuple[str, str] | None:
@@ -137,20 +187,29 @@ def paths(connection: Connection) -> set[str]:
 
 
 def select_where(
-    connection: Connection, *conditions: ColumnElement[bool], limit: int | None = None, offset: int = 0
+    connection: Connection,
+    *conditions: ColumnElement[bool],
+    limit: int | None = None,
+    offset: int = 0,
+    after: Place | None = None,
 ) -> list[Recording]:
-    """Recordings that meet the conditions, the latest recorded first, with their metadata; none from the trash. Raises
-    `InvalidInput`."""
+    """Recordings that meet the conditions, the latest recorded first, with their metadata; none from the trash. after:
+    only those behind this place of the order. Raises `InvalidInput`."""
     if offset < 0 or (limit is not None and limit < 0):
         raise InvalidInput(reason="limit and offset are not negative")
     query = (
         select(audio_files)
-        .where(*conditions, trash.outside(audio_files.c.id))
+        .where(*conditions, *([_behind(*after)] if after else []), trash.outside(audio_files.c.id))
         .order_by(audio_files.c.recorded_at.desc(), audio_files.c.id.desc())
         .limit(limit)
         .offset(offset)
     )
     return _recordings(connection, connection.execute(query).mappings().all())
+
+
+def _behind(recorded_at: datetime, audio_id: int) -> ColumnElement[bool]:
+    same = and_(audio_files.c.recorded_at == recorded_at, audio_files.c.id < audio_id)
+    return or_(audio_files.c.recorded_at < recorded_at, same)
 
 
 def _recordings(connection: Connection, rows: Sequence[RowMapping]) -> list[Recording]:

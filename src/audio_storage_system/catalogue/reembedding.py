@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, exi
 
 from audio_storage_system.catalogue import changes
 from audio_storage_system.catalogue.embeddings import NewEmbedding, add, count, from_blob, must_exist
-from audio_storage_system.catalogue.recordings import AUDIO_REMOVED
+from audio_storage_system.catalogue.recordings import STORED
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.tables import audio_files, embedding_spaces, embeddings, index_cursors, passages
 from audio_storage_system.errors import Conflict
@@ -181,8 +181,8 @@ def recording_ids(connection: Connection, after: int, limit: int) -> list[int]:
 
 
 def _can_be_heard(audio_id: ColumnElement[int]) -> ColumnElement[bool]:
-    """The sound of the recording was not removed."""
-    return ~exists().where(audio_files.c.id == audio_id, audio_files.c.status == AUDIO_REMOVED)
+    """The sound of the recording is there: it was not removed, and is not still coming in."""
+    return ~exists().where(audio_files.c.id == audio_id, audio_files.c.status != STORED)
 
 
 def _has(space: Space) -> ColumnElement[bool]:

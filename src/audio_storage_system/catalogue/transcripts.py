@@ -33,10 +33,11 @@ from audio_storage_system.database import tables
 from audio_storage_system.database.bulk import insert_all
 from audio_storage_system.database.queries import among, given
 from audio_storage_system.database.tables import passages, segments, transcription_windows, transcripts
-from audio_storage_system.errors import Conflict, NotFound
+from audio_storage_system.errors import Conflict, InvalidInput, NotFound
 from audio_storage_system.records import Outcome, Segment, Span, Transcript, Word
 
 FALLBACK = "fallback"
+LIVE = "live"  # made while it was spoken; the whole model has not heard it yet
 
 _ONE = select(transcripts).where(transcripts.c.id == bindparam("one"))
 _STANDING = select(transcripts.c.audio_file_id, transcripts.c.outcome).where(transcripts.c.id == bindparam("one"))
@@ -110,6 +111,14 @@ def find_unfinished(
     )
     wanted = json.loads(json.dumps(dict(parameters)))
     return next((row.id for row in connection.execute(query) if row.parameters == wanted), None)
+
+
+def find_live(connection: Connection, audio_id: int) -> int | None:
+    """The running version that is made of a recording while it is spoken."""
+    flag = tables.annotations
+    live = exists().where(flag.c.transcript_id == transcripts.c.id, flag.c.kind == "flag", flag.c.label == LIVE)
+    running = (transcripts.c.audio_file_id == audio_id, transcripts.c.outcome.is_(None))
+    return connection.execute(select(transcripts.c.id).where(*running, live)).scalar()
 
 
 def reopen(connection: Connection, transcript_id: int) -> None:
@@ -191,13 +200,15 @@ def heard_until(connection: Connection, audio_id: int) -> float:
 
 def cut_short(connection: Connection, before: datetime) -> list[Transcript]:
     """Running versions that have kept nothing since this moment, of recordings that have no other to follow and that no
-    job is waiting for."""
+    job is waiting for. In what is still being recorded nobody may have spoken for so long."""
     windows, jobs, other = transcription_windows, tables.jobs, transcripts.alias()
+    table = tables.audio_files
+    stored = exists().where(table.c.id == transcripts.c.audio_file_id, table.c.status == "stored")
     lately = exists().where(windows.c.transcript_id == transcripts.c.id, windows.c.created_at >= before)
     waited = exists().where(jobs.c.audio_file_id == transcripts.c.audio_file_id, jobs.c.outcome.is_(None))
     said = exists().where(other.c.audio_file_id == transcripts.c.audio_file_id, other.c.active == true())
     old = (transcripts.c.outcome.is_(None), transcripts.c.created_at < before)
-    return select_where(connection, *old, ~lately, ~waited, ~said)
+    return select_where(connection, *old, stored, ~lately, ~waited, ~said)
 
 
 def finish(connection: Connection, transcript_id: int, *, outcome: Outcome, reason: str | None) -> None:
@@ -276,6 +287,29 @@ def segments_of(connection: Connection, transcript_id: int, *conditions: ColumnE
     """The segments of a version, in order."""
     query = select(segments).where(segments.c.transcript_id == transcript_id, *conditions).order_by(segments.c.sequence)
     return [_segment(row) for row in connection.execute(query).mappings()]
+
+
+def segments_between(
+    connection: Connection,
+    transcript_id: int,
+    start: float | None,
+    end: float | None,
+    *,
+    after: int = 0,
+    limit: int | None = None,
+) -> list[Segment]:
+    """The first segments of a version that are in these seconds, in part or as a whole, in order; `after`: of those
+    that follow this one. Raises `InvalidInput`."""
+    if limit is not None and limit < 0:
+        raise InvalidInput(reason="limit is not negative")
+    conditions = [
+        segments.c.transcript_id == transcript_id,
+        *([] if start is None else [segments.c.end_seconds > start]),
+        *([] if end is None else [segments.c.start_seconds < end]),
+        *([segments.c.id > after] if after else []),
+    ]
+    rows = connection.execute(select(segments).where(*conditions).order_by(segments.c.sequence).limit(limit))
+    return [_segment(row) for row in rows.mappings()]
 
 
 def segments_of_passages(connection: Connection, passage_ids: Sequence[int | None]) -> dict[int | None, list[Segment]]:

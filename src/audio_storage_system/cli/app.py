@@ -25,6 +25,7 @@ from audio_storage_system.cli import (
     jobs,
     keys,
     listing,
+    mcp,
     metadata,
     quarantine,
     record,
@@ -41,6 +42,7 @@ from audio_storage_system.cli import (
     users,
     verify,
     watch,
+    webhooks,
     worker,
 )
 from audio_storage_system.cli.output import Output, forget_stdout, hear_warnings, prepare_streams
@@ -70,8 +72,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="An archive for audio: store it, and find what was said, by whom and when.",
-    epilog="Each command takes --json (one JSON document on stdout, or one per line where it goes on; everything else "
-    "on stderr) and, copy and restore excepted, --archive.",
+    epilog="Each command but mcp takes --json (one JSON document on stdout, or one per line where it goes on; "
+    "everything else on stderr) and, copy and restore excepted, --archive.",
 )
 app.command("init")(archive.init)
 app.command("add")(add.add)
@@ -99,10 +101,12 @@ app.add_typer(backup.app, name="backup")
 app.command("restore")(backup.restore)
 app.command("worker")(worker.worker)
 app.command("serve")(serve.serve)
+app.command("mcp")(mcp.mcp)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(users.app, name="users")
 app.add_typer(grants.app, name="grants")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 app.command("doctor")(doctor.doctor)

@@ -1,7 +1,9 @@
-"""The larger parts of the facade: what can be read of an archive, what is said about recordings, and how it embeds."""
+"""The larger parts of the facade: what can be read of an archive, what is said about recordings, how it
+embeds, and what is recorded live."""
 
 from audio_storage_system.facade.describing import Describing
 from audio_storage_system.facade.embedding import Embedding
+from audio_storage_system.facade.living import Living
 from audio_storage_system.facade.reading import Place, Reading
 
-__all__ = ["Describing", "Embedding", "Place", "Reading"]
+__all__ = ["Describing", "Embedding", "Living", "Place", "Reading"]

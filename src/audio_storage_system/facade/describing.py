@@ -8,7 +8,7 @@ from typing import Any
 from audio_storage_system.archive import Archive, describing
 from audio_storage_system.archive.describing import Nonconforming
 from audio_storage_system.catalogue.history import MetadataChange
-from audio_storage_system.records import Metadata
+from audio_storage_system.records import Metadata, MetadataValue
 
 
 class Describing:
@@ -19,6 +19,17 @@ class Describing:
     def set_metadata(self, audio_id: int, values: Metadata) -> None:
         """Set these keys, leaving the others. Raises `InvalidMetadata`, also for what the owner's schema refuses."""
         describing.set_values(self._archive, int(audio_id), values)
+
+    def append_metadata(self, audio_id: int, key: str, value: MetadataValue) -> None:
+        """Add `value` to the end of the list under `key`, which is made where it is not there; nothing that others add
+        at the same time is lost. Raises as `set_metadata`, and `InvalidMetadata` where there is something else."""
+        describing.append(self._archive, int(audio_id), key, value)
+
+    def patch_metadata(self, audio_id: int, changes: Mapping[str, Any]) -> None:
+        """Merge these changes into the metadata in one step, as a JSON merge patch (RFC 7396) does: `None` takes a key
+        away, an object is merged key by key, any other value takes the place of what was there. Raises
+        `InvalidMetadata`."""
+        describing.patch(self._archive, int(audio_id), changes)
 
     def remove_metadata(self, audio_id: int, *keys: str) -> None:
         """Take these keys away. Raises `InvalidMetadata` where the owner's schema wants one of them."""

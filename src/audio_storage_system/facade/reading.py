@@ -13,14 +13,14 @@ import numpy as np
 
 from audio_storage_system import pipeline
 from audio_storage_system.access import Access
-from audio_storage_system.archive import Archive, exports, processing, reports, retrieval
+from audio_storage_system.archive import Archive, drawing, exports, processing, reports, retrieval
 from audio_storage_system.audio import Waveform
 from audio_storage_system.catalogue import principals, recordings, transcripts, trash
 from audio_storage_system.clock import Cancellation, Deadline
 from audio_storage_system.database.tables import transcripts as transcript_table
 from audio_storage_system.errors import InvalidInput, NotFound
 from audio_storage_system.pipeline import Comparison
-from audio_storage_system.records import Recording, Segment, Transcript
+from audio_storage_system.records import Peaks, Recording, Segment, Transcript
 from audio_storage_system.search import ContextPack, Filter, Query, SearchResults
 from audio_storage_system.search.context import CountTokens, estimate_tokens
 from audio_storage_system.search.query import Mode
@@ -137,11 +137,13 @@ class Reading:
         speaker: str | None = None,
         limit: int | None = None,
         offset: int = 0,
+        after: tuple[datetime, int] | None = None,
     ) -> list[Recording]:
-        """Recordings that meet the filter, the latest recorded first."""
+        """Recordings that meet the filter, the latest recorded first. after: only those behind this place of the order,
+        the `recorded_at` and `id` of the last one of the page before; pages stay whole while recordings come and go."""
         conditions = self._seen(where, since, until, language, speaker).on_listing()
         with self._archive.database.read() as connection:
-            found = recordings.select_where(connection, *conditions, limit=limit, offset=offset)
+            found = recordings.select_where(connection, *conditions, limit=limit, offset=offset, after=after)
         self._archive.audit.read("recordings.listed", found=len(found), keys=sorted(where or {}))
         return found
 
@@ -181,6 +183,15 @@ class Reading:
         self._archive.audit.read("audio.opened", audio_id)
         return file
 
+    def peaks(self, audio_id: int, points: int = 1000, *, deadline: float | None = None) -> Peaks:
+        """A recording's sound as a player draws it: the lowest and the highest sample of each of `points` equal parts
+        (at most 20,000). All of it is decoded for that; `DeadlineExceeded` after `deadline` seconds. Raises
+        `AudioRemoved`."""
+        found = self._recording(audio_id)
+        drawn = drawing.peaks(self._archive, found, points, Deadline.after(deadline))
+        self._archive.audit.read("audio.drawn", audio_id)
+        return drawn
+
     def audio_url(self, audio_id: int, expires: float = 3600) -> str:
         """A URL to read the recording from: below `cdn_url` where that is set, else signed, for anyone who has it and
         `expires` seconds (at most seven days). Raises `Unavailable` where the recordings are in a folder."""
@@ -206,14 +217,22 @@ class Reading:
         self._archive.audit.read("transcript.read", found.audio_id, transcript_id=found.id)
         return found
 
-    def segments(self, transcript_id: int, *, after: int = 0, limit: int | None = None) -> list[Segment]:
-        """The timed pieces of a version, with their words; of a long one the next `limit` after the segment with the id
-        `after`."""
+    def segments(
+        self,
+        transcript_id: int,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        after: int = 0,
+        limit: int | None = None,
+    ) -> list[Segment]:
+        """The timed pieces of a version, with their words, in order. start, end: only those in these seconds, in part
+        or as a whole. after: only those that follow the segment with this id. limit: at most so many."""
         with self._archive.database.read() as connection:
             self._archive.access.require_version(connection, transcript_id)
             said = transcripts.get(connection, transcript_id)
             trash.refuse(connection, said.audio_id)
-            found = transcripts.segments_after(connection, transcript_id, after, limit)
+            found = transcripts.segments_between(connection, transcript_id, start, end, after=after, limit=limit)
         self._archive.audit.read("transcript.read", said.audio_id, transcript_id=said.id)
         return found
 

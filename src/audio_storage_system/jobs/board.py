@@ -75,12 +75,13 @@ class Jobs:
         is done once for each recording, also one that is done.
 
         They are in the catalogue when this returns; should the process end before they are queued, the sweep of a
-        worker queues them. Raises `NotFound`, `Forbidden` as the access to the recordings says.
+        worker queues them. Raises `NotFound`, `Forbidden` as the access to the recordings says, and `StillRecording`.
         """
         order = self._order(kind, options, priority, share)
         with self._archive.database.write() as connection:
             for audio_id in audio_ids:
                 self._archive.access.require(connection, audio_id, Role.EDITOR, "give work on")
+                recordings.refuse_unfinished(connection, audio_id)
             given = {
                 audio_id: job
                 for audio_id, job in jobs.standing_for(connection, audio_ids, kind, done=kind in steps.ONCE).items()

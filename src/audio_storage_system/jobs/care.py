@@ -10,11 +10,12 @@ from datetime import timedelta
 
 from sqlalchemy import Connection
 
-from audio_storage_system.archive import Archive
+from audio_storage_system.archive import Archive, captures
 from audio_storage_system.catalogue import jobs, locks, transcripts, workers
 from audio_storage_system.catalogue.workers import WorkerRow
 from audio_storage_system.clock import utc_now
 from audio_storage_system.jobs.board import Jobs
+from audio_storage_system.jobs.failures import give_up
 from audio_storage_system.jobs.presence import Watch
 from audio_storage_system.jobs.runs import RunState, id_of
 from audio_storage_system.records import Job, JobState
@@ -47,16 +48,17 @@ class Carer:
     _swept_all: float = float("-inf")
 
     def look(self) -> None:
-        """Take over from workers that are dead by now, and sweep when it is time."""
+        """Take over from workers that are dead by now, and sweep when it is time: also for captures on this machine
+        whose process is gone, such as live sessions that nobody resumes."""
         for row in self.watch.dead([row for row in _present(self.archive) if row.id != self.worker_id]):
             self._take_over(row)
         now = time.monotonic()
-        if now - self._swept_all >= SWEEP_ALL_SECONDS:
-            sweep(self.archive, self.board)
-            self._swept = self._swept_all = now
-        elif now - self._swept >= SWEEP_SECONDS:
-            sweep(self.archive, self.board, recent=True)
-            self._swept = now
+        if now - self._swept < SWEEP_SECONDS:
+            return
+        captures.recover(self.archive)
+        everything = now - self._swept_all >= SWEEP_ALL_SECONDS
+        sweep(self.archive, self.board, recent=not everything)
+        self._swept, self._swept_all = now, now if everything else self._swept_all
 
     def _take_over(self, row: WorkerRow) -> None:
         taken = hand_over(self.archive, self.board, row.id, dead=row)
@@ -93,7 +95,7 @@ def _goes_on(connection: Connection, run: RunState, *, died: bool) -> bool:
     if job.deaths < MOST_DEATHS:
         return True
     reason = f"{job.deaths} workers died at its step {job.step}, one after the other"
-    jobs.finish(connection, job, JobState.FAILED, DIED, reason)
+    give_up(connection, job, DIED, reason)
     return False
 
 

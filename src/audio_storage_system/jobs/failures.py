@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Connection
+
+from audio_storage_system import outbox
+from audio_storage_system.catalogue import jobs
 from audio_storage_system.errors import (
     AudioStorageSystemError,
     StorageFailed,
     TranscriptionFailed,
     VectorIndexUnavailable,
 )
+from audio_storage_system.records import Job, JobState
 
 # How often a step is tried, and how long after its first failure; each further wait is four times as long.
 ATTEMPTS = 5
@@ -39,3 +44,12 @@ def told(error: Exception) -> tuple[str, str]:
     if isinstance(error, AudioStorageSystemError):
         return error.code, error.message
     return "unexpected", f"{type(error).__name__}: {error}"
+
+
+def give_up(connection: Connection, job: Job, code: str, reason: str) -> Job | None:
+    """End a job as failed, and have that told; `None` where it counts no longer."""
+    ended = jobs.finish(connection, job, JobState.FAILED, code, reason)
+    if ended is not None and ended.audio_id is not None:
+        facts = {"step": ended.step, "code": code, "transcript_id": None, "job_id": ended.id}
+        outbox.tell(connection, outbox.Event.FAILED, ended.audio_id, **facts)
+    return ended

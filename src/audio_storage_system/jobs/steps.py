@@ -8,6 +8,7 @@ from typing import Any
 from audio_storage_system.archive import Archive, processing, reembedding
 from audio_storage_system.catalogue import transcripts
 from audio_storage_system.catalogue.jobs import ADD, EMBED, REEMBED, TRANSCRIBE
+from audio_storage_system.catalogue.transcripts import LIVE
 from audio_storage_system.database.tables import transcripts as transcript_table
 from audio_storage_system.embedders import is_remote as embeds_remotely
 from audio_storage_system.pipeline import Task
@@ -60,7 +61,7 @@ def perform(archive: Archive, job: Job, tick: Tick) -> None:
 def _transcribe(archive: Archive, job: Job, tick: Tick) -> None:
     audio_id = _audio_id(job)
     said = processing.said_in(archive, audio_id)
-    followed = said is not None and said.active
+    followed = said is not None and said.active and LIVE not in said.flags  # what was made live is heard anew
     given: dict[str, Any] = {name: value for name, value in job.options.items() if name in _OF_TASK}
     if job.kind != ADD:  # a stand-in's version is none where there is one
         given["allow_fallback"] = not followed
@@ -71,7 +72,7 @@ def _transcribe(archive: Archive, job: Job, tick: Tick) -> None:
             begun.append(seconds)
         tick(kept=seconds > begun[0])
 
-    task = processing.task_of(archive, progress=progress, **given)
+    task = processing.task_of(archive, progress=progress, job_id=job.id, **given)
     if not (followed if job.kind == ADD else _is_made(archive, job, task)):
         processing.transcribe(archive, audio_id, task)
 

@@ -10,8 +10,10 @@ from audio_storage_system.archive import Archive, removal
 from audio_storage_system.catalogue import jobs
 from audio_storage_system.clock import utc_now
 from audio_storage_system.jobs.board import Jobs
+from audio_storage_system.jobs.uploads import tidy_uploads
 from audio_storage_system.retention import Retention
 from audio_storage_system.retention.trash import purge_due
+from audio_storage_system.webhooks.rows import forget_deliveries
 
 # How long it is known what became of a job, and of its runs.
 JOBS_KEPT, RUNS_KEPT = timedelta(days=90), timedelta(days=7)
@@ -27,13 +29,17 @@ class Recurring:
 
 
 def tidy(archive: Archive, board: Jobs) -> None:
-    """Bring the vector index up to date, let nothing be left of what was deleted, and forget what was done long ago."""
+    """Bring the vector index up to date, let nothing be left of what was deleted, finish or remove uploads whose sender
+    has gone, and forget what was done long ago."""
     archive.follow()
     archive.blobs.tidy()
     removal.scrub(archive)
+    tidy_uploads(archive, board)
     while board.runs.forget(utc_now() - RUNS_KEPT) == AT_ONCE:
         pass
     while _forget_jobs(archive) == AT_ONCE:
+        pass
+    while _forget_deliveries(archive) == AT_ONCE:
         pass
 
 
@@ -48,6 +54,12 @@ def keep(archive: Archive, board: Jobs) -> None:
 def _forget_jobs(archive: Archive) -> int:
     with archive.database.write() as connection:
         return jobs.forget(connection, utc_now() - JOBS_KEPT, AT_ONCE)
+
+
+def _forget_deliveries(archive: Archive) -> int:
+    before = utc_now() - timedelta(days=archive.settings.webhook_days)
+    with archive.database.write() as connection:
+        return forget_deliveries(connection, before, AT_ONCE)
 
 
 RECURRING: Mapping[str, Recurring] = {"tidy": Recurring("23 * * * *", tidy), "keep": Recurring("41 * * * *", keep)}

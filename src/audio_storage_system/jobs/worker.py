@@ -17,10 +17,11 @@ from audio_storage_system.errors import StorageFailed
 from audio_storage_system.jobs import care, presence, steps
 from audio_storage_system.jobs.board import Jobs
 from audio_storage_system.jobs.engine import Engine
-from audio_storage_system.jobs.failures import ATTEMPTS, delay_before, is_outage, may_pass, told
+from audio_storage_system.jobs.failures import ATTEMPTS, delay_before, give_up, is_outage, may_pass, told
 from audio_storage_system.jobs.upkeep import RECURRING
 from audio_storage_system.machine import process_place
 from audio_storage_system.records import Job, JobState
+from audio_storage_system.webhooks import Deliverer
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Worker:
         self._looked = threading.Event()
         self._working = 0
         self._lock = threading.Lock()
+        self._deliverer: Deliverer | None = None
         self._doubts = threading.Lock()  # held by a job that may have killed a worker
         self.id = 0
 
@@ -105,18 +107,19 @@ class Worker:
             self._board.runs.schedule({name: work.schedule for name, work in RECURRING.items()})
             engine.start()
             beating.start()
+            self._deliver()
             self._look_after(stop, engine)
         finally:
             self._leave(engine)
 
     def run_until_idle(self, stop: threading.Event) -> None:
-        """Work until every job has ended, or `stop` is set."""
+        """Work until every job has ended and every webhook was called that is to be called now, or `stop` is set."""
         done = threading.Event()
 
         def watch() -> None:
             while not stop.wait(0.1) and not done.is_set():
                 try:
-                    if self._looked.is_set() and self._board.is_idle():
+                    if self._looked.is_set() and self._board.is_idle() and self._has_delivered():
                         stop.set()
                 except StorageFailed as error:
                     logger.warning("Whether there is something left to do cannot be known now: %s", error)
@@ -126,6 +129,15 @@ class Worker:
             self.run(stop)
         finally:
             done.set()
+
+    def _deliver(self) -> None:
+        """Call webhooks, too, where this worker asks services over the network."""
+        if "remote" in self._concurrency:
+            self._deliverer = Deliverer(self._archive)
+            self._deliverer.start()
+
+    def _has_delivered(self) -> bool:
+        return self._deliverer is None or self._deliverer.is_idle()
 
     def _enter(self) -> int:
         with self._archive.database.write(locks.WORKERS) as connection:
@@ -187,6 +199,9 @@ class Worker:
         self._stopping.set()
         engine.pause()
         self._wait_for_hands()
+        if self._deliverer is not None:
+            self._deliverer.stop()
+            self._deliverer = None
         engine.stop()
         try:
             care.hand_over(self._archive, self._board, self.id)
@@ -321,7 +336,7 @@ class Worker:
             return "superseded"
         code, reason = told(error)
         if not may_pass(error) or job.failures + 1 >= ATTEMPTS:
-            ended = self._patiently(lambda: self._write(jobs.finish, job, JobState.FAILED, code, reason))
+            ended = self._patiently(lambda: self._write(give_up, job, code, reason))
             self._tell(JobEvent("failed", ended or job, reason))
             return code
         delay = delay_before(job.failures + 1)

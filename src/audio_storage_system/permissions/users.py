@@ -18,6 +18,7 @@ from audio_storage_system.database.tables import (
     grants,
     memberships,
     metadata_schemas,
+    webhooks,
 )
 from audio_storage_system.database.tables import principals as table
 from audio_storage_system.errors import Conflict, InvalidInput
@@ -58,8 +59,8 @@ class Users:
             return replace(found, groups=tuple(_groups(connection).get(found.id, ())))
 
     def remove(self, name: str) -> None:
-        """Take a principal away, with its grants, tokens and memberships. Raises `NotFound`, and `Conflict` for one
-        that owns recordings: delete these first, or leave it and revoke its tokens."""
+        """Take a principal away, with its grants, tokens, webhooks and memberships. Raises `NotFound`, and `Conflict`
+        for one that owns recordings: delete these first, or leave it and revoke its tokens."""
         self._archive.access.require_admin("remove users")
         with self._archive.database.write(locks.PRINCIPALS) as connection:
             gone = principals.get(connection, name).id
@@ -70,6 +71,7 @@ class Users:
             connection.execute(delete(api_tokens).where(api_tokens.c.principal_id == gone))
             either = (memberships.c.group_id == gone) | (memberships.c.member_id == gone)
             connection.execute(delete(memberships).where(either))
+            connection.execute(delete(webhooks).where(webhooks.c.principal_id == gone))
             connection.execute(delete(metadata_schemas).where(metadata_schemas.c.owner_id == gone))
             connection.execute(delete(table).where(table.c.id == gone))
             self._archive.audit.note(connection, "user.removed", name=name)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from audio_storage_system.catalogue.transcripts import FALLBACK
+from audio_storage_system.catalogue.transcripts import FALLBACK, LIVE
 from audio_storage_system.errors import InvalidInput
 from audio_storage_system.records import Segment, Transcript
 
@@ -50,7 +50,7 @@ class Judged:
         return cls(
             engine=version.engine,
             model=str(version.parameters.get("model", version.whisper_model)),
-            stands_in=FALLBACK in version.flags,
+            stands_in=FALLBACK in version.flags or LIVE in version.flags,
             log_probability=_mean([(s.avg_logprob, s.end - s.start) for s in segments]),
             confidence=_mean([(s.confidence, s.end - s.start) for s in segments]),
         )

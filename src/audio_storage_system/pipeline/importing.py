@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from audio_storage_system import outbox
 from audio_storage_system.audit import OFF, Audit
 from audio_storage_system.catalogue import locks, passages, recordings, transcripts
 from audio_storage_system.database import Database
@@ -191,6 +192,8 @@ class _Work:
             outcome = Outcome.OK if self.file.segments else Outcome.SILENCE
             transcripts.finish(connection, transcript_id, outcome=outcome, reason=None)
             self._note(connection, "transcript.imported", transcript_id)
+            facts = {"transcript_id": transcript_id, "engine": ENGINE, "outcome": outcome, "job_id": None}
+            outbox.tell(connection, outbox.Event.TRANSCRIBED, self.recording.id, **facts)
 
     def follow(self, transcript_id: int, activate: bool | None) -> None:
         """Let search follow the version where that is wanted."""

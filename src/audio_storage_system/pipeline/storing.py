@@ -15,6 +15,7 @@ from typing import BinaryIO, Literal, get_args
 
 from sqlalchemy import Connection
 
+from audio_storage_system import outbox
 from audio_storage_system.audio import probe
 from audio_storage_system.audit import OFF, Audit
 from audio_storage_system.blobs import BlobStore, StagedBlob
@@ -80,7 +81,7 @@ def store(
     Raises `NotAudio`, `TooLarge`, `InvalidMetadata`, `DuplicateRecording`, `StorageFailed`; after any of them nothing
     is half-stored.
     """
-    _check_request(values, recorded_at, on_duplicate)
+    check_request(values, recorded_at, on_duplicate)
     name = _clean_name(name or (source.name if isinstance(source, Path) else ""))
     with opened_file(source, max_bytes) if isinstance(source, Path) else nullcontext(source) as file:
         known = _known(database, blobs, file, owner_id) if look_first else None
@@ -113,7 +114,8 @@ def _known(database: Database, blobs: BlobStore, file: BinaryIO, owner_id: int) 
         return recordings.find_by_hash(connection, owner_id, file_hash)
 
 
-def _check_request(values: Metadata, recorded_at: datetime | None, on_duplicate: OnDuplicate) -> None:
+def check_request(values: Metadata, recorded_at: datetime | None, on_duplicate: OnDuplicate) -> None:
+    """Raise what `store` would raise for these arguments, whatever the file: `InvalidInput`, `InvalidMetadata`."""
     metadata.validate(values)
     if recorded_at is not None:
         _check_moment(recorded_at)
@@ -200,7 +202,9 @@ def _enter(database: Database, blobs: BlobStore, staged: StagedBlob, key: str, n
             return None
         audio_id = _insert(connection, staged, file_hash, key, new)
         new.entered(connection, audio_id)
-        new.audit.note(connection, "recording.stored", audio_id, bytes=staged.size, seconds=new.info.duration)
+        facts = {"bytes": staged.size, "seconds": new.info.duration}
+        new.audit.note(connection, "recording.stored", audio_id, **facts)
+        outbox.tell(connection, outbox.Event.STORED, audio_id, **facts)
         return Stored(audio_id, duplicate=False)
 
 
@@ -366,7 +370,9 @@ def _adopt(database: Database, blobs: BlobStore, key: str, owner_id: int, audit:
         if known is None:
             audio_id = _insert(connection, staged, file_hash, key, new)
             jobs.leave_to_workers(connection, audio_id, owner_id)
-            audit.note(connection, "recording.adopted", audio_id, bytes=staged.size, seconds=info.duration)
+            facts = {"bytes": staged.size, "seconds": info.duration}
+            audit.note(connection, "recording.adopted", audio_id, **facts)
+            outbox.tell(connection, outbox.Event.STORED, audio_id, **facts)
             return audio_id
         blobs.delete(key)
         data_keys.forget_unbound(connection, staged.blob_id)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection
 
+from audio_storage_system import outbox
 from audio_storage_system.audio import SpeechWindow, Waveform, speech_windows
 from audio_storage_system.audit import OFF, Audit
 from audio_storage_system.catalogue import locks, passages, recordings, transcripts
@@ -49,7 +50,8 @@ class Task:
 
     `activate`: by which rule search follows the result, see `activation.decide`. `progress` is called with the seconds
     of sound done so far, and all there are: after each batch, and while none comes, as in a long silence. What it
-    raises stops the work, which can be taken up again.
+    raises stops the work, which can be taken up again. `job_id`: of the job that this is done for, which tells itself
+    when it is given up.
     """
 
     asked: str
@@ -59,6 +61,7 @@ class Task:
     activate: Rule | None = None
     progress: Progress = field(default=lambda seconds, total: None)
     audit: Audit = OFF
+    job_id: int | None = None
 
     @property
     def options(self) -> TranscribeOptions:
@@ -158,6 +161,13 @@ def _note_unavailable(database: Database, recording: Recording, task: Task, erro
         transcripts.finish(connection, transcript_id, outcome=Outcome.ENGINE_UNAVAILABLE, reason=str(error))
         made = {"transcript_id": transcript_id, "engine": engine, "outcome": Outcome.ENGINE_UNAVAILABLE}
         task.audit.note(connection, "transcript.made", recording.id, **made)
+        _tell_failed(connection, recording.id, task, transcript_id, Outcome.ENGINE_UNAVAILABLE)
+
+
+def _tell_failed(connection: Connection, audio_id: int, task: Task, transcript_id: int, outcome: Outcome) -> None:
+    if task.job_id is None:
+        facts = {"step": "transcribe", "code": outcome.value, "transcript_id": transcript_id, "job_id": None}
+        outbox.tell(connection, outbox.Event.FAILED, audio_id, **facts)
 
 
 @dataclass
@@ -308,6 +318,10 @@ class _Run:
         of = {"transcript_id": self.transcript_id, "engine": self.transcriber.engine, "outcome": outcome}
         active = self.decision is not None and self.decision.follow
         self.task.audit.note(connection, "transcript.made", self.recording.id, **of, active=active)
+        if outcome.succeeded:
+            outbox.tell(connection, outbox.Event.TRANSCRIBED, self.recording.id, **of, job_id=self.task.job_id)
+        else:
+            _tell_failed(connection, self.recording.id, self.task, self.transcript_id, outcome)
 
     def succeeded(self) -> bool:
         """Whether the version is complete by now."""

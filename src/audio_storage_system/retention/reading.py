@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, exists, select
 
 from audio_storage_system.catalogue.holds import Hold
-from audio_storage_system.catalogue.recordings import AUDIO_REMOVED
+from audio_storage_system.catalogue.recordings import RECORDING, STORED
 from audio_storage_system.database import Database
 from audio_storage_system.database.tables import audio_files, embeddings, transcripts
 from audio_storage_system.records import Stage
@@ -18,7 +18,7 @@ AT_ONCE = 1_000
 
 # On `audio_files`: the stage is still there.
 _THERE: dict[Stage, ColumnElement[bool]] = {
-    Stage.AUDIO: audio_files.c.status != AUDIO_REMOVED,
+    Stage.AUDIO: audio_files.c.status == STORED,
     Stage.TRANSCRIPT: exists().where(transcripts.c.audio_file_id == audio_files.c.id),
     Stage.EMBEDDINGS: exists().where(embeddings.c.audio_file_id == audio_files.c.id),
 }
@@ -27,7 +27,8 @@ _THERE: dict[Stage, ColumnElement[bool]] = {
 def candidates(
     database: Database, rules: Sequence[RetentionRule], holds: Sequence[Hold], before: datetime | None = None
 ) -> Iterator[list[Candidate]]:
-    """Every recording, those in the trash too, some at a time; stored `before` a moment if one is given."""
+    """Every recording, those in the trash too, some at a time; stored `before` a moment if one is given. What is still
+    being recorded is none yet."""
     after = 0
     while True:
         with database.read() as connection:
@@ -42,7 +43,8 @@ def candidates(
 
 
 def _window(connection: Connection, after: int, before: datetime | None) -> list[tuple[int, datetime]]:
-    query = select(audio_files.c.id, audio_files.c.created_at).where(audio_files.c.id > after)
+    there = (audio_files.c.id > after, audio_files.c.status != RECORDING)
+    query = select(audio_files.c.id, audio_files.c.created_at).where(*there)
     query = query if before is None else query.where(audio_files.c.created_at < before)
     return [(row.id, row.created_at) for row in connection.execute(query.order_by(audio_files.c.id).limit(AT_ONCE))]
 

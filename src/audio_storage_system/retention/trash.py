@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection
 
+from audio_storage_system import outbox
 from audio_storage_system.access import Role
 from audio_storage_system.archive import Archive, removal
 from audio_storage_system.catalogue import holds, jobs, locks, recordings, trash
@@ -20,7 +21,8 @@ from audio_storage_system.database.tables import jobs as job_table
 from audio_storage_system.database.tables import trash as trash_table
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import NotFound, UnderLegalHold
-from audio_storage_system.records import JobState
+from audio_storage_system.outbox import Event
+from audio_storage_system.records import JobState, jsonable
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,8 @@ class Trash:
         self._archive = archive
 
     def put(self, *audio_ids: int) -> Entries:
-        """Throw recordings away; all of them or none. Their jobs end. Raises `NotFound`, `InTrash`, and
-        `UnderLegalHold`, as it could never be emptied of what is held."""
+        """Throw recordings away; all of them or none. Their jobs end. Raises `NotFound`, `InTrash`, `StillRecording`,
+        and `UnderLegalHold`, as it could never be emptied of what is held."""
         now = utc_now()
         until = now + timedelta(days=self._archive.settings.trash_days)
         wanted = sorted({int(audio_id) for audio_id in audio_ids})
@@ -57,11 +59,13 @@ class Trash:
             for audio_id in wanted:
                 self._archive.access.require(connection, audio_id, Role.OWNER, "delete")
                 recordings.get(connection, audio_id)
+                recordings.refuse_living(connection, audio_id)
                 holds.refuse(connection, audio_id)
                 trash.put(connection, audio_id, by=self._archive.access.principal_id, at=now, purge_after=until)
                 _end_jobs(connection, audio_id)
                 recordings.touch(connection, audio_id)
                 self._archive.audit.note(connection, "recording.trashed", audio_id)
+                outbox.tell(connection, Event.TRASHED, audio_id, purge_after=jsonable(until))
             those = within(trash_table.c.audio_file_id, wanted)
             found = {entry.audio_id: entry for entry in trash.entries(connection, those)}
         return [found[audio_id] for audio_id in wanted]
@@ -86,6 +90,7 @@ class Trash:
                     jobs.leave_to_workers(connection, audio_id, mine[audio_id].owner_id)
                 recordings.touch(connection, audio_id)
                 self._archive.audit.note(connection, "recording.restored", audio_id)
+                outbox.tell(connection, Event.RESTORED, audio_id)
         return wanted
 
     def empty(self, *audio_ids: int) -> Emptied:

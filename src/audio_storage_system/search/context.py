@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any
 
-from audio_storage_system.clock import mm_ss
+from audio_storage_system.clock import clock_time, mm_ss
 from audio_storage_system.records import jsonable
 from audio_storage_system.search.results import Hit
 
@@ -117,17 +117,11 @@ def _citation(group: list[Hit]) -> Citation:
         original_name=first.original_name,
         start=first.start,
         end=max(hit.end for hit in group),
-        said_at=_said_at(first),
+        said_at=clock_time(first.recorded_at, first.recorded_offset_minutes, first.start),
         speaker=", ".join(sorted(speakers)) or None,
         passage_ids=tuple(hit.passage_id for hit in group if hit.passage_id is not None),
         text=" ".join(" ".join(hit.transcription for hit in group).split()),
     )
-
-
-def _said_at(hit: Hit) -> datetime:
-    moment = hit.recorded_at + timedelta(seconds=hit.start)
-    minutes = hit.recorded_offset_minutes
-    return moment if minutes is None else moment.astimezone(timezone(timedelta(minutes=minutes)))
 
 
 def _one_line(text: str) -> str:

@@ -13,10 +13,11 @@ from fastapi import FastAPI
 
 from audio_storage_system import AudioStorageSystem, __version__
 from audio_storage_system.server import health, problems
-from audio_storage_system.server.api import ROUTERS
+from audio_storage_system.server.api import ROUTERS, webhooks
 from audio_storage_system.server.bodies import Bodies
 from audio_storage_system.server.cors import Cors
 from audio_storage_system.server.gate import Gate
+from audio_storage_system.server.mcp.http import McpEndpoint
 from audio_storage_system.server.news import News
 from audio_storage_system.server.origins import Origins
 
@@ -28,6 +29,7 @@ THREADS = 40  # that call the archive at once; more requests wait their turn
 
 def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     """The application over the archive that this opens when the server starts; closed when it ends."""
+    mcp = McpEndpoint()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -35,7 +37,8 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
         storage = await to_thread.run_sync(open_archive)
         app.state.storage, app.state.gate, app.state.news = storage, Gate(storage), News()
         try:
-            yield {"stop": app.state.news.stop}
+            async with mcp.running():
+                yield {"stop": app.state.news.stop}
         finally:
             await to_thread.run_sync(storage.close)
 
@@ -45,6 +48,8 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     app.include_router(health.router)
     for router in ROUTERS:
         app.include_router(router, prefix="/api/v1")
+    app.webhooks.include_router(webhooks.calls)
+    mcp.mount(app)
     problems.handle(app)
     app.add_middleware(Bodies)
     app.add_middleware(Cors)

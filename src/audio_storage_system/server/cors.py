@@ -8,8 +8,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from audio_storage_system.settings import Settings
 
 EXPOSED = (
-    "Accept-Ranges Content-Disposition Content-Range ETag Link Location Retry-After Tus-Resumable Upload-Expires "
-    "Upload-Length Upload-Offset X-Audio-Id X-Transcript-Id"
+    "Accept-Ranges Content-Disposition Content-Range ETag Link Location Retry-After Tus-Checksum-Algorithm "
+    "Tus-Extension Tus-Max-Size Tus-Resumable Tus-Version Upload-Expires Upload-Length Upload-Metadata Upload-Offset "
+    "X-Audio-Id X-Job-Id X-Transcript-Id"
 ).split()
 ALLOWED_METHODS = "GET HEAD POST PUT PATCH DELETE".split()
 REMEMBERED_SECONDS = 600

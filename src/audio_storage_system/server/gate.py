@@ -55,7 +55,7 @@ class Gate:
             raise Unauthorized(reason="it is no bearer token")
         if self.closed:
             raise Unauthorized(reason="none was given")
-        if not (_is_own(headers.get("host", "")) and self._is_welcome(headers.get("origin"), headers.get("host", ""))):
+        if not (_is_own(headers.get("host", "")) and self.welcomes(headers.get("origin"), headers.get("host", ""))):
             raise Forbidden(principal="A page of another origin", action="use an archive without tokens")
         return self._storage
 
@@ -67,7 +67,8 @@ class Gate:
             _wait_for(self._failures.take(address))
             raise
 
-    def _is_welcome(self, origin: str | None, host: str) -> bool:
+    def welcomes(self, origin: str | None, host: str) -> bool:
+        """Whether a page of this origin may send requests to `host`; what is no page names no origin."""
         return origin is None or origin in self._origins or origin.partition("://")[2] == host
 
 
@@ -78,6 +79,12 @@ def _wait_for(seconds: float) -> None:
 
 def _is_own(host: str) -> bool:
     return (urlsplit(f"//{host}").hostname or "") in LOOPBACK
+
+
+def token_of(headers: Mapping[str, str]) -> str | None:
+    """The bearer token among the headers of a request."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
 
 
 def caller(

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+from anyio import CancelScope, to_thread
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -32,6 +33,11 @@ class _Parser(MultiPartParser):
             self._files_to_close_on_error[-1].close()
             self._files_to_close_on_error[-1] = cast(Any, upload.file)
 
+    def close(self) -> None:
+        """Let go of every file, also of one whose part never came to its end."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
 
 @asynccontextmanager
 async def form_of(request: Request, storage: AudioStorageSystem) -> AsyncIterator[FormData]:
@@ -39,14 +45,14 @@ async def form_of(request: Request, storage: AudioStorageSystem) -> AsyncIterato
     `InvalidInput` for anything else."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise InvalidInput(reason="The request is not multipart/form-data")
+    parser = _Parser(storage, request)
     try:
-        form = await _Parser(storage, request).parse()
+        yield await parser.parse()
     except MultiPartException as error:
         raise InvalidInput(reason=f"The form cannot be read: {error.message}") from error
-    try:
-        yield form
     finally:
-        await form.close()
+        with CancelScope(shield=True):
+            await to_thread.run_sync(parser.close)
 
 
 def file_in(form: FormData, name: str = "file") -> UploadFile:

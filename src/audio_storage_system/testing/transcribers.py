@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from audio_storage_system.registry import split_spec
 from audio_storage_system.transcribers import (
     SAMPLE_RATE,
     TRANSCRIBERS,
+    Listener,
     TranscribeOptions,
     Transcriber,
     Window,
@@ -94,6 +96,29 @@ class TranscriberContract:
         silence = Window(5.0, np.zeros(SAMPLE_RATE, np.float32))
         assert len(loaded.transcribe([silence], OPTIONS)) == 1
 
+    def test_a_listener_understands_piece_after_piece(self, loaded: Transcriber, windows: Sequence[Window]) -> None:
+        with closing(loaded.listen(OPTIONS)) as listener:
+            heard = [listen(listener, window) for window in windows]
+        assert any(result.segments for _, result in heard)
+        for window, (partials, result) in zip(windows, heard, strict=True):
+            assert all(window.start <= s.start <= s.end <= window.end + 0.001 for s in result.segments)
+            assert all(segment.text == segment.text.strip() != "" for segment in result.segments)
+            assert bool("".join(partials)) == (loaded.capabilities.partials and bool(result.segments))
+
+    def test_a_piece_that_was_broken_off_leaves_nothing(self, loaded: Transcriber, windows: Sequence[Window]) -> None:
+        speech, silence = windows[0], Window(0.0, np.zeros(SAMPLE_RATE, np.float32))
+        with closing(loaded.listen(OPTIONS)) as listener:
+            expected = listen(listener, silence)
+            listener.begin(speech.start)
+            listener.hear(speech.samples)
+            assert_same(listen(listener, silence)[1], expected[1])
+
+    def test_a_listener_may_be_closed_twice(self, loaded: Transcriber) -> None:
+        listener = loaded.listen(OPTIONS)
+        listener.begin(0.0)
+        listener.close()
+        listener.close()
+
     def test_no_language_is_claimed_that_it_does_not_know(self, loaded: Transcriber, windows: Sequence[Window]) -> None:
         known = loaded.capabilities.languages
         found = {result.language for result in transcribe(loaded, windows)} | {loaded.detect_language(windows[0])}
@@ -112,6 +137,15 @@ def transcribe(transcriber: Transcriber, windows: Sequence[Window]) -> list[Wind
     size = transcriber.capabilities.batch_size
     batches = [windows[i : i + size] for i in range(0, len(windows), size)]
     return [result for batch in batches for result in transcriber.transcribe(batch, OPTIONS)]
+
+
+def listen(listener: Listener, window: Window, seconds: float = 0.25) -> tuple[list[str], WindowResult]:
+    """What is understood while a window is heard bit by bit, and in the end."""
+    listener.begin(window.start)
+    step = round(seconds * SAMPLE_RATE)
+    samples = window.samples
+    partials = [listener.hear(samples[begin : begin + step]) for begin in range(0, len(samples), step)]
+    return partials, listener.end()
 
 
 def all_segments(results: Sequence[WindowResult]) -> list[Segment]:

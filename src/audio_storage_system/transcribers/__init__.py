@@ -4,6 +4,7 @@ from audio_storage_system.registry import Registry, split_spec
 from audio_storage_system.transcribers.base import (
     SAMPLE_RATE,
     Capabilities,
+    Listener,
     TranscribeOptions,
     Transcriber,
     Window,
@@ -52,6 +53,7 @@ __all__ = [
     "TRANSCRIBERS",
     "WHISPER_SIZES",
     "Capabilities",
+    "Listener",
     "TranscribeOptions",
     "Transcriber",
     "Window",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -45,12 +45,14 @@ class TranscribeOptions:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an engine can do, as data. `languages` is `None` for an engine that knows (nearly) all."""
+    """What an engine can do, as data. `languages` is `None` for an engine that knows (nearly) all. partials: whether it
+    tells what it understands while it listens."""
 
     batch_size: int = 1
     word_times: bool = True
     detects_language: bool = False
     languages: frozenset[str] | None = None
+    partials: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,27 @@ class WindowResult:
 
     segments: tuple[Segment, ...]
     language: str | None = None
+
+
+class Listener(ABC):
+    """Recognises speech while it is spoken, piece after piece: `begin`, `hear` as often as sound comes, `end`. Not for
+    several threads at once. After an error a piece may begin anew. To be closed before its transcriber is."""
+
+    @abstractmethod
+    def begin(self, start: float) -> None:
+        """A piece of speech begins, at this second of the recording; one that was under way is forgotten."""
+
+    @abstractmethod
+    def hear(self, samples: npt.NDArray[np.float32]) -> str:
+        """More of it, float32 mono at 16 kHz; what has been understood so far of the whole piece, which may still
+        change, or nothing. A piece is at most 30 s long. Raises as `Transcriber.transcribe`."""
+
+    @abstractmethod
+    def end(self) -> WindowResult:
+        """The piece is over: what was said in it. Raises as `Transcriber.transcribe`."""
+
+    def close(self) -> None:
+        """Give back what it holds; calling it again does nothing."""
 
 
 class Transcriber(ABC):
@@ -93,6 +116,11 @@ class Transcriber(ABC):
         `ServiceFailed` for a remote engine, `MemoryError` when memory runs out, anything else for a decoding failure.
         """
 
+    def listen(self, options: TranscribeOptions) -> Listener:
+        """Somebody to recognise speech while it is spoken. One who cannot tell anything before a piece of speech is
+        over transcribes it then. Raises as `load`."""
+        return _AfterwardsListener(self, options)
+
     def detect_language(self, window: Window) -> str | None:
         """The language spoken in `window`, where `capabilities.detects_language`; otherwise `None`."""
         return None
@@ -116,3 +144,27 @@ class Transcriber(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _AfterwardsListener(Listener):
+    """Has each piece transcribed when it is over; the language of the first is taken for that of the others."""
+
+    def __init__(self, transcriber: Transcriber, options: TranscribeOptions) -> None:
+        self._transcriber, self._options = transcriber, options
+        self._start = 0.0
+        self._heard: list[npt.NDArray[np.float32]] = []
+
+    def begin(self, start: float) -> None:
+        self._start, self._heard = start, []
+
+    def hear(self, samples: npt.NDArray[np.float32]) -> str:
+        self._heard.append(samples)
+        return ""
+
+    def end(self) -> WindowResult:
+        window = Window(self._start, np.concatenate([np.zeros(0, np.float32), *self._heard]))
+        if self._options.language is None and self._transcriber.capabilities.detects_language:
+            found = self._transcriber.detect_language(window)
+            self._options = replace(self._options, language=found)
+        [result] = self._transcriber.transcribe([window], self._options)
+        return result if result.language else replace(result, language=self._options.language)

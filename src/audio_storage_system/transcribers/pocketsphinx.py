@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import subprocess
 import sys
 import threading
@@ -22,13 +21,24 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from audio_storage_system.errors import EngineUnavailable
 from audio_storage_system.machine import resident_bytes
 from audio_storage_system.records import Segment, Word
-from audio_storage_system.transcribers.base import Capabilities, TranscribeOptions, Transcriber, Window, WindowResult
+from audio_storage_system.transcribers.base import (
+    SAMPLE_RATE,
+    Capabilities,
+    Listener,
+    TranscribeOptions,
+    Transcriber,
+    Window,
+    WindowResult,
+)
+from audio_storage_system.transcribers.pocketsphinx_worker import BEGIN, END, FORGET, MORE, REQUEST, WHOLE
 from audio_storage_system.transcribers.timing import shifted, split_at_pauses, to_segment
 
+NOTHING = np.zeros(0, np.float32)
 _WORKER = "audio_storage_system.transcribers.pocketsphinx_worker"
 
 
@@ -42,7 +52,7 @@ class PocketSphinxTranscriber(Transcriber):
 
     def __init__(self, argument: str = "") -> None:
         self.model = argument
-        self.capabilities = Capabilities(languages=frozenset({"en"}))
+        self.capabilities = Capabilities(languages=frozenset({"en"}), partials=True)
         self._lock = threading.Lock()
         self._idle: list[_Recogniser] = []
         self._known: weakref.WeakSet[_Recogniser] = weakref.WeakSet()
@@ -63,7 +73,11 @@ class PocketSphinxTranscriber(Transcriber):
 
     def transcribe(self, windows: Sequence[Window], options: TranscribeOptions) -> list[WindowResult]:
         with self._recogniser() as recogniser:
-            return [_result(window, recogniser.hear(window)) for window in windows]
+            return [_result(window.start, window.end, recogniser.hear(window)) for window in windows]
+
+    def listen(self, options: TranscribeOptions) -> Listener:
+        """One recogniser is the listener's own until it is closed."""
+        return _PocketSphinxListener(self)
 
     def memory_elsewhere(self) -> int:
         with self._lock:
@@ -76,12 +90,20 @@ class PocketSphinxTranscriber(Transcriber):
     @contextmanager
     def _recogniser(self) -> Iterator[_Recogniser]:
         """An idle recogniser or a new one; one that failed is not used again."""
-        recogniser = self._take() or self._begin()
+        recogniser = self.borrow()
         try:
             yield recogniser
         except BaseException:
             recogniser.end(at_once=True)
             raise
+        self.give_back(recogniser)
+
+    def borrow(self) -> _Recogniser:
+        """An idle recogniser or a new one, for one thread."""
+        return self._take() or self._begin()
+
+    def give_back(self, recogniser: _Recogniser) -> None:
+        """It is idle now."""
         with self._lock:
             self._idle.append(recogniser)
 
@@ -121,10 +143,27 @@ class _Recogniser:
             raise EngineUnavailable(spec=spec, reason="its process ended at once") from error
 
     def hear(self, window: Window) -> list[Word]:
-        samples = (np.clip(window.samples, -1, 1) * 32767).astype("<i2").tobytes()
-        self._input.write(struct.pack("<I", len(samples)) + samples)
+        """The words in a whole window."""
+        return _words(self.ask(WHOLE, window.samples))
+
+    def begin(self) -> None:
+        """A piece of speech begins, which comes bit by bit."""
+        self.ask(BEGIN)
+
+    def hear_more(self, samples: npt.NDArray[np.float32]) -> str:
+        """More of it; what is understood so far."""
+        return str(self.ask(MORE, samples))
+
+    def end_piece(self) -> list[Word]:
+        """It is over; the words in it."""
+        return _words(self.ask(END))
+
+    def ask(self, what: bytes, samples: npt.NDArray[np.float32] = NOTHING) -> Any:
+        """The answer to a request, see the worker."""
+        pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+        self._input.write(REQUEST.pack(what, len(pcm)) + pcm)
         self._input.flush()
-        return [Word(start, end, " " + text, round(prob, 4)) for text, start, end, prob in self._answer()]
+        return self._answer()
 
     def memory(self) -> int:
         """Bytes that its process takes now."""
@@ -145,6 +184,52 @@ class _Recogniser:
         return json.loads(line)
 
 
+class _PocketSphinxListener(Listener):
+    """Holds one recogniser. What it has learned of the room and the voice it keeps from piece to piece."""
+
+    def __init__(self, transcriber: PocketSphinxTranscriber) -> None:
+        self._transcriber = transcriber
+        self._recogniser: _Recogniser | None = None
+        self._start, self._samples = 0.0, 0
+
+    def begin(self, start: float) -> None:
+        self._start, self._samples = start, 0
+        with self._careful() as recogniser:
+            recogniser.begin()
+
+    def hear(self, samples: npt.NDArray[np.float32]) -> str:
+        self._samples += len(samples)
+        with self._careful() as recogniser:
+            return recogniser.hear_more(samples)
+
+    def end(self) -> WindowResult:
+        with self._careful() as recogniser:
+            words = recogniser.end_piece()
+        return _result(self._start, self._start + self._samples / SAMPLE_RATE, words)
+
+    def close(self) -> None:
+        recogniser, self._recogniser = self._recogniser, None
+        if recogniser is not None:
+            self._transcriber.give_back(recogniser)
+
+    @contextmanager
+    def _careful(self) -> Iterator[_Recogniser]:
+        """The recogniser; one that failed is not used again."""
+        if self._recogniser is None:
+            self._recogniser = self._transcriber.borrow()
+            self._recogniser.ask(FORGET)
+        try:
+            yield self._recogniser
+        except BaseException:
+            self._recogniser.end(at_once=True)
+            self._recogniser = None
+            raise
+
+
+def _words(answer: Sequence[Any]) -> list[Word]:
+    return [Word(start, end, " " + text, round(prob, 4)) for text, start, end, prob in answer]
+
+
 def _environment() -> dict[str, str]:
     """What the process gets: how to import itself, and none of the archive's settings, of which one may be its key."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("AUDIO_STORAGE_")}
@@ -156,8 +241,8 @@ def _end_all(recognisers: list[_Recogniser]) -> None:
         recognisers.pop().end()
 
 
-def _result(window: Window, words: Sequence[Word]) -> WindowResult:
-    moved = [shifted(word, window.start, window.end) for word in words]
+def _result(start: float, end: float, words: Sequence[Word]) -> WindowResult:
+    moved = [shifted(word, start, end) for word in words]
     segments = tuple(_segment(piece) for piece in split_at_pauses(moved))
     return WindowResult(segments, "en" if segments else None)
 

@@ -168,8 +168,9 @@ def _lags(archive: Archive) -> bool:
 def _counts(pair: Pair) -> dict[str, TableCount]:
     kept, graves = removals.kept_deleted(pair), tombstones.name
     with pair.source.database.read() as connection:
-        source = {table.name: _count(connection, pair, table, kept) for table in COPIED}
-        source |= {table.name: _count_mirrored(connection, table, kept) for table in MIRRORED}
+        aside = kept | recordings.unfinished(connection)
+        source = {table.name: _count(connection, pair, table, aside) for table in COPIED}
+        source |= {table.name: _count_mirrored(connection, table, aside) for table in MIRRORED}
         source[graves] = removals.count(connection)
         source[audit_log.name] = count_entries(pair, connection)
     with pair.destination.database.read() as connection:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Table, delete, insert, select
 
 from audio_storage_system.blobs import BlobStore
 from audio_storage_system.catalogue import changes, data_keys, locks
-from audio_storage_system.catalogue.recordings import AUDIO_REMOVED
+from audio_storage_system.catalogue.recordings import AUDIO_REMOVED, RECORDING, STORED
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.sequences import advance
 from audio_storage_system.database.tables import audio_files, metadata, trash
@@ -74,6 +74,12 @@ def _metadata_ids(connection: Connection, after: int, upto: int) -> dict[int, li
     return found
 
 
+def unfinished(connection: Connection) -> set[int]:
+    """The recordings whose sound is still coming in: they are copied when it is there."""
+    coming = select(audio_files.c.id).where(audio_files.c.status == RECORDING)
+    return set(connection.execute(coming).scalars())
+
+
 def read_back(pair: Pair) -> None:
     """Compare all audio at the destination with its hashes."""
     after = 0
@@ -84,7 +90,7 @@ def read_back(pair: Pair) -> None:
             return
         after = max(rows)
         for row in rows.values():
-            if row["status"] != AUDIO_REMOVED and (reason := _damage(pair, row)) is not None:
+            if row["status"] == STORED and (reason := _damage(pair, row)) is not None:
                 pair.problems[row["id"]] = CopyProblem(row["id"], row["file_path"], reason)
             pair.tell("verifying")
 
@@ -107,6 +113,7 @@ def _compare(pair: Pair) -> Iterator[_Difference]:
         with pair.source.database.read() as connection:
             there = _outlines(connection, after, last, WINDOW)
         end = max(there) if len(there) == WINDOW else last
+        there = {id_: row for id_, row in there.items() if row["status"] != RECORDING}  # they are no recordings yet
         with pair.destination.database.read() as connection:
             here, buried = _outlines(connection, after, end, None), buried_among(connection, there)
         yield _difference(pair, there, here, buried)

@@ -15,7 +15,7 @@ from audio_storage_system.catalogue import changes, locks
 from audio_storage_system.catalogue.embeddings import spaces as stored_spaces
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.sequences import advance
-from audio_storage_system.database.tables import embedding_spaces, principals, segments, transcripts
+from audio_storage_system.database.tables import embedding_spaces, principals, segments, transcripts, webhooks
 from audio_storage_system.errors import ArchiveMismatch
 from audio_storage_system.transfer.pair import Pair, freed_spaces
 from audio_storage_system.transfer.rows import Row, absent, put, renew
@@ -58,8 +58,10 @@ def copy_small(pair: Pair) -> None:
 def _make_way(connection: Connection, new: Sequence[Row], there: set[int]) -> None:
     """Take principals away that the source no longer has, where others have their names now."""
     gone = [id_ for id_ in connection.execute(select(principals.c.id)).scalars() if id_ not in there]
-    named = principals.c.name.in_([row["name"] for row in new])
-    connection.execute(delete(principals).where(within(principals.c.id, gone), named))
+    going = within(principals.c.id, gone) & principals.c.name.in_([row["name"] for row in new])
+    theirs = webhooks.c.principal_id.in_(select(principals.c.id).where(going))
+    connection.execute(delete(webhooks).where(theirs))  # the one thing of them that a copy does not bring
+    connection.execute(delete(principals).where(going))
 
 
 def settle_spaces(pair: Pair) -> bool:

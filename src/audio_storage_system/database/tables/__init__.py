@@ -30,6 +30,7 @@ from audio_storage_system.database.tables.keeping import (
     trash,
 )
 from audio_storage_system.database.tables.sealing import data_keys
+from audio_storage_system.database.tables.webhooks import webhook_deliveries, webhooks
 from audio_storage_system.database.tables.work import jobs, workers
 
 __all__ = [
@@ -63,5 +64,7 @@ __all__ = [
     "transcription_windows",
     "transcripts",
     "trash",
+    "webhook_deliveries",
+    "webhooks",
     "workers",
 ]

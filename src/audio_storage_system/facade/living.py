@@ -1,0 +1,68 @@
+"""Live: recording from a stream, with its text while it is spoken."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from audio_storage_system import live
+from audio_storage_system.archive import Archive
+from audio_storage_system.jobs import Jobs
+from audio_storage_system.live import Event, LiveSession, Wanted
+from audio_storage_system.records import Job, Metadata
+
+
+class Living:
+    """What is recorded and understood as it comes in."""
+
+    _archive: Archive
+    _jobs: Jobs
+    _sessions: weakref.WeakSet[LiveSession]
+
+    def live(
+        self,
+        *,
+        sample_rate: int = live.session.DEFAULT_RATE,
+        channels: int = 1,
+        metadata: Metadata | None = None,
+        language: str | None = None,
+        whisper_model: str | None = None,
+        transcriber: str | None = None,
+        resume: str | None = None,
+        resume_seconds: float = 0.0,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> LiveSession:
+        """A live session: sound that is written to it is on the disk at once, becomes text while it is spoken, and each
+        piece of speech can be found as soon as it is over. `with` ends it; its recording is then complete, and workers
+        make the version of the whole model.
+
+        sample_rate (Hz), channels: of the sound to come. metadata, language, whisper_model: as of `add`; the model is
+        for the version that comes after. transcriber: what makes the live text; default the bundled recogniser for
+        English or where no language is set, else the archive's. on_event: told what happens, from any thread, beside
+        `LiveSession.events`; it must return soon.
+
+        resume: the id of a session to go on with, which was suspended, or whose process is gone; the sound's form, the
+        metadata and the models are then its own. resume_seconds: for how long such a session is left alone by others;
+        then whoever opens the archive, or a worker, completes the recording. 0 is at once.
+
+        Raises `InvalidInput`, `UnknownSpec`, `Forbidden`, `NotFound` and `SessionHeld` (for `resume`), `StorageFailed`.
+        """
+        tell = on_event or (lambda event: None)
+        if resume is not None:
+            session = live.resume(self._archive, resume, self._submitted, tell)
+        else:
+            wanted = Wanted(sample_rate, channels, metadata or {}, language, transcriber, whisper_model, resume_seconds)
+            session = live.begin(self._archive, wanted, self._submitted, tell)
+        self._sessions.add(session)
+        return session
+
+    def _submitted(self, audio_id: int, options: Mapping[str, Any]) -> Job:
+        """The job that the end of a session has left, in its queue."""
+        return self._jobs.submit("add", [audio_id], options)[0]
+
+    def _leave_sessions(self) -> None:
+        """End the sessions that are open: those that may be resumed are left to that."""
+        for session in list(self._sessions):
+            if not session.ended:
+                session.suspend() if session.resume_seconds else session.finish()

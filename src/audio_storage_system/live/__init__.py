@@ -1,0 +1,31 @@
+"""Live transcription: sound that is stored, understood and found while it is spoken."""
+
+from audio_storage_system.live.events import (
+    Ended,
+    Event,
+    Final,
+    Lag,
+    LiveReport,
+    Partial,
+    SpeechStarted,
+    Suspended,
+    Unheard,
+)
+from audio_storage_system.live.session import LiveSession, Submit, Wanted, begin, resume
+
+__all__ = [
+    "Ended",
+    "Event",
+    "Final",
+    "Lag",
+    "LiveReport",
+    "LiveSession",
+    "Partial",
+    "SpeechStarted",
+    "Submit",
+    "Suspended",
+    "Unheard",
+    "Wanted",
+    "begin",
+    "resume",
+]

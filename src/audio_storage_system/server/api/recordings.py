@@ -1,0 +1,237 @@
+"""Recordings: put in, listed, described, removed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from audio_storage_system import AudioStorageSystem, records
+from audio_storage_system.errors import InvalidInput
+from audio_storage_system.records import Job
+from audio_storage_system.server import incoming, problems
+from audio_storage_system.server.api.storing import LONGEST_WAIT, Stored, Storing, Values, awaited
+from audio_storage_system.server.fields import AudioId, Text, cursor_of, parsed_object, place_of
+from audio_storage_system.server.gate import Caller
+
+router = APIRouter(prefix="/recordings", tags=["recordings"], responses=problems.documented())
+
+MOST_LISTED = 200
+
+
+class Recording(BaseModel):
+    """A recording: what its file is, and what was said of it."""
+
+    audio_id: int = Field(examples=[7])
+    original_name: str = Field(examples=["meeting.m4a"])
+    media_type: str | None = Field(examples=["audio/mp4"])
+    codec: str | None = Field(examples=["aac"])
+    file_size: int = Field(description="Bytes.")
+    file_hash: str = Field(description="SHA-256; in an encrypted archive an HMAC of it.")
+    duration: float | None = Field(description="Seconds.")
+    sample_rate: int | None
+    channels: int | None
+    recorded_at: datetime
+    recorded_offset_minutes: int | None
+    created_at: datetime
+    updated_at: datetime
+    status: str = Field(examples=["stored"])
+    owner_id: int
+    metadata: dict[str, Any]
+    warnings: list[str] = Field(description="What is wrong with the file.")
+
+    @classmethod
+    def of(cls, found: records.Recording) -> Self:
+        """The answer for a recording."""
+        values = found.as_dict()
+        return cls.model_validate({name: values[name] for name in cls.model_fields})
+
+
+class Recordings(BaseModel):
+    """A page of recordings, the latest recorded first."""
+
+    recordings: list[Recording]
+    next_cursor: str | None = Field(description="For the next page; null on the last one.")
+
+
+class Listing(BaseModel):
+    """Which recordings to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    where: Annotated[Text, Field(max_length=8_000)] | None = Field(
+        default=None, description="A filter on metadata and facts, as JSON.", examples=['{"user": "john"}']
+    )
+    since: Annotated[Text, Field(max_length=64)] | None = Field(
+        default=None, description="Recorded then or later.", examples=["2026-11-01"]
+    )
+    until: Annotated[Text, Field(max_length=64)] | None = Field(default=None, description="Recorded before then.")
+    language: Annotated[Text, Field(max_length=35)] | None = Field(default=None, examples=["en"])
+    speaker: Annotated[Text, Field(max_length=255)] | None = None
+    limit: int = Field(default=50, ge=1, le=MOST_LISTED)
+    cursor: Annotated[Text, Field(max_length=200)] | None = Field(
+        default=None, description="The `next_cursor` of the page before."
+    )
+
+
+class RecordingPatch(BaseModel):
+    """A JSON merge patch (RFC 7396) of a recording."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    metadata: Values = Field(description="Keys to set; null takes one away.", examples=[{"user": "john", "old": None}])
+
+
+class MetadataChange(BaseModel):
+    """What one key was before it was changed."""
+
+    key: str
+    op: str = Field(examples=["update"])
+    old_value: Any
+    changed_at: datetime
+    principal_id: int
+    principal: str | None
+
+
+class Removed(BaseModel):
+    """What became of a recording that was removed."""
+
+    audio_id: int
+    for_good: bool
+    purge_after: datetime | None = Field(default=None, description="Until when it can be had back from the trash.")
+    receipt: dict[str, Any] | None = Field(default=None, description="What was deleted, if it was for good.")
+
+
+FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "file": {"type": "string", "format": "binary", "description": "The audio."},
+                        "name": {"type": "string", "description": "What to call it; else as the file is called."},
+                        "metadata": {"type": "string", "description": "A JSON object.", "examples": ['{"user": "j"}']},
+                        "whisper_model": {"type": "string"},
+                        "language": {"type": "string"},
+                        "generate_embeddings": {"type": "string", "enum": ["true", "false"]},
+                        "recorded_at": {"type": "string", "format": "date-time"},
+                        "on_duplicate": {"type": "string", "enum": ["keep", "update", "error"]},
+                        "priority": {"type": "string", "enum": ["high", "normal", "low"]},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Stored,
+    summary="Store a file",
+    openapi_extra=FORM,
+    responses={
+        **problems.documented(404, 409, 415, 507),
+        200: {"model": Stored, "description": "These bytes were stored before."},
+    },
+)
+async def store(
+    request: Request,
+    response: Response,
+    storage: Caller,
+    wait: Annotated[
+        float, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait for the job to end before answering.")
+    ] = 0,
+) -> Stored:
+    """The file is safe when this answers; workers transcribe and embed it. The same bytes again are the same
+    recording. A large file over an unreliable network is better sent in parts, see `/uploads`."""
+    job = await _received(request, storage)
+    response.headers["Location"] = str(request.url_for("get_recording", audio_id=job.audio_id).path)
+    if job.duplicate:
+        response.status_code = 200
+    return await awaited(storage, job, wait)
+
+
+async def _received(request: Request, storage: AudioStorageSystem) -> Job:
+    async with incoming.form_of(request, storage) as form:
+        file = incoming.file_in(form)
+        fields = [(name, value) for name, value in form.multi_items() if value is not file]
+        given = {name: value for name, value in fields if isinstance(value, str)}
+        if len(given) < len(fields):
+            raise InvalidInput(reason="The form has something twice, or a file too many")
+        name = given.pop("name", "") or file.filename or ""
+        wanted = Storing.of_texts(given).arguments()
+        return await to_thread.run_sync(lambda: storage.submit(file.file, name=bare(name), **wanted))
+
+
+def bare(name: str) -> str:
+    """A file's name without folders, which some browsers send."""
+    return name.replace("\\", "/").rpartition("/")[2][:1000]
+
+
+@router.get("", summary="List recordings", responses=problems.documented())
+def list_recordings(storage: Caller, wanted: Annotated[Listing, Query()]) -> Recordings:
+    """The latest recorded first. A page stays what it is while recordings come and go."""
+    found = storage.list_recordings(
+        where=parsed_object(wanted.where, "where") if wanted.where else None,
+        since=wanted.since,
+        until=wanted.until,
+        language=wanted.language,
+        speaker=wanted.speaker,
+        limit=wanted.limit + 1,
+        after=place_of(wanted.cursor),
+    )
+    page = found[: wanted.limit]
+    last = page[-1] if len(found) > len(page) else None
+    return Recordings(
+        recordings=[Recording.of(one) for one in page],
+        next_cursor=cursor_of(last.recorded_at, last.id) if last else None,
+    )
+
+
+@router.get("/{audio_id}", summary="One recording", responses=problems.documented(404))
+def get_recording(storage: Caller, audio_id: AudioId) -> Recording:
+    """What its file is, and its metadata."""
+    return Recording.of(storage.get_recording(audio_id))
+
+
+@router.patch("/{audio_id}", summary="Change metadata", responses=problems.documented(404))
+def patch_recording(storage: Caller, audio_id: AudioId, patch: RecordingPatch) -> Recording:
+    """Merges the keys that are given, in one step; null takes a key away. The history keeps what was there before."""
+    storage.patch_metadata(audio_id, patch.metadata)
+    return Recording.of(storage.get_recording(audio_id))
+
+
+@router.get(
+    "/{audio_id}/metadata/history",
+    summary="What the metadata was before",
+    responses=problems.documented(404),
+)
+def metadata_history(
+    storage: Caller, audio_id: AudioId, key: Annotated[Text | None, Query(max_length=255)] = None
+) -> list[MetadataChange]:
+    """Every change of the metadata, or of one key, the oldest first."""
+    return [MetadataChange.model_validate(one.as_dict()) for one in storage.metadata_history(audio_id, key)]
+
+
+@router.delete("/{audio_id}", summary="Remove a recording", responses=problems.documented(404, 409))
+def remove_recording(
+    storage: Caller,
+    audio_id: AudioId,
+    for_good: Annotated[bool, Query(description="Delete it at once and completely; it cannot be had back.")] = False,
+) -> Removed:
+    """It goes into the trash, from where it can be had back for a while. One that is in the trash already can only be
+    deleted for good."""
+    if for_good:
+        receipt = storage.delete(audio_id)
+        return Removed(audio_id=audio_id, for_good=True, receipt=receipt.as_dict())
+    [trashed] = storage.trash.put(audio_id)
+    return Removed(audio_id=audio_id, for_good=False, purge_after=trashed.purge_after)

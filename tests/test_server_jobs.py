@@ -107,18 +107,13 @@ def test_work_is_given(client: httpx.Client, storage: AudioStorageSystem, give: 
     work(storage)
     one = client.post(f"/recordings/{first.audio_id}/retranscribe", json={"whisper_model": "scripted:b"})
     assert (one.status_code, one.json()["kind"], one.json()["audio_id"]) == (202, "retranscribe", first.audio_id)
-    both = client.post(
-        "/jobs/retranscribe",
-        json={
-            "audio_ids": [second.audio_id, first.audio_id],
-            "whisper_model": "scripted:c",
-            "activate": "never",
-            "priority": "low",
-        },
-    )
+    options = {"whisper_model": "scripted:c", "activate": "never", "priority": "low"}
+    both = client.post("/retranscribe", json={"audio_ids": [second.audio_id, first.audio_id], **options})
     assert [job["audio_id"] for job in both.json()] == [second.audio_id, first.audio_id]
+    twice = client.post("/retranscribe", json={"audio_ids": [first.audio_id] * 2, **options}).json()
+    assert [job["job_id"] for job in twice] == [both.json()[1]["job_id"]] * 2, "one job does it"
     assert {job["priority"] for job in both.json()} == {"low"}
-    anew = client.post("/jobs/reembed", json={"kind": "audio"})
+    anew = client.post("/reembed", json={"kind": "audio"})
     assert (anew.status_code, anew.json()["kind"], anew.json()["audio_id"]) == (202, "reembed", None)
     work(storage)
     assert client.get("/jobs/counts").json() == {"done": 6, "failed": 0, "cancelled": 0, "unfinished": 0}
@@ -302,11 +297,11 @@ def test_jobs_of_others_are_not_there(client: httpx.Client, storage: AudioStorag
         (f"/jobs/{mine.id}/cancel", None),
         (f"/jobs/{mine.id}/retry", None),
         (f"/recordings/{mine.audio_id}/retranscribe", {}),
-        ("/jobs/retranscribe", {"audio_ids": [mine.audio_id]}),
+        ("/retranscribe", {"audio_ids": [mine.audio_id]}),
     ]:
         answer = client.post(path, headers=read, json=body)
         assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), path
-    assert client.post("/jobs/reembed", headers=write, json={}).status_code == 403, "for administrators"
+    assert client.post("/reembed", headers=write, json={}).status_code == 403, "for administrators"
     with following(client, "/jobs/events", **read) as events:
         assert next(events)["data"]["job_id"] == mine.id
         storage.jobs.cancel(theirs.id, mine.id)
@@ -332,14 +327,14 @@ def test_odd_requests_are_refused_in_words(client: httpx.Client) -> None:
         ("GET", f"/jobs/{2**63 - 1}", None),
         ("GET", f"/jobs/{2**63 - 1}/events", None),
         ("POST", f"/jobs/{2**63 - 1}/cancel", None),
-        ("POST", "/jobs/reembed", {"embedder": "no-such"}),
-        ("POST", "/jobs/reembed", {"embedder": "a\0b"}),
-        ("POST", "/jobs/reembed", {"kind": "smell"}),
-        ("POST", "/jobs/reembed", {"unknown": 1}),
-        ("POST", "/jobs/retranscribe", {"audio_ids": []}),
-        ("POST", "/jobs/retranscribe", {"audio_ids": [LARGE]}),
-        ("POST", "/jobs/retranscribe", {"audio_ids": [5, 6]}),
-        ("POST", "/jobs/retranscribe", {"audio_ids": [1] * 2000}),
+        ("POST", "/reembed", {"embedder": "no-such"}),
+        ("POST", "/reembed", {"embedder": "a\0b"}),
+        ("POST", "/reembed", {"kind": "smell"}),
+        ("POST", "/reembed", {"unknown": 1}),
+        ("POST", "/retranscribe", {"audio_ids": []}),
+        ("POST", "/retranscribe", {"audio_ids": [LARGE]}),
+        ("POST", "/retranscribe", {"audio_ids": [5, 6]}),
+        ("POST", "/retranscribe", {"audio_ids": [1] * 2000}),
         ("POST", "/recordings/1/retranscribe", {"whisper_model": "no:such"}),
         ("POST", "/recordings/1/retranscribe", {"activate": "perhaps"}),
         ("POST", "/recordings/1/retranscribe", {"prompt": "\0"}),

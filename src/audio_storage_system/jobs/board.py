@@ -87,7 +87,7 @@ class Jobs:
                 for audio_id, job in jobs.standing_for(connection, audio_ids, kind, done=kind in steps.ONCE).items()
                 if _covers(job, options)
             }
-            fresh = [audio_id for audio_id in audio_ids if audio_id not in given]
+            fresh = [audio_id for audio_id in dict.fromkeys(audio_ids) if audio_id not in given]
             made = jobs.add(connection, kind, fresh, **order)
         given |= dict(zip(fresh, made, strict=True))
         self._queue_if_possible([job for job in given.values() if not job.state.ended])  # what is queued stays so

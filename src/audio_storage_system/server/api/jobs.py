@@ -12,7 +12,7 @@ from audio_storage_system.server import problems
 from audio_storage_system.server.fields import LARGEST_ID, Text
 from audio_storage_system.server.gate import Caller
 
-router = APIRouter(prefix="/jobs", tags=["jobs"], responses=problems.documented())
+router = APIRouter(tags=["jobs"], responses=problems.documented())
 
 State = Literal["waiting", "running", "delayed", "done", "failed", "cancelled"]
 Priority = Literal["high", "normal", "low"]
@@ -20,7 +20,7 @@ Rule = Literal["always", "if-better", "never"]
 JobId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="The job.", examples=[12])]
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 Model = Annotated[Text, Field(min_length=1, max_length=255)]
-MOST_AT_ONCE = 1_000
+MOST_AT_ONCE = 200
 
 
 class Job(BaseModel):
@@ -82,7 +82,7 @@ class Listing(BaseModel):
 class Retranscription(BaseModel):
     """How to make a new version of what is said."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     whisper_model: Model | None = Field(default=None, description="Else as it is set.", examples=["large-v3"])
     language: Annotated[Text, Field(max_length=35)] | None = Field(default=None, examples=["en"])
@@ -102,7 +102,7 @@ class Retranscriptions(Retranscription):
 class Reembedding(BaseModel):
     """How to embed the archive anew."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     embedder: Model | None = Field(default=None, description="Else the one in use.", examples=["fastembed:small"])
     kind: Literal["transcript", "audio"] = "transcript"
@@ -110,7 +110,7 @@ class Reembedding(BaseModel):
     priority: Priority = "normal"
 
 
-@router.get("", summary="List jobs")
+@router.get("/jobs", summary="List jobs")
 def list_jobs(storage: Caller, wanted: Annotated[Listing, Query()]) -> Jobs:
     """Of the recordings that you may see, the latest first."""
     before = None if wanted.cursor is None else int(wanted.cursor)
@@ -120,7 +120,7 @@ def list_jobs(storage: Caller, wanted: Annotated[Listing, Query()]) -> Jobs:
     return Jobs(jobs=[Job.of(job) for job in page], next_cursor=cursor)
 
 
-@router.get("/counts", summary="How many jobs there are")
+@router.get("/jobs/counts", summary="How many jobs there are")
 def count_jobs(storage: Caller) -> Counts:
     """Of the recordings that you may see."""
     return Counts.model_validate(storage.jobs.counts())
@@ -141,20 +141,20 @@ def reembed(storage: Caller, wanted: Reembedding) -> Job:
     return Job.of(storage.submit_reembedding(**wanted.model_dump()))
 
 
-@router.get("/{job_id}", summary="One job", responses=problems.documented(404))
+@router.get("/jobs/{job_id}", summary="One job", responses=problems.documented(404))
 def get_job(storage: Caller, job_id: JobId) -> Job:
     """Where it is, and how much of the recording is done."""
     return Job.of(storage.jobs.get(job_id))
 
 
-@router.post("/{job_id}/cancel", summary="Cancel a job", responses=problems.documented(404))
+@router.post("/jobs/{job_id}/cancel", summary="Cancel a job", responses=problems.documented(404))
 def cancel_job(storage: Caller, job_id: JobId) -> Job:
     """What it has stored stays. One that has ended already stays as it ended."""
     storage.jobs.cancel(job_id)
     return Job.of(storage.jobs.get(job_id))
 
 
-@router.post("/{job_id}/retry", summary="Retry a job", responses=problems.documented(404, 409))
+@router.post("/jobs/{job_id}/retry", summary="Retry a job", responses=problems.documented(404, 409))
 def retry_job(storage: Caller, job_id: JobId) -> Job:
     """One that failed or was cancelled goes on where it ended; 409 for one that did neither."""
     storage.jobs.retry(job_id)

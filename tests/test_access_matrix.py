@@ -215,6 +215,7 @@ CALLS: dict[str, Call] = {
     "keys.rotate": admin(lambda v, t: v.keys.rotate()),
     "keys.show": admin(lambda v, t: v.keys.show()),
     "jobs.cancel": on(E, lambda v, t: v.jobs.cancel(t.job_id)),
+    "jobs.changed": listed(lambda v, t: v.jobs.changed()[0], has("audio_id")),
     "jobs.close": free(lambda v, t: v.jobs.close()),
     "jobs.counts": listed(lambda v, t: v.jobs.counts(), lambda found, t: found["unfinished"] > 0),
     "jobs.entry": free(lambda v, t: v.jobs.entry("add", {}, priority="low")),

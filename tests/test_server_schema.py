@@ -10,7 +10,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis import Case
-from schemathesis.checks import load_all_checks, positive_data_acceptance
+from schemathesis.checks import load_all_checks, not_a_server_error, positive_data_acceptance
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.server import create_app, gate
@@ -26,7 +26,8 @@ def raw(context: object, value: object) -> bytes:
 
 
 DOCUMENT = create_app(AudioStorageSystem).openapi()
-schema = schemathesis.openapi.from_dict(DOCUMENT)
+# What goes on for as long as there is news is tried in test_server_jobs.py.
+schema = schemathesis.openapi.from_dict(DOCUMENT).exclude(path_regex=r"/events$")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,10 @@ def admin(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Iterator[tupl
         storage.grants.give("root", "admin", everything=True)
         storage.holds.place("kept", audio_ids=[1])  # whatever is asked to be deleted
         secret = storage.tokens.create("root", scopes=["admin"]).secret
+    patch = pytest.MonkeyPatch()
+    patch.setattr(gate, "FAILURES_PER_MINUTE", 0)  # each route is tried with wrong tokens
     with serving(lambda: AudioStorageSystem(home, transcriber="pocketsphinx", requests_per_minute=0)) as url:
+        patch.undo()
         yield url, secret
         still = httpx.get(f"{url}/api/v1/me", headers=as_bearer(secret))
         assert still.json()["admin"], "what was asked took its own rights away"
@@ -55,5 +59,8 @@ def admin(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Iterator[tupl
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_answers_are_as_documented(case: Case, admin: tuple[str, str]) -> None:
     url, secret = admin
-    # What a document of OpenAPI allows can still contradict what is stored: that is answered with 4xx.
-    case.call_and_validate(url, headers=as_bearer(secret), excluded_checks=[positive_data_acceptance])
+    # What a document of OpenAPI allows can still contradict what is stored: that is answered with 4xx. A search that
+    # may take no time is answered with 504.
+    excluded = [positive_data_acceptance, not_a_server_error]
+    answer = case.call_and_validate(url, headers=as_bearer(secret), excluded_checks=excluded)
+    assert answer.status_code < 500 or answer.json()["code"] == "deadline_exceeded"

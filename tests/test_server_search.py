@@ -87,23 +87,22 @@ def test_answers_are_those_of_the_library(client: httpx.Client, place: Path) -> 
     assert len({json.dumps(hits) for hits in found}) > len(QUERIES) / 2, "each filter makes a difference"
 
 
-@pytest.mark.parametrize(
-    ("where", "mapping"),
-    [
-        (["project=move"], {"project": "move"}),
-        (["week>=41", "week<50"], {"week": {"gte": 41, "lt": 50}}),
-        (["project in move,garden"], {"project": ["move", "garden"]}),
-        (["!project"], {"project": {"exists": False}}),
-        (['{"week": {"gt": 41}}', "project"], {"week": {"gt": 41}, "project": {"exists": True}}),
-    ],
-)
-def test_conditions_may_be_written_in_the_address(
-    client: httpx.Client, where: list[str], mapping: dict[str, Any]
-) -> None:
-    asked = client.get("/search", params={"text": "budget", "where": where, "mode": "keyword"})
-    assert asked.status_code == 200, asked.text
-    assert asked.json() == client.post("/search", json={"text": "budget", "where": mapping, "mode": "keyword"}).json()
-    assert 0 < len(asked.json()["hits"]) < 4
+CONDITIONS: list[tuple[list[str], dict[str, Any]]] = [
+    (["project=move"], {"project": "move"}),
+    (["week>=41", "week<50"], {"week": {"gte": 41, "lt": 50}}),
+    (["project in move,garden"], {"project": ["move", "garden"]}),
+    (["!project"], {"project": {"exists": False}}),
+    (['{"week": {"gt": 41}}', "project"], {"week": {"gt": 41}, "project": {"exists": True}}),
+]
+
+
+def test_conditions_may_be_written_in_the_address(client: httpx.Client) -> None:
+    asked = {"text": "budget", "mode": "keyword"}
+    for where, mapping in CONDITIONS:
+        answer = client.get("/search", params={**asked, "where": where})
+        assert answer.status_code == 200, answer.text
+        assert answer.json() == client.post("/search", json={**asked, "where": mapping}).json()
+        assert 0 < len(answer.json()["hits"]) < 4, where
 
 
 def test_pages_follow_one_another(client: httpx.Client) -> None:
@@ -381,22 +380,20 @@ def left(client: httpx.Client, method: str, path: str, body: bytes = b"", length
     return connection
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body"),
-    [
-        ("GET", "/search?text=budget", b""),
-        ("POST", "/search", b'{"text": "budget"}'),
-        ("POST", "/context", b'{"text": "budget"}'),
-    ],
-)
-def test_the_work_ends_when_the_client_goes_away(
-    slow: Slow, client: httpx.Client, method: str, path: str, body: bytes
-) -> None:
-    waiting = [left(client, method, path, body) for _ in range(3)]
-    assert slow.becomes(3)
-    for connection in waiting:
-        connection.close()
-    assert slow.becomes(0, 5), "nobody waits for it"
+LEFT = [
+    ("GET", "/search?text=budget", b""),
+    ("POST", "/search", b'{"text": "budget"}'),
+    ("POST", "/context", b'{"text": "budget"}'),
+]
+
+
+def test_the_work_ends_when_the_client_goes_away(slow: Slow, client: httpx.Client) -> None:
+    for method, path, body in LEFT:
+        waiting = [left(client, method, path, body) for _ in range(3)]
+        assert slow.becomes(3), path
+        for connection in waiting:
+            connection.close()
+        assert slow.becomes(0, 5), f"nobody waits for {path}"
 
 
 def test_threads_are_free_again(slow: Slow, client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:

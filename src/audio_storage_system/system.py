@@ -205,8 +205,9 @@ class AudioStorageSystem(Reading, Describing, Transcribing, Embedding, Living, U
     def import_transcript(
         self,
         audio: Place | int,
-        transcript_file: Place,
+        transcript_file: Place | BinaryIO,
         *,
+        name: str = "",
         language: str | None = None,
         activate: bool | None = None,
         metadata: Metadata | None = None,
@@ -214,14 +215,15 @@ class AudioStorageSystem(Reading, Describing, Transcribing, Embedding, Living, U
     ) -> importing.Imported:
         """Store a recording (its file, or the id of one stored before) with a transcript that exists already: srt, vtt,
         tsv, or the JSON of whisper, whisperX, whisper.cpp and OpenAI. It becomes a version with the engine `import`;
-        the same file again makes nothing new.
+        the same file again makes nothing new. transcript_file: the file, or a stream of its bytes; `name` is what it is
+        called then, which tells its format.
 
         activate: whether search follows it (default: only where it follows none so far). metadata: for the recording.
 
         Raises `InvalidInput` naming the line that cannot be read, with nothing stored; what storing raises; `NotFound`.
         """
         wanted = importing.Wanted(language, activate, metadata, generate_embeddings)
-        return importing.import_transcript(self._archive, audio, Path(transcript_file), wanted)
+        return importing.import_transcript(self._archive, audio, transcript_file, wanted, name)
 
     def generate_embeddings(
         self, audio_id: int, transcript_id: int | None = None, audio_data: Waveform | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from audio_storage_system import pipeline
 from audio_storage_system.access import Role
@@ -45,9 +45,19 @@ class Wanted:
     embedded: bool
 
 
-def import_transcript(archive: Archive, audio: str | os.PathLike[str] | int, path: Path, wanted: Wanted) -> Imported:
-    """Store the audio and make a version of the file, which is read first: one that cannot be read stores nothing."""
-    file = reading.read_file(path)
+def import_transcript(
+    archive: Archive,
+    audio: str | os.PathLike[str] | int,
+    given: str | os.PathLike[str] | BinaryIO,
+    wanted: Wanted,
+    name: str = "",
+) -> Imported:
+    """Store the audio and make a version of the file or stream, which is read first: one that cannot be read stores
+    nothing."""
+    if isinstance(given, str | os.PathLike):
+        file = reading.read_file(Path(given))
+    else:
+        file = reading.read_stream(given, name)
     stored = _stored(archive, audio, wanted.metadata)
     made = pipeline.import_version(
         archive.database, stored.audio_id, file, language=wanted.language, activate=wanted.activate, audit=archive.audit

@@ -133,6 +133,19 @@ def unfinished_of(connection: Connection, kind: str) -> list[Job]:
     return select_where(connection, _UNFINISHED, jobs.c.kind == kind)
 
 
+def standings(connection: Connection, *conditions: ColumnElement[bool], limit: int) -> dict[int, tuple[Any, ...]]:
+    """How far each job is that has not ended, of those that meet the conditions: equal for two moments only if nothing
+    has happened to it in between, save that a worker took it. The oldest first, and no more than `limit`."""
+    query = select(jobs.c.id, jobs.c.run, jobs.c.step, jobs.c.failures).where(_UNFINISHED, *conditions)
+    return {row.id: tuple(row) for row in connection.execute(query.order_by(jobs.c.id).limit(limit))}
+
+
+def last_id(connection: Connection) -> int:
+    """The highest id that a job has; 0 where there is none."""
+    latest: int = connection.execute(select(func.coalesce(func.max(jobs.c.id), 0))).scalar_one()
+    return latest
+
+
 def any_unfinished(connection: Connection, *conditions: ColumnElement[bool]) -> bool:
     """Whether there is a job that has not ended, among those that meet the conditions."""
     return connection.execute(select(jobs.c.id).where(_UNFINISHED, *conditions).limit(1)).first() is not None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 from audio_storage_system.errors import InvalidInput, TooLarge
 from audio_storage_system.formats import srt, tsv, vtt, whisper_json
@@ -48,10 +49,30 @@ def read_file(path: Path) -> TranscriptFile:
     Text is UTF-8 (UTF-16 with a mark); what is neither is read as Windows-1252, with a warning. Raises `InvalidInput`
     naming the file, and the line or segment where one is at fault, and `TooLarge` above 64 MiB.
     """
-    suffix = path.suffix.lower()
-    if suffix not in _READERS:
+    _check_suffix(path)
+    return _read(_bytes(path), Path(path.name))
+
+
+def read_stream(stream: BinaryIO, name: str) -> TranscriptFile:
+    """The same for a stream of the bytes of a file that is called `name`, which tells its format."""
+    _check_suffix(Path(name))
+    data = stream.read(MAX_BYTES + 1)
+    _check_size(data, name)
+    return _read(data, Path(name))
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix.lower() not in _READERS:
         raise InvalidInput(reason=f"{path} is no transcript that can be read; there are: {', '.join(SUFFIXES)}")
-    data = _bytes(path)
+
+
+def _check_size(data: bytes, name: str) -> None:
+    if len(data) > MAX_BYTES:
+        raise TooLarge(what=name, limit=f"{MAX_BYTES:,} bytes for a transcript")
+
+
+def _read(data: bytes, path: Path) -> TranscriptFile:
+    suffix = path.suffix.lower()
     try:
         text, warnings = _decoded(data)
         if not text.strip():
@@ -79,8 +100,7 @@ def _bytes(path: Path) -> bytes:
         raise InvalidInput(reason=f"There is no file {path}") from error
     except (OSError, ValueError) as error:
         raise InvalidInput(reason=f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if len(data) > MAX_BYTES:
-        raise TooLarge(what=path.name, limit=f"{MAX_BYTES:,} bytes for a transcript")
+    _check_size(data, path.name)
     return data
 
 

@@ -2,7 +2,8 @@
 
 from audio_storage_system.jobs.board import Jobs
 from audio_storage_system.jobs.concurrency import concurrency_of
+from audio_storage_system.jobs.moments import Moment
 from audio_storage_system.jobs.uploads import Uploads
 from audio_storage_system.jobs.worker import JobEvent, Worker
 
-__all__ = ["JobEvent", "Jobs", "Uploads", "Worker", "concurrency_of"]
+__all__ = ["JobEvent", "Jobs", "Moment", "Uploads", "Worker", "concurrency_of"]

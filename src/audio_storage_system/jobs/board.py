@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, or_
@@ -14,9 +15,11 @@ from audio_storage_system.access import Role
 from audio_storage_system.archive import Archive
 from audio_storage_system.catalogue import jobs, locks, recordings, transcripts, workers
 from audio_storage_system.catalogue.workers import WorkerRow
+from audio_storage_system.database.queries import within
 from audio_storage_system.database.tables import jobs as table
 from audio_storage_system.errors import Conflict, InvalidInput, StorageFailed
-from audio_storage_system.jobs import steps
+from audio_storage_system.jobs import moments, steps
+from audio_storage_system.jobs.moments import Moment
 from audio_storage_system.jobs.presence import is_gone
 from audio_storage_system.jobs.runs import Run, Runs, RunState, id_of
 from audio_storage_system.pipeline import batches
@@ -26,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 ENDS = tuple(state for state in JobState if state.ended)
 POLL_SECONDS = 0.2
+CHANGED_AT_ONCE = 1_000
 REOPENED_AT_ONCE = 500  # in one transaction, for which other writers wait
 
 
@@ -83,7 +87,7 @@ class Jobs:
                 for audio_id, job in jobs.standing_for(connection, audio_ids, kind, done=kind in steps.ONCE).items()
                 if _covers(job, options)
             }
-            fresh = [audio_id for audio_id in audio_ids if audio_id not in given]
+            fresh = [audio_id for audio_id in dict.fromkeys(audio_ids) if audio_id not in given]
             made = jobs.add(connection, kind, fresh, **order)
         given |= dict(zip(fresh, made, strict=True))
         self._queue_if_possible([job for job in given.values() if not job.state.ended])  # what is queued stays so
@@ -152,12 +156,19 @@ class Jobs:
         state: JobState | str | None = None,
         *,
         audio_id: int | None = None,
+        since: datetime | None = None,
+        before: int | None = None,
         limit: int | None = 100,
         offset: int = 0,
     ) -> list[Job]:
-        """Jobs, the latest first; `state`: only those in it. Raises `InvalidInput` for a state that does not exist."""
+        """Jobs, the latest first; `state`: only those in it. since: that something happened to since then. before: with
+        a lower id than this, for the next page. Raises `InvalidInput` for a state that does not exist."""
         wanted = None if state is None else state_of(state)
         conditions: list[ColumnElement[bool]] = [] if audio_id is None else [table.c.audio_file_id == audio_id]
+        if since is not None:
+            conditions.append(table.c.updated_at >= since)
+        if before is not None:
+            conditions.append(table.c.id < before)
         if wanted is not None:
             conditions.append(table.c.outcome == wanted.value if wanted.ended else table.c.outcome.is_(None))
         sifted = wanted is None or wanted.ended
@@ -170,6 +181,17 @@ class Jobs:
             return told
         chosen = [job for job in told if job.state is wanted]
         return chosen[offset:] if limit is None else chosen[offset : offset + limit]
+
+    def changed(self, since: Moment | None = None) -> tuple[list[Job], Moment]:
+        """The jobs that something has happened to since that moment, the oldest first, and the moment to ask from next:
+        cheap enough to ask twice a second. Without a moment, those that have not ended. At most 1,000; where more have
+        changed, the next call tells of the others."""
+        seen = self._seen()
+        running = self.runs.running()
+        with self._archive.database.read() as connection:
+            changed, now = moments.compare(connection, since, running, seen, most=CHANGED_AT_ONCE)
+            found = jobs.select_where(connection, within(table.c.id, changed), *seen)
+        return self._told(found[::-1]), now
 
     def is_idle(self) -> bool:
         """Whether every job has ended."""

@@ -122,6 +122,10 @@ class Runs:
         """The runs that a worker has begun and not ended."""
         return self._list(executor_id=worker, status="PENDING")
 
+    def running(self) -> set[int]:
+        """The jobs of the runs that some worker has begun and not ended."""
+        return {state.job_id for state in self._list(status="PENDING")}
+
     def waiting(self) -> dict[str, int]:
         """How many runs wait in each queue."""
         counts = dict.fromkeys(QUEUES, 0)

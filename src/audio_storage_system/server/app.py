@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from anyio import to_thread
 from fastapi import Depends, FastAPI
@@ -22,6 +23,7 @@ from audio_storage_system.server.live import ROUTERS as LIVE_ROUTERS
 from audio_storage_system.server.live import Seats, sweeping
 from audio_storage_system.server.long_tasks import LongTasks
 from audio_storage_system.server.mcp.http import McpEndpoint
+from audio_storage_system.server.news import News
 from audio_storage_system.server.origins import Origins
 from audio_storage_system.server.queries import check_query
 
@@ -37,14 +39,14 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     mcp = McpEndpoint()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
         storage = await to_thread.run_sync(open_archive)
-        app.state.storage, app.state.gate, app.state.long_tasks = storage, Gate(storage), LongTasks()
-        app.state.seats = Seats(storage.settings.live_sessions)
+        app.state.storage, app.state.gate, app.state.news = storage, Gate(storage), News()
+        app.state.seats, app.state.long_tasks = Seats(storage.settings.live_sessions), LongTasks()
         try:
             async with mcp.running(), sweeping(storage):
-                yield
+                yield {"stop": app.state.news.stop}
         finally:
             await to_thread.run_sync(app.state.long_tasks.close)
             await to_thread.run_sync(storage.close)

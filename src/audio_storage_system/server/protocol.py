@@ -48,6 +48,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_arrived()
         super().on_headers_complete()
 
+    def shutdown(self) -> None:
+        """As uvicorn calls it when the server is to end: what tells of news as long as there are any ends now."""
+        self.app_state.get("stop", lambda: None)()
+        super().shutdown()
+
     def pause_writing(self) -> None:
         """As of `asyncio.Protocol`: the client reads more slowly than we write."""
         super().pause_writing()

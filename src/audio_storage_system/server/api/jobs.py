@@ -1,0 +1,161 @@
+"""Background jobs: found, cancelled, retried, given."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from audio_storage_system import records
+from audio_storage_system.server import problems
+from audio_storage_system.server.fields import LARGEST_ID, Text
+from audio_storage_system.server.gate import Caller
+
+router = APIRouter(tags=["jobs"], responses=problems.documented())
+
+State = Literal["waiting", "running", "delayed", "done", "failed", "cancelled"]
+Priority = Literal["high", "normal", "low"]
+Rule = Literal["always", "if-better", "never"]
+JobId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="The job.", examples=[12])]
+Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+Model = Annotated[Text, Field(min_length=1, max_length=255)]
+MOST_AT_ONCE = 200
+
+
+class Job(BaseModel):
+    """Something to be done in the background."""
+
+    job_id: int = Field(examples=[12])
+    kind: str = Field(description="What: `add`, `retranscribe`, `reembed` …", examples=["add"])
+    audio_id: int | None = Field(description="Of which recording; null where it is about the archive.")
+    options: dict[str, Any] = Field(description="How.")
+    priority: Priority
+    step: str = Field(description="Where it is.", examples=["transcribe"])
+    failures: int = Field(description="How often in a row this step has failed.")
+    state: State
+    code: str | None = Field(description="Why it failed, for programs.", examples=["decode_failed"])
+    reason: str | None = Field(description="The same for people.")
+    created_at: str = Field(json_schema_extra={"format": "date-time"})
+    updated_at: str = Field(json_schema_extra={"format": "date-time"})
+    worker: str | None = Field(description="Who is at it.")
+    until: str | None = Field(description="When it is tried again.", json_schema_extra={"format": "date-time"})
+    seconds_done: float | None = Field(description="How much of the recording is transcribed.")
+    seconds: float | None = Field(description="How long the recording is.")
+    duplicate: bool
+
+    @classmethod
+    def of(cls, job: records.Job) -> Self:
+        """The answer for a job."""
+        return cls.model_validate(job.as_dict())
+
+
+class Jobs(BaseModel):
+    """A page of jobs, the latest first."""
+
+    jobs: list[Job]
+    next_cursor: str | None = Field(description="For the next page; null on the last one.")
+
+
+class Counts(BaseModel):
+    """How many jobs have ended in which way, and how many have not."""
+
+    done: int
+    failed: int
+    cancelled: int
+    unfinished: int
+
+
+class Listing(BaseModel):
+    """Which jobs to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: State | None = None
+    audio_id: Id | None = Field(default=None, description="Of this recording.")
+    limit: int = Field(default=50, ge=1, le=200)
+    cursor: str | None = Field(
+        default=None, pattern=r"^[1-9][0-9]{0,17}$", description="The `next_cursor` of the page before."
+    )
+
+
+class Retranscription(BaseModel):
+    """How to make a new version of what is said."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    whisper_model: Model | None = Field(default=None, description="Else as it is set.", examples=["large-v3"])
+    language: Annotated[Text, Field(max_length=35)] | None = Field(default=None, examples=["en"])
+    prompt: Annotated[Text, Field(max_length=10_000)] | None = Field(
+        default=None, description="Words and names that are likely to be said."
+    )
+    activate: Rule | None = Field(default=None, description="Whether search follows it.")
+    priority: Priority = "normal"
+
+
+class Retranscriptions(Retranscription):
+    """The same, of which recordings."""
+
+    audio_ids: list[Id] = Field(min_length=1, max_length=MOST_AT_ONCE, examples=[[7, 8]])
+
+
+class Reembedding(BaseModel):
+    """How to embed the archive anew."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    embedder: Model | None = Field(default=None, description="Else the one in use.", examples=["fastembed:small"])
+    kind: Literal["transcript", "audio"] = "transcript"
+    drop_old: bool = Field(default=False, description="Free the spaces of this kind that are no longer used.")
+    priority: Priority = "normal"
+
+
+@router.get("/jobs", summary="List jobs")
+def list_jobs(storage: Caller, wanted: Annotated[Listing, Query()]) -> Jobs:
+    """Of the recordings that you may see, the latest first."""
+    before = None if wanted.cursor is None else int(wanted.cursor)
+    found = storage.jobs.find(wanted.state, audio_id=wanted.audio_id, before=before, limit=wanted.limit + 1)
+    page = found[: wanted.limit]
+    cursor = str(page[-1].id) if len(found) > len(page) else None
+    return Jobs(jobs=[Job.of(job) for job in page], next_cursor=cursor)
+
+
+@router.get("/jobs/counts", summary="How many jobs there are")
+def count_jobs(storage: Caller) -> Counts:
+    """Of the recordings that you may see."""
+    return Counts.model_validate(storage.jobs.counts())
+
+
+@router.post(
+    "/retranscribe", status_code=202, summary="Transcribe recordings again", responses=problems.documented(404)
+)
+def retranscribe(storage: Caller, wanted: Retranscriptions) -> list[Job]:
+    """A job for each recording, in the order given. Earlier versions stay."""
+    options = wanted.model_dump(exclude={"audio_ids"})
+    return [Job.of(job) for job in storage.retranscribe(wanted.audio_ids, **options)]
+
+
+@router.post("/reembed", status_code=202, summary="Embed the archive anew", responses=problems.documented(409))
+def reembed(storage: Caller, wanted: Reembedding) -> Job:
+    """Searches use the old space until the new one is complete. For administrators."""
+    return Job.of(storage.submit_reembedding(**wanted.model_dump()))
+
+
+@router.get("/jobs/{job_id}", summary="One job", responses=problems.documented(404))
+def get_job(storage: Caller, job_id: JobId) -> Job:
+    """Where it is, and how much of the recording is done."""
+    return Job.of(storage.jobs.get(job_id))
+
+
+@router.post("/jobs/{job_id}/cancel", summary="Cancel a job", responses=problems.documented(404))
+def cancel_job(storage: Caller, job_id: JobId) -> Job:
+    """What it has stored stays. One that has ended already stays as it ended."""
+    storage.jobs.cancel(job_id)
+    return Job.of(storage.jobs.get(job_id))
+
+
+@router.post("/jobs/{job_id}/retry", summary="Retry a job", responses=problems.documented(404, 409))
+def retry_job(storage: Caller, job_id: JobId) -> Job:
+    """One that failed or was cancelled goes on where it ended; 409 for one that did neither."""
+    storage.jobs.retry(job_id)
+    return Job.of(storage.jobs.get(job_id))

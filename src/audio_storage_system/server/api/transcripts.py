@@ -1,0 +1,304 @@
+"""What was said: versions, their segments and words, and what is done with them."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import quote
+
+from anyio import to_thread
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from audio_storage_system import AudioStorageSystem, records
+from audio_storage_system.formats import FORMATS
+from audio_storage_system.server import forms, incoming, problems
+from audio_storage_system.server.api.jobs import Job, Retranscription
+from audio_storage_system.server.fields import LARGEST_ID, AudioId, Text
+from audio_storage_system.server.gate import Caller
+
+router = APIRouter(tags=["transcripts"], responses=problems.documented(404))
+
+ExportFormat = Literal["srt", "vtt", "txt", "tsv", "json"]
+TranscriptId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="The version.", examples=[3])]
+MOST_SEGMENTS = 1_000
+
+
+class Version(BaseModel):
+    """One version of what is said in a recording."""
+
+    transcript_id: int = Field(examples=[3])
+    audio_id: int = Field(examples=[7])
+    whisper_model: str = Field(description="What was asked for.", examples=["base"])
+    engine: str = Field(description="What ran.", examples=["faster-whisper"])
+    parameters: dict[str, Any]
+    outcome: str | None = Field(description="`ok`, `silence`, or how it failed; null while it runs.", examples=["ok"])
+    reason: str | None = Field(description="Why it failed.")
+    retryable: bool = Field(description="Whether the same transcription can end differently.")
+    transcription: str
+    language: str | None = Field(examples=["en"])
+    confidence: float | None = Field(description="0…1")
+    processing_time: float | None = Field(description="Seconds.")
+    active: bool = Field(description="Whether search follows it.")
+    created_at: str = Field(json_schema_extra={"format": "date-time"})
+    flags: list[str] = Field(description="`fallback` where the bundled recogniser stood in.")
+
+    @classmethod
+    def of(cls, found: records.Transcript) -> Self:
+        """The answer for a version."""
+        return cls.model_validate(found.as_dict())
+
+
+class Versions(BaseModel):
+    """Every version, the oldest first."""
+
+    transcripts: list[Version]
+
+
+class Word(BaseModel):
+    """A spoken word."""
+
+    start: float
+    end: float
+    text: str
+    probability: float | None
+
+
+class Segment(BaseModel):
+    """A timed piece."""
+
+    id: int
+    start: float
+    end: float
+    text: str
+    speaker: str | None
+    words: list[Word] = Field(description="Where the engine times them.")
+    confidence: float | None
+    avg_logprob: float | None
+    no_speech_prob: float | None
+    compression_ratio: float | None
+
+
+class Segments(BaseModel):
+    """A page of segments, in order."""
+
+    segments: list[Segment]
+    next_cursor: str | None = Field(description="For the next page; null on the last one.")
+
+
+class SpokenWord(Word):
+    """A word, and where it stands."""
+
+    segment_id: int
+    speaker: str | None
+
+
+class Words(BaseModel):
+    """The words of a page of segments, in order."""
+
+    words: list[SpokenWord]
+    next_cursor: str | None = Field(description="For the next page; null on the last one.")
+
+
+class SegmentPage(BaseModel):
+    """Which segments."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(default=200, ge=1, le=MOST_SEGMENTS, description="How many segments.")
+    cursor: str | None = Field(
+        default=None, pattern=r"^[1-9][0-9]{0,17}$", description="The `next_cursor` of the page before."
+    )
+
+
+class Change(BaseModel):
+    """A place where two versions differ."""
+
+    kind: Literal["added", "removed", "changed"]
+    start: float
+    end: float
+    before: str
+    after: str
+    lead: str = Field(description="The words that both say before it.")
+    trail: str
+
+
+class Comparison(BaseModel):
+    """Two versions compared, in words."""
+
+    agreement: float = Field(description="The share of words that are the same, 0…1.")
+    words_before: int
+    words_after: int
+    same: int
+    added: int
+    removed: int
+    changed: int
+    changes: list[Change]
+
+
+class Embedded(BaseModel):
+    """How many embeddings were made."""
+
+    made: int
+
+
+class Import(BaseModel):
+    """What is said of a transcript that is brought: the fields of the form beside the file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    language: Annotated[Text, Field(max_length=35)] | None = Field(default=None, examples=["en"])
+    activate: bool | None = Field(
+        default=None, description="Whether search follows it; else only where it follows none so far."
+    )
+    generate_embeddings: bool = True
+
+
+class Imported(BaseModel):
+    """What became of a transcript that was brought."""
+
+    audio_id: int
+    transcript_id: int
+    duplicate: bool = Field(description="Whether the recording was stored before.")
+    known: bool = Field(description="Whether this transcript was brought before.")
+    active: bool
+    segments: int
+    language: str | None
+    warnings: list[str] = Field(description="What is odd about the file.")
+
+
+@router.get("/recordings/{audio_id}/transcripts", summary="The versions of a recording")
+def list_transcripts(storage: Caller, audio_id: AudioId) -> Versions:
+    """Every version of what is said in it, the oldest first; one of them is active."""
+    return Versions(transcripts=[Version.of(one) for one in storage.transcripts(audio_id)])
+
+
+@router.post(
+    "/recordings/{audio_id}/transcripts",
+    status_code=201,
+    response_model=Imported,
+    summary="Bring a transcript",
+    openapi_extra=forms.documented(Import, "The transcript: .srt, .vtt, .tsv, or .json of whisper and its like."),
+    responses={**problems.documented(404, 409), 200: {"model": Imported, "description": "It was brought before."}},
+)
+async def import_transcript(request: Request, response: Response, storage: Caller, audio_id: AudioId) -> Imported:
+    """It becomes a version with the engine `import`; the same file again makes nothing new."""
+    async with incoming.form_of(request, storage) as form:
+        file, wanted = incoming.file_in(form), forms.read(form, Import)
+        name = PurePath((file.filename or "").replace("\\", "/")).name[:255]
+        options = wanted.model_dump()
+        found = await to_thread.run_sync(lambda: storage.import_transcript(audio_id, file.file, name=name, **options))
+    if found.known:
+        response.status_code = 200
+    return Imported.model_validate(found.as_dict())
+
+
+@router.get("/transcripts/{transcript_id}", summary="One version")
+def get_transcript(storage: Caller, transcript_id: TranscriptId) -> Version:
+    """What was said, by which engine, how it ended."""
+    return Version.of(storage.get_transcript(transcript_id))
+
+
+@router.get("/transcripts/{transcript_id}/segments", summary="The timed pieces of a version")
+def list_segments(storage: Caller, transcript_id: TranscriptId, page: Annotated[SegmentPage, Query()]) -> Segments:
+    """In order, with their words."""
+    found, cursor = _segments(storage, transcript_id, page)
+    return Segments(segments=[Segment.model_validate(one.as_dict()) for one in found], next_cursor=cursor)
+
+
+@router.get("/transcripts/{transcript_id}/words", summary="The words of a version")
+def list_words(storage: Caller, transcript_id: TranscriptId, page: Annotated[SegmentPage, Query()]) -> Words:
+    """In order, where the engine times them; a page has those of `limit` segments."""
+    found, cursor = _segments(storage, transcript_id, page)
+    words = [
+        SpokenWord(
+            start=word.start,
+            end=word.end,
+            text=word.text,
+            probability=word.probability,
+            segment_id=one.id or 0,
+            speaker=one.speaker,
+        )
+        for one in found
+        for word in one.words
+    ]
+    return Words(words=words, next_cursor=cursor)
+
+
+def _segments(
+    storage: AudioStorageSystem, transcript_id: int, page: SegmentPage
+) -> tuple[list[records.Segment], str | None]:
+    """A page, and where the next one begins."""
+    found = storage.segments(transcript_id, after=int(page.cursor or 0), limit=page.limit + 1)
+    shown = found[: page.limit]
+    return shown, str(shown[-1].id) if len(found) > len(shown) else None
+
+
+@router.get("/transcripts/{transcript_id}/diff/{other_id}", summary="Where two versions differ")
+def diff_transcripts(storage: Caller, transcript_id: TranscriptId, other_id: TranscriptId) -> Comparison:
+    """Word by word, from the first to the second; both are of one recording."""
+    return Comparison.model_validate(storage.diff_transcripts(transcript_id, other_id).as_dict())
+
+
+@router.post(
+    "/transcripts/{transcript_id}/activate",
+    summary="Have search follow a version",
+    responses=problems.documented(404, 409),
+)
+def activate_transcript(storage: Caller, transcript_id: TranscriptId) -> Version:
+    """Nothing is lost, and it can be undone the same way."""
+    storage.activate_transcript(transcript_id)
+    return Version.of(storage.get_transcript(transcript_id))
+
+
+@router.get(
+    "/recordings/{audio_id}/export",
+    summary="What is said, as a file",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The file.",
+            "content": {one.media_type.partition(";")[0]: {"schema": {"type": "string"}} for one in FORMATS.values()},
+        }
+    },
+)
+def export(
+    storage: Caller,
+    audio_id: AudioId,
+    format: Annotated[ExportFormat, Query()] = "srt",
+    transcript_id: Annotated[
+        int | None, Query(ge=1, le=LARGEST_ID, description="Another version than the active one.")
+    ] = None,
+) -> Response:
+    """Subtitles (srt, vtt), plain text, a table, or whisper's JSON."""
+    text = storage.export(audio_id, format, transcript_id)
+    name = PurePath(storage.get_recording(audio_id).original_name).stem + FORMATS[format].suffix
+    headers = {"Content-Disposition": _attachment(name)}
+    return Response(text, media_type=FORMATS[format].media_type, headers=headers)
+
+
+def _attachment(name: str) -> str:
+    """As RFC 6266 has it: in ASCII, and as it is."""
+    plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+@router.post(
+    "/recordings/{audio_id}/retranscribe", status_code=202, summary="Transcribe a recording again", tags=["jobs"]
+)
+def retranscribe(storage: Caller, audio_id: AudioId, wanted: Retranscription) -> Job:
+    """A worker makes a new version; earlier ones stay."""
+    [job] = storage.retranscribe([audio_id], **wanted.model_dump())
+    return Job.of(job)
+
+
+@router.post("/recordings/{audio_id}/embeddings", summary="Make the embeddings that are missing")
+def generate_embeddings(
+    storage: Caller,
+    audio_id: AudioId,
+    transcript_id: Annotated[
+        int | None, Query(ge=1, le=LARGEST_ID, description="Another version than the active one.")
+    ] = None,
+) -> Embedded:
+    """Of all kinds, for one version; answers once they are there."""
+    return Embedded(made=storage.generate_embeddings(audio_id, transcript_id))

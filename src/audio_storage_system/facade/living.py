@@ -6,6 +6,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from audio_storage_system import live
@@ -80,15 +81,14 @@ class Living:
         became of it. As `record_and_store_audio` and `live` otherwise. Raises `MicrophoneUnavailable`, also where the
         device goes away: what was said until then is stored."""
 
+        tell = on_event or (lambda event: None)
+        wanted = Wanted(values=metadata or {}, language=language, transcriber=transcriber, whisper_model=whisper_model)
+        live.check(self._archive, wanted)
+
         def begin(rate: int) -> LiveSession:
-            return self.live(
-                sample_rate=rate,
-                metadata=metadata,
-                language=language,
-                whisper_model=whisper_model,
-                transcriber=transcriber,
-                on_event=on_event,
-            )
+            session = live.begin(self._archive, replace(wanted, sample_rate=rate), self._submitted, tell)
+            self._sessions.add(session)
+            return session
 
         return live.listen(begin, Listening(duration, device, on_level, stop))
 

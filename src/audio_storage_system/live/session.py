@@ -256,11 +256,17 @@ class LiveSession:
             recordings.live_on(connection, self.audio_id, self._capture.seconds)
 
 
-def begin(archive: Archive, wanted: Wanted, submit: Submit, tell: Tell) -> LiveSession:
-    """A new live session. Raises `InvalidInput`, `UnknownSpec`, `Forbidden`, `StorageFailed`."""
+def check(archive: Archive, wanted: Wanted) -> Intent:
+    """Raise what `begin` would, before anybody speaks; what is to become of the session."""
+    archive.access.require_scope(Role.EDITOR, "store recordings")
     wanted.check()
     metadata.validate(wanted.values)
-    intent = _intent(archive, wanted)
+    return _intent(archive, wanted)
+
+
+def begin(archive: Archive, wanted: Wanted, submit: Submit, tell: Tell) -> LiveSession:
+    """A new live session. Raises `InvalidInput`, `UnknownSpec`, `Forbidden`, `StorageFailed`."""
+    intent = check(archive, wanted)
     owner_id = processing.owner_of(archive, wanted.values)
     with archive.database.read() as connection:
         if violation := schemas.first_violation(connection, owner_id, wanted.values):

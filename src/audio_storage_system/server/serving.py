@@ -21,13 +21,15 @@ from audio_storage_system.errors import InvalidInput, InvalidSetting
 from audio_storage_system.server.app import PLACE
 from audio_storage_system.server.gate import LOOPBACK
 from audio_storage_system.server.live import UVICORN
-from audio_storage_system.server.protocol import BoundedProtocol
 
 logger = logging.getLogger(__name__)
 
 PORT = 8765
 STARTED_AGAIN_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 STOP_SECONDS = 30.0
+# A web process that does not answer its parent for so long is replaced. It answers once it has imported what it is
+# started with, which is why protocols are given to uvicorn by their names.
+START_SECONDS = 60.0
 MOST_CONNECTIONS = 1000  # of each web process
 
 
@@ -64,12 +66,13 @@ def configuration(app: Any, **further: Any) -> uvicorn.Config:
     """How uvicorn serves the application: bounded, and without a log of what is asked."""
     return uvicorn.Config(
         app,
-        http=BoundedProtocol,
+        http="audio_storage_system.server.protocol:BoundedProtocol",
         limit_concurrency=MOST_CONNECTIONS,
         log_level="warning",
         access_log=False,  # searches stand in the addresses
         server_header=False,
         timeout_graceful_shutdown=int(STOP_SECONDS),
+        timeout_worker_healthcheck=int(START_SECONDS),
         **UVICORN,
         **further,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -78,6 +79,15 @@ def test_errors_are_problem_details(served: httpx.Client) -> None:
         "retryable": False,
         "faults": [],
     }
+
+
+def test_the_description_of_the_api_needs_no_other_server(served: httpx.Client) -> None:
+    page = served.get("/docs")
+    links = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert page.status_code == 200
+    assert len(links) >= 2
+    assert {served.get(link).status_code for link in links if link.startswith("/")} == {200}
+    assert [link for link in links if not link.startswith("/")] == []
 
 
 def test_health_needs_no_token(served: httpx.Client, home: Path) -> None:

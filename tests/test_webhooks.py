@@ -34,6 +34,7 @@ from audio_storage_system.testing.scripted import ScriptedTranscriber
 from audio_storage_system.transcribers import Window
 from audio_storage_system.webhooks import Deliverer, Delivery, DeliveryState, Webhooks, board, plan, rows
 from catalogues import plain_sql
+from living import finals, sentences, speak
 from receiving import Call, Receiver, receiving
 from sounds import noise, wav
 
@@ -201,6 +202,21 @@ def test_an_imported_transcript_is_told_as_one(storage: AudioStorageSystem, rece
     storage.import_transcript(call, words)
     deliver(storage)
     assert [one.said["facts"].get("engine") for one in receiver.calls] == [None, "import"]
+
+
+def test_a_live_session_is_told_when_all_of_it_is_there(storage: AudioStorageSystem, receiver: Receiver) -> None:
+    storage.webhooks.add(receiver.url)
+    with storage.live(transcriber="scripted") as session:
+        speak(session, sentences(1))
+        finals(session, 1)
+        assert told(storage) == []
+    report = session.finish()
+    with storage.live(transcriber="scripted") as empty:
+        pass
+    empty.finish()
+    deliver(storage)
+    assert receiver.events() == [(f"recording.{name}", report.audio_id) for name in ("stored", "transcribed")]
+    assert receiver.calls[1].said["facts"]["transcript_id"] == report.transcript_id
 
 
 def test_what_is_not_committed_is_not_told(

@@ -81,7 +81,8 @@ def delete_recording(
     with database.write(*locks.of_deletion(audio_id)) as connection:
         recording = _removable(connection, audio_id, unfinished=unfinished)
         keys = [recording.file_path, *derived_keys(recording.file_path)]
-        listening = outbox.listening(connection, Event.DELETED, audio_id)  # while it can be asked who may see it
+        # While it can be asked who may see it. What was never told of is not told to be gone.
+        listening = [] if unfinished else outbox.listening(connection, Event.DELETED, audio_id)
         rows = _delete_all(connection, audio_id) | {"data_keys": data_keys.forget(connection, keys)}
         receipt = _receipt(connection, recording, Stage.RECORDING, rule, rows, keys)
         _bury(connection, recording, receipt)

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from audio_storage_system import deletion
+from audio_storage_system import deletion, outbox
 from audio_storage_system.archive import sidecars
 from audio_storage_system.archive.opening import Archive
 from audio_storage_system.audio import probe
@@ -24,6 +24,7 @@ from audio_storage_system.blobs import StagedBlob
 from audio_storage_system.catalogue import data_keys, jobs, locks, metadata, recordings, transcripts
 from audio_storage_system.durable import disk_errors
 from audio_storage_system.errors import NotFound, StorageFailed
+from audio_storage_system.outbox import Event
 from audio_storage_system.pipeline import storing
 from audio_storage_system.records import AudioInfo, Metadata, Outcome, Recording, Transcript
 
@@ -178,9 +179,10 @@ class _End:
                 file_size=self.staged.size,
                 info=self.info,
             )
+            told = {"bytes": self.staged.size, "seconds": self.info.duration}
+            outbox.tell(connection, Event.STORED, audio_id, **told)
             self._end_version(connection)
             jobs.leave_to_workers(connection, audio_id, owner_id, self.intent.options)
-            told = {"bytes": self.staged.size, "seconds": self.info.duration}
             self.archive.audit.note(connection, "recording.stored", audio_id, **told)
         return None
 
@@ -197,6 +199,9 @@ class _End:
             transcripts.activate(connection, transcript_id)
         of = {"transcript_id": transcript_id, "outcome": outcome}
         self.archive.audit.note(connection, "transcript.made", self.recording.id, **of, active=follow)
+        if outcome.succeeded:
+            [version] = transcripts.headers(connection, [transcript_id])
+            outbox.tell(connection, Event.TRANSCRIBED, self.recording.id, **of, engine=version.engine, job_id=None)
 
     def _outcome(self, connection: Connection, transcript_id: int) -> tuple[Outcome, str | None]:
         if transcripts.segment_count(connection, transcript_id):

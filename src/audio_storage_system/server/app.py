@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from functools import partial
 
 from anyio import to_thread
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from audio_storage_system import AudioStorageSystem, __version__
 from audio_storage_system.server import health, problems
@@ -29,6 +31,7 @@ THREADS = 40  # that call the archive at once; more requests wait their turn
 
 def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     """The application over the archive that this opens when the server starts; closed when it ends."""
+    mimetypes.init()  # it reads files, which the event loop must not
     mcp = McpEndpoint()
 
     @asynccontextmanager
@@ -43,8 +46,14 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
         finally:
             await to_thread.run_sync(storage.close)
 
-    app = FastAPI(
-        title="audio-storage-system", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None
+    app = FastAPIOffline(
+        title="audio-storage-system",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        static_url="/docs/assets",
+        swagger_ui_parameters={"validatorUrl": None},  # which would tell another server of this one
     )
     app.include_router(health.router)
     for router in ROUTERS:

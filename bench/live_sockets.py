@@ -19,12 +19,12 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -60,7 +60,7 @@ def server(folder: Path, workers: int) -> Iterator[tuple[str, int]]:
         assert process.stdout is not None
         try:
             url = json.loads(process.stdout.readline())["url"]
-            urllib.request.urlopen(f"{url}/health/ready", timeout=300).close()
+            httpx.get(f"{url}/health/ready", timeout=300)
             time.sleep(5.0)  # and the other processes
             yield url.replace("http", "ws", 1), process.pid
         finally:

@@ -97,7 +97,7 @@ def latency(folder: Path, seconds: float, sessions: int) -> None:
             session.finish()
             heard.append((told, zero))
 
-        _together(speak, sessions)
+        together(speak, sessions)
     partials = [delay for told, begun in heard for delay in partial_delays(told, begun)]
     finals = [delay for told, begun in heard for delay in final_delays(told, begun)]
     print(
@@ -109,7 +109,7 @@ def latency(folder: Path, seconds: float, sessions: int) -> None:
     verdict("final and searchable, p95", float(np.percentile(finals, 95)), FINAL_SECONDS, unit=" s")
 
 
-def _together(work: Any, count: int) -> None:
+def together(work: Any, count: int) -> None:
     threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
     for thread in threads:
         thread.start()
@@ -133,7 +133,7 @@ def capture(folder: Path, seconds: float, sessions: int) -> None:
                 whole = file.read().endswith(sound)
             missing.append(report.missing_seconds if whole else seconds)
 
-        _together(speak, sessions)
+        together(speak, sessions)
 
     def plain(seed: int) -> None:
         with (folder / f"plain{seed}").open("wb", buffering=0) as file:
@@ -144,7 +144,7 @@ def capture(folder: Path, seconds: float, sessions: int) -> None:
 
             floor.append(feed(write, talk(seconds, seed)))
 
-    _together(plain, sessions)
+    together(plain, sessions)
     print(f"\n## {sessions} sessions captured at once, {seconds:.0f} s each\n")
     print(f"slowest write {1000 * max(slowest):.0f} ms; plain files, each block synced: {1000 * max(floor):.0f} ms")
     verdict("seconds missing of all of them", sum(missing), 0.0, unit=" s")

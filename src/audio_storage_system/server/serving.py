@@ -24,7 +24,6 @@ from audio_storage_system.served import noted
 from audio_storage_system.server.app import PLACE
 from audio_storage_system.server.gate import LOOPBACK
 from audio_storage_system.server.live import UVICORN
-from audio_storage_system.server.protocol import BoundedProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +87,7 @@ def configuration(app: Any, **further: Any) -> uvicorn.Config:
     """How uvicorn serves the application: bounded, and without a log of what is asked."""
     return uvicorn.Config(
         app,
-        http=BoundedProtocol,
+        http="audio_storage_system.server.protocol:BoundedProtocol",
         limit_concurrency=MOST_CONNECTIONS,
         log_level="warning",
         access_log=False,  # searches stand in the addresses

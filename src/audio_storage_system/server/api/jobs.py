@@ -129,7 +129,7 @@ def count_jobs(storage: Caller) -> Counts:
 @router.post(
     "/retranscribe", status_code=202, summary="Transcribe recordings again", responses=problems.documented(404)
 )
-def retranscribe(storage: Caller, wanted: Retranscriptions) -> list[Job]:
+def retranscribe_recordings(storage: Caller, wanted: Retranscriptions) -> list[Job]:
     """A job for each recording, in the order given. Earlier versions stay."""
     options = wanted.model_dump(exclude={"audio_ids"})
     return [Job.of(job) for job in storage.retranscribe(wanted.audio_ids, **options)]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from audio_storage_system.server.live.protocol import BoundedWebSocket
-
 MOST_MESSAGE_BYTES = 1 << 20
 # A client that is gone without a word is noticed after these together.
 PING_SECONDS, PONG_SECONDS = 5.0, 10.0
@@ -21,7 +19,7 @@ MOST_WAITING, DRAIN_SECONDS = 1_000, 5.0
 
 # For uvicorn. Sound does not get smaller by deflating it.
 UVICORN: dict[str, Any] = {
-    "ws": BoundedWebSocket,
+    "ws": "audio_storage_system.server.live.protocol:BoundedWebSocket",
     "ws_max_size": MOST_MESSAGE_BYTES,
     "ws_ping_interval": PING_SECONDS,
     "ws_ping_timeout": PONG_SECONDS,

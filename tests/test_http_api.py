@@ -225,7 +225,11 @@ ROUTES: dict[str, str | tuple[str, ...]] = {
     "jobs.get": ("get_job",),
     "jobs.is_idle": ("count_jobs",),
     "jobs.retry": ("retry_job",),
+    "embedding_spaces": ("models",),
+    "generate_text_embeddings": ("embeddings",),
+    "jobs.changed": ("follow", "follow_all"),
     "principal": "is in `whoami`",
+    "transcribe": ("transcriptions",),
     "record_live": "records from the microphone of the machine; over HTTP: live sound",
     "recover": "the server does it by itself",
 }

@@ -18,7 +18,7 @@ KINDS: dict[int, Kind] = {403: "permission_error", 429: "rate_limit_error"}
 CODES = {401: "invalid_api_key", 403: "insufficient_permissions", 429: "rate_limit_exceeded"}
 
 
-class Fault(BaseModel):
+class ErrorDetail(BaseModel):
     """What went wrong."""
 
     message: str = Field(description="For people.")
@@ -30,7 +30,7 @@ class Fault(BaseModel):
 class ErrorAnswer(BaseModel):
     """What went wrong, as OpenAI's API says it."""
 
-    error: Fault
+    error: ErrorDetail
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -51,7 +51,7 @@ def as_error(problem: Problem, error: AudioStorageSystemError | None) -> JSONRes
     param = details.get("param") or (str(problem.faults[0].where[-1]) if problem.faults else None)
     code = str(details.get("code") or CODES.get(status) or problem.code)
     kind = KINDS.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
-    fault = Fault(message=problem.detail, type=kind, param=param, code=code)
+    fault = ErrorDetail(message=problem.detail, type=kind, param=param, code=code)
     stored = {"X-Audio-Id": str(details["audio_id"])} if details.get("audio_id") else None
     return JSONResponse(ErrorAnswer(error=fault).model_dump(), status, stored)
 

@@ -127,7 +127,7 @@ def gs_url(gs_endpoint: tuple[str, gcs.Objects], monkeypatch: pytest.MonkeyPatch
 
 
 # Test files that share something of the machine, here its sound system: one process runs all of them.
-TOGETHER = {"test_microphone.py": "sound", "test_record_program.py": "sound"}
+TOGETHER = {"test_microphone.py": "sound", "test_record_program.py": "sound", "test_live_program.py": "sound"}
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -91,6 +91,49 @@ def record(
     `details["spool"]` is then the spool with what was captured, released so that `find_abandoned` on the parent folder
     finds it too, or `None` if there was nothing. `StorageFull` and `ArchiveReadOnly` likewise leave what was captured.
     """
+    opened: list[SpoolWriter] = []
+
+    def begin(rate: int) -> SpoolWriter:
+        opened.append(SpoolWriter(spool_folder, rate, 1, metadata, key))
+        return opened[0]
+
+    try:
+        fault = hear(begin, duration=duration, sample_rate=sample_rate, device=device, on_level=on_level, stop=stop)
+    except BaseException:
+        for writer in opened:
+            writer.close().release()
+        raise
+    spool = opened[0].close()
+    if fault is not None:
+        raise MicrophoneUnavailable(reason=kept(fault, spool.seconds), spool=_released(spool))
+    return spool
+
+
+class Sink(Protocol):
+    """Where the sound of a device goes, in a thread of its own."""
+
+    def write(self, pcm: bytes, /) -> None:
+        """Take mono 16-bit samples."""
+
+    def skip(self, frames: int, /) -> None:
+        """Take note that the device lost so many."""
+
+    def sync(self) -> None:
+        """Make durable what it has; called while nothing comes."""
+
+
+def hear(
+    begin: Callable[[int], Sink],
+    *,
+    duration: float | None = None,
+    sample_rate: int = 16_000,
+    device: int | str | None = None,
+    on_level: Level | None = None,
+    stop: threading.Event | None = None,
+) -> str | None:
+    """Hand the sound of a device on, as `record` does; what went wrong with the device, if anything. `begin` makes what
+    takes it, once the rate is known and the device is open. Raises what that raises, and as `record` where it cannot
+    begin."""
     if duration is not None and not duration > 0:
         raise InvalidInput(reason=f"a recording cannot last {duration} s")
     sounddevice = _sounddevice()
@@ -109,17 +152,17 @@ def record(
     except sounddevice.PortAudioError as error:
         raise MicrophoneUnavailable(reason=_explain(error)) from error
     with closing(stream):
-        fault, spool = _run(capture, stream, SpoolWriter(spool_folder, rate, 1, metadata, key), on_level, stop)
-    if fault is not None:
-        raise MicrophoneUnavailable(reason=_kept(fault, spool), spool=_released(spool))
-    return spool
+        fault = _run(capture, stream, begin(rate), on_level, stop)
+    if capture.failure:
+        raise capture.failure
+    return fault
 
 
 def _run(
-    capture: _Capture, stream: Any, writer: SpoolWriter, on_level: Level | None, stop: threading.Event | None
-) -> tuple[str | None, Spool]:
-    """Record until it is over, and say what went wrong, if anything. In any case what was captured is in the spool."""
-    thread = threading.Thread(target=capture.write_to, args=(writer,), name="spool-writer", daemon=True)
+    capture: _Capture, stream: Any, sink: Sink, on_level: Level | None, stop: threading.Event | None
+) -> str | None:
+    """Record until it is over, and say what went wrong, if anything. In any case what was captured is with the sink."""
+    thread = threading.Thread(target=capture.write_to, args=(sink,), name="spool-writer", daemon=True)
     thread.start()
     fault: str | None = None
     try:
@@ -131,8 +174,7 @@ def _run(
         _insist(stream.abort)
         _insist(lambda: capture.blocks.put(None))
         _insist(thread.join)
-        spool = capture.close(writer)
-    return fault, spool
+    return fault
 
 
 def _insist(step: Callable[[], object]) -> None:
@@ -185,7 +227,7 @@ class _Capture:
             return 0
         return max(1, round((begins - self._next_time) * self._sample_rate))
 
-    def write_to(self, writer: SpoolWriter) -> None:
+    def write_to(self, writer: Sink) -> None:
         """The writer thread: from the queue to the disk until `None` comes."""
         try:
             while True:
@@ -200,7 +242,7 @@ class _Capture:
         except Exception as error:  # raised again in the caller's thread
             self.failure = error
 
-    def _write(self, writer: SpoolWriter, pcm: bytes, lost: int) -> None:
+    def _write(self, writer: Sink, pcm: bytes, lost: int) -> None:
         if lost:
             writer.skip(lost)
         writer.write(pcm)
@@ -234,17 +276,10 @@ class _Capture:
         peak, self._peak = self._peak, 0
         return peak
 
-    def close(self, writer: SpoolWriter) -> Spool:
-        """The spool, once the writer thread has ended. Raises what made it end early."""
-        spool = writer.close()
-        if self.failure:
-            spool.release()
-            raise self.failure
-        return spool
 
-
-def _kept(fault: str, spool: Spool) -> str:
-    return f"{fault}; the {spool.seconds:.1f} s recorded until then are kept" if spool.seconds else fault
+def kept(fault: str, seconds: float) -> str:
+    """What went wrong, with what was recorded until then."""
+    return f"{fault}; the {seconds:.1f} s recorded until then are kept" if seconds else fault
 
 
 def _released(spool: Spool) -> Spool | None:

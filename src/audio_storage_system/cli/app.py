@@ -25,6 +25,7 @@ from audio_storage_system.cli import (
     jobs,
     keys,
     listing,
+    live,
     mcp,
     metadata,
     quarantine,
@@ -79,6 +80,7 @@ app.command("init")(archive.init)
 app.command("add")(add.add)
 app.command("watch")(watch.watch)
 app.command("record")(record.record)
+app.command("live")(live.live)
 app.command("search")(search.search)
 app.command("list")(listing.list_recordings)
 app.command("show")(listing.show)

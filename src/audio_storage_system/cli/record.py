@@ -48,7 +48,7 @@ def record(
             generate_embeddings=not no_embeddings,
             metadata=parse_metadata(metadata),
             language=language,
-            device=_device(device),
+            device=device_of(device),
             on_level=meter.show,
         )
         meter.clear()
@@ -87,5 +87,6 @@ def bar(level: float) -> str:
     return "█" * filled + " " * (METER_WIDTH - filled)
 
 
-def _device(text: str | None) -> int | str | None:
+def device_of(text: str | None) -> int | str | None:
+    """A device by its number, or by a part of its name."""
     return int(text) if text and text.isdigit() else text

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from audio_storage_system import live
 from audio_storage_system.archive import Archive
+from audio_storage_system.archive.captures import Recovered, recover
+from audio_storage_system.errors import AudioStorageSystemError
 from audio_storage_system.jobs import Jobs
-from audio_storage_system.live import Event, LiveSession, Wanted
+from audio_storage_system.live import Event, Listening, LiveReport, LiveSession, Wanted
 from audio_storage_system.records import Job, Metadata
+
+logger = logging.getLogger(__name__)
 
 
 class Living:
@@ -57,6 +63,41 @@ class Living:
         self._sessions.add(session)
         return session
 
+    def record_live(
+        self,
+        duration: float | None = None,
+        *,
+        metadata: Metadata | None = None,
+        language: str | None = None,
+        whisper_model: str | None = None,
+        transcriber: str | None = None,
+        device: int | str | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        on_level: Callable[[float], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> LiveReport:
+        """A live session of what the microphone hears, for `duration` seconds (or until `stop` is set, or Ctrl-C); what
+        became of it. As `record_and_store_audio` and `live` otherwise. Raises `MicrophoneUnavailable`, also where the
+        device goes away: what was said until then is stored."""
+
+        def begin(rate: int) -> LiveSession:
+            return self.live(
+                sample_rate=rate,
+                metadata=metadata,
+                language=language,
+                whisper_model=whisper_model,
+                transcriber=transcriber,
+                on_event=on_event,
+            )
+
+        return live.listen(begin, Listening(duration, device, on_level, stop))
+
+    def recover(self) -> list[Recovered]:
+        """Store what was recorded by processes that are gone, and complete live sessions that nobody came back to in
+        their time; what they were. Opening an archive does it too. Not for views: raises `Forbidden`."""
+        self._archive.access.require_admin("recover what others recorded")
+        return recover(self._archive)
+
     def _submitted(self, audio_id: int, options: Mapping[str, Any]) -> Job:
         """The job that the end of a session has left, in its queue."""
         return self._jobs.submit("add", [audio_id], options)[0]
@@ -64,5 +105,11 @@ class Living:
     def _leave_sessions(self) -> None:
         """End the sessions that are open: those that may be resumed are left to that."""
         for session in list(self._sessions):
-            if not session.ended:
+            if session.ended:
+                continue
+            try:
                 session.suspend() if session.resume_seconds else session.finish()
+            except AudioStorageSystemError as error:
+                logger.warning(
+                    "The live session %s is completed by whoever opens the archive next: %s", session.id, error
+                )

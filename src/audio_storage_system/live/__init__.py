@@ -11,6 +11,7 @@ from audio_storage_system.live.events import (
     Suspended,
     Unheard,
 )
+from audio_storage_system.live.listening import Listening, listen
 from audio_storage_system.live.session import LiveSession, Submit, Wanted, begin, resume
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Event",
     "Final",
     "Lag",
+    "Listening",
     "LiveReport",
     "LiveSession",
     "Partial",
@@ -27,5 +29,6 @@ __all__ = [
     "Unheard",
     "Wanted",
     "begin",
+    "listen",
     "resume",
 ]

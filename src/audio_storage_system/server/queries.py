@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from typing import Any
 
@@ -11,6 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.requests import HTTPConnection
 
 LONGEST_NAME = 100
+# The framework writes the description of an application once, and not in two threads at the same time.
+_writing = threading.Lock()
 
 
 async def check_query(connection: HTTPConnection) -> None:
@@ -36,7 +39,8 @@ async def check_query(connection: HTTPConnection) -> None:
 
 def _known(app: FastAPI) -> dict[str, dict[str, bool]]:
     """The parameters of each operation by its id, and whether each may be given more than once."""
-    operations = [one for path in app.openapi()["paths"].values() for one in path.values()]
+    with _writing:
+        operations = [one for path in app.openapi()["paths"].values() for one in path.values()]
     return {one["operationId"]: _parameters(one) for one in operations}
 
 

@@ -286,7 +286,7 @@ def _attachment(name: str) -> str:
 @router.post(
     "/recordings/{audio_id}/retranscribe", status_code=202, summary="Transcribe a recording again", tags=["jobs"]
 )
-def retranscribe(storage: Caller, audio_id: AudioId, wanted: Retranscription) -> Job:
+def retranscribe_recording(storage: Caller, audio_id: AudioId, wanted: Retranscription) -> Job:
     """A worker makes a new version; earlier ones stay."""
     [job] = storage.retranscribe([audio_id], **wanted.model_dump())
     return Job.of(job)

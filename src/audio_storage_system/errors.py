@@ -29,6 +29,9 @@
     ├── Unauthorized           nobody says who asks
     ├── Forbidden              who asks may not
     ├── TooManyRequests        who asks does so too often
+    ├── TooManySessions        who asks has enough of them
+    ├── ClientSilent
+    ├── Unexpected             a defect, told to who asked without what caused it
     ├── KeyMissing
     ├── KeyRefused
     ├── Unavailable            something outside the archive is missing
@@ -39,6 +42,7 @@
     │   ├── EmbedderMissing
     │   ├── MicrophoneUnavailable
     │   ├── VectorIndexUnavailable
+    │   ├── Busy
     │   └── ServiceFailed
     ├── TranscriptionFailed
     ├── DeadlineExceeded
@@ -234,6 +238,24 @@ class TooManyRequests(AudioStorageSystemError):
     exit_code, http_status, retryable = 12, 429, True
 
 
+class TooManySessions(AudioStorageSystemError):
+    """No more than {limit} live sessions of one caller are open at the same time. End one first."""
+
+    http_status, retryable = 429, True
+
+
+class ClientSilent(AudioStorageSystemError):
+    """Nothing came over the socket for {seconds:g} s. What came before is kept."""
+
+    http_status, retryable = 408, True
+
+
+class Unexpected(AudioStorageSystemError):
+    """This should not have happened; the server's log says more."""
+
+    retryable = True
+
+
 class KeyMissing(AudioStorageSystemError):
     """The archive at {place} opens with its key, which is not here: {reason}. Nothing was changed."""
 
@@ -282,6 +304,12 @@ class MicrophoneUnavailable(Unavailable):
 
 class VectorIndexUnavailable(Unavailable):
     """The vector database at {place} cannot be used: {reason}"""
+
+    retryable = True
+
+
+class Busy(Unavailable):
+    """{reason}"""
 
     retryable = True
 

@@ -7,6 +7,7 @@ folder, then the same file in the user's configuration folder, then the defaults
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -23,6 +24,8 @@ FILE_NAME = "audio-storage.toml"
 DEFAULT_HOME = "audio_storage"
 # The settings that say where the parts of an archive are.
 PLACES = ("database_url", "replica_url", "blobs_url", "cdn_url", "vectors_url")
+# What a place for backups can be called.
+DESTINATION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 BACKENDS = {"sqlite": "sqlite", "postgres": "postgresql", "postgresql": "postgresql"}
 
 
@@ -60,6 +63,10 @@ class Settings:
     blob_cache_dir: the folder for that, with one folder below it for each place; empty for the user's cache folder.
     remote_per_minute: how many jobs may begin to ask a service over the network in a minute, on all machines together;
         0 for no limit.
+    live_resume_seconds: for how long a live session whose connection was lost can be gone on with; then its recording
+        is completed as it is.
+    live_sessions: how many live sessions each caller may have open at once, in each process of the server; 0 for any
+        number.
     webhook_allow_private: webhooks may lead to private networks and this machine, and be `http`.
     webhook_days: for how many days it is known what webhooks were told; what could not be told by then never is.
     search_seconds: how long the server lets a search run, unless the request says less.
@@ -74,6 +81,8 @@ class Settings:
     folder.
     key_source: where that key is instead: `keyring` for the operating system's, `passphrase` for the one in
         `AUDIO_STORAGE_PASSPHRASE`. A key in `AUDIO_STORAGE_KEY` comes before both.
+    backup_destinations: where backups may be made over HTTP, each with the name that programs call it by:
+        `disk=/mnt/backups, offsite=s3://bucket/prefix`.
     cdn_url: where a content delivery network serves the recordings; `audio_url` gives that address + key.
     """
 
@@ -106,10 +115,13 @@ class Settings:
     blob_cache_dir: str = ""
     cdn_url: str = field(default="", repr=False)
     remote_per_minute: int = 0
+    live_resume_seconds: float = 60.0
+    live_sessions: int = 32
     search_seconds: float = 10.0
     requests_per_minute: int = 6000
     cors_origins: str = ""
     trash_days: float = 30.0
+    backup_destinations: str = ""
     webhook_allow_private: bool = False
     webhook_days: float = 30.0
     mcp_writes: bool = False
@@ -237,17 +249,32 @@ def load_settings(home: Path, **given: Any) -> Settings:
         raise InvalidSetting(name="model_idle_seconds", reason="it is a number of seconds, not nan")
     if not 0 <= settings.trash_days <= 36_500:
         raise InvalidSetting(name="trash_days", reason=f"it is 0…36,500 days, not {settings.trash_days:g}")
+    if not 0 <= settings.live_resume_seconds <= 86_400:
+        raise InvalidSetting(name="live_resume_seconds", reason="it is from 0 to 86,400 seconds")
+    if settings.live_sessions < 0:
+        raise InvalidSetting(name="live_sessions", reason="it is not negative")
     if not 0 < settings.upload_days <= 365:
         raise InvalidSetting(name="upload_days", reason=f"it is up to 365 days, not {settings.upload_days:g}")
     if not 1 <= settings.webhook_days <= 36_500:
         raise InvalidSetting(name="webhook_days", reason=f"it is 1…36,500 days, not {settings.webhook_days:g}")
     if settings.key_source not in ("", KEYRING, PASSPHRASE):
         raise InvalidSetting(name="key_source", reason='it is "keyring", "passphrase" or empty')
+    destinations(settings)
     if not 0 < settings.search_seconds <= 3600:
         raise InvalidSetting(name="search_seconds", reason=f"it is 0…3600 seconds, not {settings.search_seconds:g}")
     if settings.transcribe_at_once < 1:
         raise InvalidSetting(name="transcribe_at_once", reason="it is at least 1")
     return settings
+
+
+def destinations(settings: Settings) -> dict[str, str]:
+    """The places for backups by their names, as `backup_destinations` says. Raises `InvalidSetting`."""
+    pairs = [one.strip() for one in settings.backup_destinations.split(",") if one.strip()]
+    found = {name.strip(): place.strip() for name, _, place in (pair.partition("=") for pair in pairs)}
+    if len(found) != len(pairs) or not all(DESTINATION.fullmatch(name) and place for name, place in found.items()):
+        reason = "it is name=place, name=place …, where a name is of letters, digits, - and _, and stands there once"
+        raise InvalidSetting(name="backup_destinations", reason=reason)
+    return found
 
 
 def environment(name: str) -> str:

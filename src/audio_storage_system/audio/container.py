@@ -21,7 +21,7 @@ Source: TypeAlias = str | os.PathLike[str] | BinaryIO
 
 _QUICK = {"probesize": "4096", "analyzeduration": "0"}
 # A playlist or a reference inside a file must not make ffmpeg open another file or a URL: the bytes given are all.
-_CONFINED = {"protocol_whitelist": "none"}
+CONFINED = {"protocol_whitelist": "none"}
 # WAV files give so much sound at once: by its own default ffmpeg hands over 64 ms, and each costs 20 µs of Python.
 _LARGE_PACKETS = {"max_size": str(1 << 16)}
 _RATES = range(1_000, 768_001)
@@ -112,6 +112,11 @@ class _Bytes:
         file.seek(0)
 
 
+def kind_of(frame: AudioFrame) -> tuple[int, str, str]:
+    """Frames of one kind can be resampled together."""
+    return frame.sample_rate, frame.layout.name, frame.format.name
+
+
 def name_of(source: Source) -> str:
     """The file name by which errors speak of `source`."""
     name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
@@ -130,7 +135,7 @@ def opened(source: Source, *, name: str | None = None) -> Iterator[OpenAudio]:
         file.seek(0)
         head = file.read(_HEAD)
         container = _quickly(file, name, stack) or _thoroughly(file, name, head, stack)
-        yield OpenAudio(name, head, container, _track(name, container), Warnings())
+        yield OpenAudio(name, head, container, track_of(name, container), Warnings())
 
 
 def _handle(source: Source, stack: ExitStack) -> BinaryIO:
@@ -166,10 +171,11 @@ def _thoroughly(file: BinaryIO, name: str, head: bytes, stack: ExitStack) -> Inp
 def _open(file: BinaryIO, name: str, options: dict[str, str]) -> InputContainer:
     import av
 
-    return av.open(_Bytes(file, name), "r", options=_CONFINED | _LARGE_PACKETS | options, metadata_errors="replace")
+    return av.open(_Bytes(file, name), "r", options=CONFINED | _LARGE_PACKETS | options, metadata_errors="replace")
 
 
-def _track(name: str, container: InputContainer) -> AudioStream:
+def track_of(name: str, container: InputContainer) -> AudioStream:
+    """The audio track that is read. Raises `NotAudio` where there is none that can be."""
     if not container.streams.audio:
         raise NotAudio(name=name, reason=f"it has no audio track ({container.format.long_name})")
     track = container.streams.audio[0]

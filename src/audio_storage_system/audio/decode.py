@@ -10,12 +10,12 @@ import math
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from audio_storage_system.audio.container import OpenAudio, Source, Warnings, opened
+from audio_storage_system.audio.container import OpenAudio, Source, Warnings, kind_of, opened
 from audio_storage_system.audio.waveform import Waveform
 from audio_storage_system.errors import NotAudio
 
@@ -200,7 +200,7 @@ class _Section:
         import soxr
 
         self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
-        self._kind = _kind(frame)
+        self._kind = kind_of(frame)
         # Always to packed floats: AudioFrame.to_ndarray() crashes on planar frames of more than two channels.
         self._packer = av.AudioResampler(format="flt")
         self._resampler = (
@@ -210,7 +210,7 @@ class _Section:
         self._count = 0
 
     def fits(self, frame: AudioFrame) -> bool:
-        return self._kind == _kind(frame)
+        return self._kind == kind_of(frame)
 
     def packed(self, frame: AudioFrame) -> Samples:
         """The frame as an array of samples × channels."""
@@ -236,10 +236,6 @@ class _Section:
             mono = np.clip(self._resampler.resample_chunk(mono, last=last), -1, 1)
         if len(mono):
             yield mono
-
-
-def _kind(frame: AudioFrame) -> tuple[Any, ...]:
-    return frame.sample_rate, frame.layout.name, frame.format.name
 
 
 def mix_down(block: Samples) -> Samples:

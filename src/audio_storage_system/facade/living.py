@@ -11,6 +11,7 @@ from typing import Any
 
 from audio_storage_system import live
 from audio_storage_system.archive import Archive
+from audio_storage_system.archive.captures import Recovered, recover
 from audio_storage_system.errors import AudioStorageSystemError
 from audio_storage_system.jobs import Jobs
 from audio_storage_system.live import Event, Listening, LiveReport, LiveSession, Wanted
@@ -90,6 +91,12 @@ class Living:
             return session
 
         return live.listen(begin, Listening(duration, device, on_level, stop))
+
+    def recover(self) -> list[Recovered]:
+        """Store what was recorded by processes that are gone, and complete live sessions that nobody came back to in
+        their time; what they were. Opening an archive does it too. Not for views: raises `Forbidden`."""
+        self._archive.access.require_admin("recover what others recorded")
+        return recover(self._archive)
 
     def _submitted(self, audio_id: int, options: Mapping[str, Any]) -> Job:
         """The job that the end of a session has left, in its queue."""

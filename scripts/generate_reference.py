@@ -1,4 +1,4 @@
-"""Write the reference pages that follow from the code: commands, settings, errors, Python.
+"""Write the reference pages that follow from the code: commands, settings, errors, Python, HTTP.
 
     python scripts/generate_reference.py [FOLDER]
 
@@ -43,6 +43,7 @@ from audio_storage_system.cli import app
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.diagnosis import Check, Model
 from audio_storage_system.errors import AudioStorageSystemError
+from audio_storage_system.facade.upkeep import Whoami
 from audio_storage_system.integrity import Finding, Quarantine, Severity, Verification
 from audio_storage_system.jobs import JobEvent, Jobs, Worker
 from audio_storage_system.model_pool import LoadedModel
@@ -54,6 +55,8 @@ from audio_storage_system.retention import Emptied, Holds, Retention, RetentionR
 from audio_storage_system.search import Filter
 from audio_storage_system.search.context import Citation
 from audio_storage_system.security import Gravity, SecurityReport, Weakness
+from audio_storage_system.server import create_app
+from audio_storage_system.server.long_tasks import MEDIA_TYPE as LINES
 from audio_storage_system.server.mcp import resources, tools
 from audio_storage_system.settings import DEFAULT_HOME, FILE_NAME, PREFIX, Settings
 from audio_storage_system.transfer import CopyProblem, CopyProgress, TableCount
@@ -63,7 +66,7 @@ TARGET = Path(__file__).parents[1] / "docs" / "reference"
 VALUES = (
     *(Filter, Recording, Transcript, Outcome, Segment, Word, Citation, Receipt, Recovered, Check, Model, LoadedModel),
     *(CopyProgress, CopyProblem, TableCount, Job, JobState, Priority, JobEvent),
-    *(Principal, Grant, Token, NewToken),
+    *(Principal, Whoami, Grant, Token, NewToken),
     *(BackupReport, BackupSet, VerifyReport, Damage, PruneReport, SetDecision, RestoreReport, BackupProgress),
     *(Made, Decision, Comparison, Change, Plan, Reembedded),
     *(Stage, Hold, Trashed, Emptied, Due, RetentionRule, RetentionRun),
@@ -85,6 +88,7 @@ def main() -> None:
 def pages() -> dict[str, str]:
     """Every page by its file name."""
     made = {"cli.md": cli_page(), "settings.md": settings_page(), "errors.md": error_page(), "python.md": python_page()}
+    made["http.md"] = http_page()
     made["mcp.md"] = mcp_page()
     return {name: "\n".join([NOTE, "", *lines]).rstrip() + "\n" for name, lines in made.items()}
 
@@ -165,6 +169,30 @@ def _cell(text: str) -> str:
     return re.sub(r"([<>*|])", r"\\\1", text)
 
 
+def http_page() -> Iterator[str]:
+    """The operations of the HTTP API, as its OpenAPI document describes them."""
+    document = create_app(audio_storage_system.AudioStorageSystem).openapi()
+    yield from (
+        "# HTTP",
+        "",
+        "What a server (`audio-storage serve`) answers; with parameters, bodies and examples it is",
+    )
+    yield from ("described at `/docs` and, for programs, at `/openapi.json`.", "")
+    operations = [(method, path, one) for path, by in document["paths"].items() for method, one in by.items()]
+    for tag in document["tags"]:
+        mine = [one for one in operations if tag["name"] in one[2]["tags"]]
+        if mine:
+            yield from (f"## {tag['name']}", "", tag["description"], "", "| request | operation | |", "|---|---|---|")
+            yield from (_operation(*one) for one in mine)
+            yield ""
+
+
+def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
+    lines = LINES in operation["responses"].get("200", {}).get("content", {})
+    told = _cell(operation["summary"]) + (" (lines of JSON)" if lines else "")
+    return f"| `{method.upper()} {path}` | `{operation['operationId']}` | {told} |"
+
+
 def settings_page() -> Iterator[str]:
     """The settings with their defaults."""
     yield from ("# Settings", "")
@@ -177,6 +205,7 @@ def settings_page() -> Iterator[str]:
         yield f"| `{one.name}` | `{PREFIX}{one.name.upper()}` | `{default}` | {meanings[one.name]} |"
     yield from ("", f"`{PREFIX}HOME` is the archive's folder where none is given (default `./{DEFAULT_HOME}`);")
     yield f"`{PREFIX}DEBUG=1` shows where an unexpected error of a command came from."
+    yield f"`{PREFIX}TOKEN` is the token that the command `mcp` shows."
 
 
 def _meanings(docstring: str) -> dict[str, str]:

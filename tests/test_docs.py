@@ -19,7 +19,7 @@ def pages() -> dict[str, str]:
     return made
 
 
-@pytest.mark.parametrize("name", ["cli.md", "settings.md", "errors.md", "python.md", "mcp.md"])
+@pytest.mark.parametrize("name", ["cli.md", "settings.md", "errors.md", "python.md", "mcp.md", "http.md"])
 def test_the_reference_is_what_the_code_says(pages: dict[str, str], name: str) -> None:
     written = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
     assert written == pages[name], "run: python scripts/generate_reference.py"
@@ -54,3 +54,8 @@ def test_every_setting_has_a_meaning(pages: dict[str, str]) -> None:
     rows = [line for line in pages["settings.md"].splitlines() if line.startswith("| `")]
     assert len(rows) >= 9
     assert all(row.split("|")[4].strip() for row in rows)
+
+
+def test_every_operation_of_the_server_is_on_the_page(pages: dict[str, str]) -> None:
+    for operation in ("whoami", "list_users", "create_token", "create_backup"):
+        assert f"| `{operation}` |" in pages["http.md"]

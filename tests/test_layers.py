@@ -15,7 +15,7 @@ ROOT = Path(audio_storage_system.__file__).parent
 LAYERS = [
     {"records", "errors", "positioned"},  # the foot of layer 0: the rest of it raises these errors
     {"locations", "registry", "keys", "metrics", "clock", "durable", "scratch", "hub", "machine", "notation"},
-    {"model_pool"},
+    {"model_pool", "served"},
     {"database", "blobs", "audio", "formats", "uploads"},
     {"catalogue", "vectors", "transcribers", "embedders", "diarizers", "enrichers"},
     {"access", "audit", "passages", "marker", "settings", "spaces"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +14,17 @@ import numpy as np
 import pytest
 
 from audio_storage_system import AudioStorageSystem
-from audio_storage_system.errors import Conflict, InvalidInput, NotFound, SessionHeld, StillRecording, UnknownSpec
+from audio_storage_system.archive import underway
+from audio_storage_system.audio.spool import Spool
+from audio_storage_system.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    SessionHeld,
+    StillRecording,
+    StorageFailed,
+    UnknownSpec,
+)
 from audio_storage_system.live import Ended, Event, Final, Lag, LiveSession, Unheard
 from audio_storage_system.records import Outcome
 from audio_storage_system.testing.scripted import ScriptedTranscriber
@@ -396,3 +408,120 @@ def test_block_by_block_it_is_the_same(storage: AudioStorageSystem) -> None:
         segments = storage.segments(storage.transcripts(session.audio_id)[0].id)
         texts.append([(segment.start, segment.end, segment.text) for segment in segments])
     assert texts[0] == texts[1]
+
+
+# Ends that fail
+
+
+def test_a_session_whose_bytes_are_stored_already_gives_way(storage: AudioStorageSystem) -> None:
+    session = begin(storage, resume_seconds=60)
+    speak(session, sentences(1))
+    session.suspend()
+    copy = storage.home / "spool" / ("a" * 32)
+    shutil.copytree(storage.home / "spool" / session.id, copy)
+    storage.live(resume=session.id).finish()
+    underway.enter(storage._archive, Spool(copy), 1, {"room": "blue"})
+    with storage.live(resume="a" * 32) as again:
+        pass
+    report = again.finish()
+    assert (report.duplicate, report.audio_id) == (True, session.audio_id)
+    assert [recording.id for recording in storage.list_recordings()] == [session.audio_id]
+    assert len(list(storage._archive.blobs.keys("audio_files"))) == 1
+    assert storage.verify(deep=True).clean
+
+
+def test_a_session_that_could_not_be_completed_is_when_it_is_asked_again(
+    storage: AudioStorageSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = begin(storage)
+    speak(session, sentences(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(storage._archive.blobs), "publish", broken)
+        with pytest.raises(StorageFailed):
+            session.finish()
+    assert storage.get_recording(session.audio_id).status == "recording"
+    report = session.finish()
+    assert (report.audio_id, report.missing_seconds) == (session.audio_id, 0.0)
+    assert np.array_equal(stored(storage, session.audio_id), sentences(1))
+
+
+@pytest.mark.parametrize("target", ["audio.spool.Spool.discard", "jobs.board.Jobs.submit"])
+def test_what_fails_after_it_is_complete_takes_nothing_away(
+    storage: AudioStorageSystem, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    session = begin(storage)
+    speak(session, sentences(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(f"audio_storage_system.{target}", broken)
+        with contextlib.suppress(StorageFailed):
+            session.finish()
+    report = session.finish()
+    assert (report.audio_id, report.seconds) == (session.audio_id, 3.0)
+    assert [job.id for job in storage.jobs.find()] == [report.job_id]
+    assert np.array_equal(stored(storage, session.audio_id), sentences(1))
+    assert storage.verify(deep=True).clean and not list((storage.home / "spool").iterdir())
+
+
+def test_a_disk_that_refuses_the_last_piece_costs_no_more(
+    storage: AudioStorageSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = begin(storage)
+    speak(session, speech(1.3))
+    with monkeypatch.context() as patch:
+        patch.setattr("audio_storage_system.audio.spool.SpoolWriter._finish_piece", broken)
+        with pytest.raises(StorageFailed):
+            session.finish()
+    assert session.finish().seconds == 1.3
+
+
+def test_what_the_disk_refuses_is_missing_in_the_report(
+    storage: AudioStorageSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with begin(storage) as session:
+        session.write(speech(1.0))
+        with monkeypatch.context() as patch:
+            patch.setattr("audio_storage_system.audio.spool._OpenPiece.append", broken)
+            with pytest.raises(StorageFailed):
+                session.write(speech(0.5))
+        session.write(speech(1.0))
+    report = session.finish()
+    assert (report.seconds, report.missing_seconds) == (2.0, 0.5)
+
+
+def test_who_is_told_something_may_end_the_session(storage: AudioStorageSystem) -> None:
+    reports: list[Any] = []
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Final):
+            reports.append(session.finish())
+
+    session = begin(storage, on_event=tell)
+    speak(session, sentences(2))
+    assert isinstance(list(session.events(10))[-1], Ended)
+    assert reports == [session.finish()]
+    assert stored(storage, session.audio_id).size
+
+
+def test_many_may_write_while_one_ends_it(storage: AudioStorageSystem) -> None:
+    session = begin(storage)
+    written: list[int] = []
+
+    def write() -> None:
+        with contextlib.suppress(Conflict):
+            while True:
+                session.write(speech(0.1))
+                written.append(1)
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    report = session.finish(wait=0)
+    for thread in threads:
+        thread.join(10)
+    assert report.seconds == pytest.approx(len(written) * 0.1) and report.missing_seconds == 0
+    assert storage.get_recording(session.audio_id).duration == pytest.approx(report.seconds)
+
+
+def broken(*given: Any) -> Any:
+    raise StorageFailed(reason="a bad moment")

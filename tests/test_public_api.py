@@ -50,6 +50,7 @@ METHODS = {
     "close",
     "context_pack",
     "delete",
+    "diagnose",
     "diff_transcripts",
     "examine",
     "exists",
@@ -108,6 +109,7 @@ METHODS = {
     "use_embedder",
     "verify",
     "users",
+    "whoami",
     "webhooks",
     "worker",
 }

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,7 +16,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert
 
-from audio_storage_system import AudioStorageSystem
+from audio_storage_system import AudioStorageSystem, served
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database.tables import (
     api_tokens,
@@ -62,6 +65,31 @@ def test_an_open_folder_is_serious_and_named_with_the_command(storage: AudioStor
     assert names(storage.check_security())["open archive folder"] is Gravity.MODERATE
     storage.home.chmod(0o700)
     assert "open archive folder" not in names(storage.check_security())
+
+
+def test_a_server_that_others_reach_is_named_while_it_runs(storage: AudioStorageSystem) -> None:
+    with served.noted(storage.home, "127.0.0.1", 8765):
+        assert "served without TLS" not in names(storage.check_security())
+    with served.noted(storage.home, "0.0.0.0", 8765):  # noqa: S104 - what is to be seen
+        report = storage.check_security()
+        assert names(report)["served without TLS"] is Gravity.SERIOUS
+        assert "0.0.0.0, port 8765" in said(report, "served without TLS")
+        assert storage.verify(deep=True).clean
+    assert "served without TLS" not in names(storage.check_security())
+
+
+def test_the_note_of_a_server_that_was_killed_does_not_count(storage: AudioStorageSystem) -> None:
+    folder = storage.home / served.FOLDER
+    folder.mkdir(mode=0o700)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    note = {"host": "0.0.0.0", "port": 1, "process": gone.pid, "machine": socket.gethostname(), "since": "2026-01-01"}  # noqa: S104
+    (folder / f"{gone.pid}.json").write_text(json.dumps(note))
+    for number, damaged in enumerate(["", "[]", "{}", "{", '{"host": 1}', "x" * 20_000]):
+        (folder / f"{number}.json").write_text(damaged)
+    assert "served without TLS" not in names(storage.check_security())
+    (folder / "elsewhere.json").write_text(json.dumps({**note, "machine": "another"}))
+    assert "on another" in said(storage.check_security(), "served without TLS")
 
 
 @posix

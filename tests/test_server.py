@@ -176,6 +176,17 @@ def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
         assert len(now) == 1
 
 
+def test_what_it_listens_at_is_noted_while_it_runs(tmp_path: Path) -> None:
+    place = str(tmp_path / "archive")
+    with AudioStorageSystem(place) as storage:
+        storage.tokens.create()
+        with running("--archive", place, "--host", "0.0.0.0", "--no-worker") as (process, _):  # noqa: S104
+            found = {one.name: one.evidence for one in storage.check_security().weaknesses}
+            assert f"process {process.pid}" in found["served without TLS"]
+        assert process.returncode == 0
+        assert list((storage.home / "serving").iterdir()) == []
+
+
 def test_several_web_processes_serve_one_archive(tmp_path: Path) -> None:
     with running("--archive", str(tmp_path / "archive"), "--workers", "2", "--no-worker") as (_, url):
         for _ in range(8):

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
-import anyio
 import av
 import httpx
 import numpy as np
@@ -25,14 +24,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audio_storage_system import AudioStorageSystem
+from audio_storage_system import AudioStorageSystem, Cancellation
 from audio_storage_system.audio import peaks
-from audio_storage_system.blobs.ranges import open_range_file
-from audio_storage_system.errors import AudioRemoved, DeadlineExceeded, InvalidInput
-from audio_storage_system.server import ranges, sending
+from audio_storage_system.errors import AudioRemoved, Cancelled, DeadlineExceeded, InvalidInput
+from audio_storage_system.server import ranges
 from audio_storage_system.server.api.audio import disposition
 from audio_storage_system.server.ranges import Version
 from catalogues import Catalogues
+from servers.faulty import Day
 from serving import as_bearer, serving
 from sounds import integers, tone
 from test_uploads import sound
@@ -329,22 +328,41 @@ class TestWhose:
                 assert answer.status_code == 410
 
 
-def test_a_range_of_an_object_in_a_bucket_reads_little_of_it(tmp_path: Path) -> None:
-    """Reading on is for whoever goes on: the first request for a place is a small one."""
-    asked: list[int] = []
+def test_a_recording_that_is_still_spoken_has_no_bytes_yet(tmp_path: Path, scripted_engine: object) -> None:
+    with (
+        AudioStorageSystem(tmp_path / "archive", transcriber="scripted") as storage,
+        storage.live(transcriber="scripted") as session,
+        serving(lambda: AudioStorageSystem(tmp_path / "archive")) as url,
+        httpx.Client(base_url=f"{url}/api/v1/recordings/{session.audio_id}") as client,
+    ):
+        session.write(integers(tone(1)).tobytes())
+        for headers in ({}, {"Range": "bytes=0-9"}):
+            answer = client.get("audio", headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (409, "still_recording")
+        assert client.head("audio").status_code == client.get("waveform").status_code == 409
 
-    def read(start: int, end: int) -> bytes:
-        asked.append(end - start)
-        return DATA[start:end]
 
-    file = open_range_file(len(DATA), read, "object")
-    response = sending.ranges_of(file, [range(2_000_000, 2_000_100)], len(DATA), {"Content-Type": "audio/wav"})
-
-    async def taken() -> bytes:
-        return b"".join([piece async for piece in response.body_iterator])  # type: ignore[misc]
-
-    assert anyio.run(taken) == DATA[2_000_000:2_000_100]
-    assert sum(asked) <= 256 << 10
+@pytest.mark.parametrize(("encrypted", "most"), [(False, 1 << 20), (True, 5 << 20)])
+def test_a_range_of_an_object_in_a_bucket_reads_little_of_it(
+    tmp_path: Path, s3_url: str, bad_day: Day, *, encrypted: bool, most: int
+) -> None:
+    """The bucket counts what it sends: of a plain recording about what is asked for, of a sealed one its segment."""
+    data = sound(640, seed=3)  # 20 MB
+    options: dict[str, Any] = {"blobs": s3_url, "blob_cache_bytes": 0}
+    (tmp_path / "long.wav").write_bytes(data)
+    if encrypted:
+        options |= {"encryption": bytes(range(32))}
+    with AudioStorageSystem(tmp_path / "archive", **options) as storage:
+        storage.store_audio_file(tmp_path / "long.wav")
+    with serving(lambda: AudioStorageSystem(tmp_path / "archive", **options)) as url, httpx.Client() as client:
+        client.head(f"{url}/api/v1/recordings/1/audio")
+        before = bad_day.sent
+        for start in (15_000_000, 3_000_000):
+            answer = client.get(
+                f"{url}/api/v1/recordings/1/audio", headers={"Range": f"bytes={start}-{start + 999}"}, timeout=30
+            )
+            assert answer.content == data[start : start + 1000]
+        assert bad_day.sent - before < most
 
 
 # What a player draws
@@ -401,6 +419,10 @@ class TestPeaks:
                     storage.peaks(audio_id, wrong)
             with pytest.raises(DeadlineExceeded):
                 storage.peaks(audio_id, deadline=0)
+            gone = Cancellation()
+            gone.cancel()
+            with pytest.raises(Cancelled):
+                storage.peaks(audio_id, cancellation=gone)
 
     def test_over_http(self, served_audio: httpx.Client) -> None:
         answer = served_audio.get("waveform", params={"points": 250})

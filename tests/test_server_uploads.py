@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import random
 import socket
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from tusclient.client import TusClient
 
 from audio_storage_system import AudioStorageSystem
 from catalogues import Catalogues
@@ -204,6 +206,23 @@ class TestTus:
         audio_id = append(client, upload, 0, data).headers["x-audio-id"]
         answer = client.post(f"{upload}/finish")
         assert answer.status_code == 200 and str(answer.json()["audio_id"]) == audio_id
+
+
+def test_a_client_that_others_wrote(urls: tuple[str, str], secrets: dict[str, str], client: httpx.Client) -> None:
+    """tuspy: in parts with checksums, given up half-way, and taken up again by another one at the other process."""
+    data = sound(20, seed=15)
+    options = {"file_stream": io.BytesIO(data), "chunk_size": 100_000, "upload_checksum": True}
+    made = [TusClient(f"{url}{UPLOADS}", headers=as_bearer(secrets["ann"])) for url in urls]
+    first = made[0].uploader(**options, metadata={"filename": "from tuspy.wav", "project": "é"})
+    first.upload(stop_at=250_000)
+    assert first.offset == 250_000
+    second = made[1].uploader(**options, url=first.url.replace(urls[0], urls[1]))
+    assert second.offset == 250_000
+    second.upload()
+    audio_id = second.request.response_headers["x-audio-id"]
+    assert bytes_of(client, audio_id) == data
+    found = client.get(f"/api/v1/recordings/{audio_id}").json()
+    assert (found["original_name"], found["metadata"]) == ("from tuspy.wav", {"project": "é"})
 
 
 class TestRefused:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from audio_storage_system.errors import InvalidSetting
-from audio_storage_system.settings import Settings, archive_home, load_settings
+from audio_storage_system.settings import Settings, archive_home, destinations, load_settings
 
 
 def test_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,6 +41,10 @@ def test_code_beats_environment_beats_archive_beats_user(tmp_path: Path, monkeyp
         ("combined_weight = 'heavy'", "combined_weight"),
         ("not toml at all", "audio-storage.toml"),
         ("compress = 'mp3'", "flac"),
+        ("backup_destinations = '/mnt/backups'", "name=place"),
+        ("backup_destinations = 'a/b=/mnt/backups'", "name=place"),
+        ("backup_destinations = 'disk='", "name=place"),
+        ("backup_destinations = 'disk=/a, disk=/b'", "stands there once"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_reason(tmp_path: Path, content: str, message: str) -> None:
@@ -61,3 +65,9 @@ def test_the_home_of_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("AUDIO_STORAGE_HOME", str(tmp_path / "elsewhere"))
     assert archive_home() == tmp_path / "elsewhere"
     assert archive_home("here") == tmp_path / "here"
+
+
+def test_the_places_for_backups_have_names() -> None:
+    assert destinations(Settings()) == {}
+    found = destinations(Settings(backup_destinations=" disk=/mnt/a=b ,off-site = s3://bucket/prefix?region=x,"))
+    assert found == {"disk": "/mnt/a=b", "off-site": "s3://bucket/prefix?region=x"}

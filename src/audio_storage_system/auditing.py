@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -74,14 +74,14 @@ class AuditBoard:
 
     def verify(
         self,
-        anchors: Sequence[Anchor | str | os.PathLike[str]] = (),
+        anchors: Sequence[Anchor | Mapping[str, Any] | str | os.PathLike[str]] = (),
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> AuditReport:
-        """Compute every chain of the log again, and compare it with anchors (or files of `anchor`): what was changed,
-        removed, reordered, put in, or cut off behind an anchor. `progress` is called with the entries read so far, and
-        all there are. Raises `InvalidInput` for what is no anchor of this archive."""
+        """Compute every chain of the log again, and compare it with anchors (or what their `as_dict` gave, or files of
+        `anchor`): what was changed, removed, reordered, put in, or cut off behind an anchor. `progress` is called with
+        the entries read so far, and all there are. Raises `InvalidInput` for what is no anchor of this archive."""
         log = self._log("verify the audit log")
-        given = [one if isinstance(one, Anchor) else self._read(Path(one)) for one in anchors]
+        given = [self._anchor(one) for one in anchors]
         log.flush()
         return audit.verify(log.database, log.keys, given, progress)
 
@@ -129,6 +129,13 @@ class AuditBoard:
                 reason="This archive keeps no audit log. It does from now on after: audio-storage init --audit"
             )
         return self._archive.audit_log
+
+    def _anchor(self, given: Anchor | Mapping[str, Any] | str | os.PathLike[str]) -> Anchor:
+        if isinstance(given, Anchor):
+            return given
+        if isinstance(given, Mapping):
+            return Anchor.read(given, self._log("verify the audit log").keys)
+        return self._read(Path(given))
 
     def _read(self, path: Path) -> Anchor:
         log = self._log("verify the audit log")

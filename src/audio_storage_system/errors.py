@@ -42,6 +42,7 @@
     │   ├── EmbedderMissing
     │   ├── MicrophoneUnavailable
     │   ├── VectorIndexUnavailable
+    │   ├── Busy
     │   └── ServiceFailed
     ├── TranscriptionFailed
     ├── DeadlineExceeded
@@ -303,6 +304,12 @@ class MicrophoneUnavailable(Unavailable):
 
 class VectorIndexUnavailable(Unavailable):
     """The vector database at {place} cannot be used: {reason}"""
+
+    retryable = True
+
+
+class Busy(Unavailable):
+    """{reason}"""
 
     retryable = True
 

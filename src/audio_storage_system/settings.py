@@ -7,6 +7,7 @@ folder, then the same file in the user's configuration folder, then the defaults
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -23,6 +24,8 @@ FILE_NAME = "audio-storage.toml"
 DEFAULT_HOME = "audio_storage"
 # The settings that say where the parts of an archive are.
 PLACES = ("database_url", "replica_url", "blobs_url", "cdn_url", "vectors_url")
+# What a place for backups can be called.
+DESTINATION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 BACKENDS = {"sqlite": "sqlite", "postgres": "postgresql", "postgresql": "postgresql"}
 
 
@@ -78,6 +81,8 @@ class Settings:
     folder.
     key_source: where that key is instead: `keyring` for the operating system's, `passphrase` for the one in
         `AUDIO_STORAGE_PASSPHRASE`. A key in `AUDIO_STORAGE_KEY` comes before both.
+    backup_destinations: where backups may be made over HTTP, each with the name that programs call it by:
+        `disk=/mnt/backups, offsite=s3://bucket/prefix`.
     cdn_url: where a content delivery network serves the recordings; `audio_url` gives that address + key.
     """
 
@@ -116,6 +121,7 @@ class Settings:
     requests_per_minute: int = 6000
     cors_origins: str = ""
     trash_days: float = 30.0
+    backup_destinations: str = ""
     webhook_allow_private: bool = False
     webhook_days: float = 30.0
     mcp_writes: bool = False
@@ -253,11 +259,22 @@ def load_settings(home: Path, **given: Any) -> Settings:
         raise InvalidSetting(name="webhook_days", reason=f"it is 1…36,500 days, not {settings.webhook_days:g}")
     if settings.key_source not in ("", KEYRING, PASSPHRASE):
         raise InvalidSetting(name="key_source", reason='it is "keyring", "passphrase" or empty')
+    destinations(settings)
     if not 0 < settings.search_seconds <= 3600:
         raise InvalidSetting(name="search_seconds", reason=f"it is 0…3600 seconds, not {settings.search_seconds:g}")
     if settings.transcribe_at_once < 1:
         raise InvalidSetting(name="transcribe_at_once", reason="it is at least 1")
     return settings
+
+
+def destinations(settings: Settings) -> dict[str, str]:
+    """The places for backups by their names, as `backup_destinations` says. Raises `InvalidSetting`."""
+    pairs = [one.strip() for one in settings.backup_destinations.split(",") if one.strip()]
+    found = {name.strip(): place.strip() for name, _, place in (pair.partition("=") for pair in pairs)}
+    if len(found) != len(pairs) or not all(DESTINATION.fullmatch(name) and place for name, place in found.items()):
+        reason = "it is name=place, name=place …, where a name is of letters, digits, - and _, and stands there once"
+        raise InvalidSetting(name="backup_destinations", reason=reason)
+    return found
 
 
 def environment(name: str) -> str:

@@ -29,7 +29,7 @@ from audio_storage_system.backup import Backups
 from audio_storage_system.catalogue import locks, principals, transcripts
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import NotFound
-from audio_storage_system.facade import Describing, Embedding, Living, Place, Reading
+from audio_storage_system.facade import Describing, Embedding, Living, Place, Reading, Upkeep
 from audio_storage_system.integrity import Quarantine, Verification, verify
 from audio_storage_system.jobs import JobEvent, Jobs, Uploads, Worker, concurrency_of, submission
 from audio_storage_system.keys import KeySource
@@ -49,7 +49,7 @@ __all__ = ["Added", "AudioStorageSystem", "load_audio"]
 Progress = Callable[[float, float], None]
 
 
-class AudioStorageSystem(Reading, Describing, Embedding, Living):
+class AudioStorageSystem(Reading, Describing, Embedding, Living, Upkeep):
     """An archive of audio with its transcripts, embeddings and metadata.
 
     archive: its folder, the address of its PostgreSQL database, or its `audio-storage.toml`; default

@@ -21,10 +21,12 @@ breaks off half-way); `None` for an honest one."""
 
 @dataclass
 class Day:
-    """`fault(method, path, number)` says what happens to a request; `seen` are the requests so far."""
+    """`fault(method, path, number)` says what happens to a request; `seen` are the requests so far, `sent` is how many
+    bytes they were answered with."""
 
     fault: Callable[[str, str, int], Fault] = lambda method, path, number: None
     seen: list[tuple[str, str]] = field(default_factory=list)
+    sent: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def next(self, method: str, path: str) -> Fault:
@@ -78,6 +80,7 @@ class Handler(BaseHTTPRequestHandler):
                 length = value
         self.send_header("Content-Length", length)
         self.end_headers()
+        self.day.sent += len(data)
         if self.command != "HEAD":
             self.wfile.write(data[: len(data) // 2] if broken else data)
         if broken:

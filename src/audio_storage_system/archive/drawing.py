@@ -23,7 +23,8 @@ Samples = npt.NDArray[np.float32]
 
 
 def peaks(archive: Archive, recording: Recording, points: int, deadline: Deadline) -> Peaks:
-    """The peaks of a recording's sound. Raises `InvalidInput`, `AudioRemoved`, `DeadlineExceeded`."""
+    """The peaks of a recording's sound. Raises `InvalidInput`, `AudioRemoved`, `DeadlineExceeded`,
+    `Cancelled`."""
     if not 1 <= points <= MOST_POINTS:
         raise InvalidInput(reason=f"points are 1 to {MOST_POINTS:,}")
     rate, samples = recording.sample_rate or MODEL_RATE, 0

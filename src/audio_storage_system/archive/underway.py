@@ -53,6 +53,7 @@ class Completed:
     audio_id: int
     report: SpoolReport
     said: Transcript | None
+    job_id: int | None = None
     duplicate: bool = False
 
 
@@ -91,7 +92,7 @@ def enter(archive: Archive, spool: Spool, owner_id: int, values: Metadata) -> Re
             connection,
             owner_id=owner_id,
             file_hash=pending(spool.folder),
-            file_path=str(key.with_stem(f"{key.stem}_{spool.folder.name[:8]}")),
+            file_path=str(key.with_stem(f"{key.stem}_{spool.folder.name}")),
             file_size=0,
             original_name=name,
             info=AudioInfo(0.0, spool.sample_rate, spool.channels, CODEC, MEDIA_TYPE),
@@ -124,6 +125,9 @@ def complete(archive: Archive, spool: Spool, recording: Recording, intent: Inten
     """Give a recording the sound of its spool, which the caller lets go of; end the version made of it, have search
     follow that, and leave the rest to the workers. heard: that version is of all of it. Safe to repeat after a crash.
     Raises `StorageFailed`, `NotFound` where the recording is gone."""
+    if not _is_coming(archive, recording):
+        with disk_errors(spool.folder):
+            return _completed(archive, recording, spool.open()[1])
     with disk_errors(spool.folder):
         file, report = spool.open()
         with file:
@@ -138,12 +142,26 @@ def complete(archive: Archive, spool: Spool, recording: Recording, intent: Inten
         forget(archive, recording)
         return Completed(known, report, None, duplicate=True)
     sidecars.refresh(archive, recording.id)
+    return _completed(archive, recording, report)
+
+
+def _is_coming(archive: Archive, recording: Recording) -> bool:
+    """Whether its sound is not there yet. Who holds its spool is told what stays true. Raises `NotFound`."""
     with archive.database.read() as connection:
-        return Completed(recording.id, report, transcripts.active_of(connection, recording.id))
+        return recordings.get(connection, recording.id, trashed=True).status == recordings.RECORDING
+
+
+def _completed(archive: Archive, recording: Recording, report: SpoolReport) -> Completed:
+    with archive.database.read() as connection:
+        said = transcripts.active_of(connection, recording.id)
+        job = jobs.standing_for(connection, [recording.id], jobs.ADD, done=True).get(recording.id)
+    return Completed(recording.id, report, said, job.id if job else None)
 
 
 def forget(archive: Archive, recording: Recording) -> None:
-    """Remove the row of a recording into which nothing ever came."""
+    """Remove the row of a recording into which nothing ever came; one that is complete stays."""
+    if not _is_coming(archive, recording):
+        return
     deletion.delete_recording(
         archive.database, archive.blobs, recording.id, sidecars.derived_keys, archive.audit, unfinished=True
     )
@@ -167,6 +185,7 @@ class _End:
         with self.archive.database.write(*names) as connection:
             known = recordings.find_by_hash(connection, owner_id, file_hash)
             if known is not None:
+                data_keys.forget_unbound(connection, self.staged.blob_id)
                 return known
             if not self.archive.blobs.has(self.key):
                 raise StorageFailed(reason=f"{self.key} was taken away while it was being stored")

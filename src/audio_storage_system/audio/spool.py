@@ -123,8 +123,7 @@ class SpoolWriter:
         nothing is changed; the piece that the old writer had open is ended where its whole frames end."""
         writer = cls.__new__(cls)
         writer._begin(spool.folder, spool._lock, spool._key, spool._writing, spool.sample_rate, spool.channels)
-        pieces = spool._pieces()
-        if pieces:
+        if pieces := spool._pieces():
             last = pieces[-1]
             writer._number, writer._position = last.piece, last.first + last.frames
             writer.frames = writer.synced = sum(piece.frames for piece in pieces)
@@ -140,14 +139,11 @@ class SpoolWriter:
         self, folder: Path, lock: FileLock | None, key: bytes | None, writing: Writing, sample_rate: int, channels: int
     ) -> None:
         self.folder, self.sample_rate, self.channels = folder, sample_rate, channels
-        self.frames = 0
-        self.synced = 0
+        self.frames = self.synced = 0
         self._lock, self._key, self._writing = lock, key, writing
         self._frame_bytes = channels * SAMPLE_BYTES
         self._piece_frames = max(1, int(sample_rate * PIECE_SECONDS))
-        self._position = 0
-        self._number = 0
-        self._lines = 0
+        self._position = self._number = self._lines = 0
         self._piece: _OpenPiece | None = None
         with disk_errors(folder):
             self._journal = os.open(folder / JOURNAL, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)

@@ -22,6 +22,7 @@ from audio_storage_system.backup.verifying import verify_backup
 from audio_storage_system.database.tables import backup_sets
 from audio_storage_system.errors import Conflict, InvalidInput
 from audio_storage_system.locations import is_url
+from audio_storage_system.settings import destinations
 
 MAX_DAYS = 36_500
 Place = str | os.PathLike[str]
@@ -34,6 +35,13 @@ class Backups:
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
+
+    @property
+    def destinations(self) -> dict[str, str]:
+        """The places that the setting `backup_destinations` names, for programs that must not choose one themselves.
+        Raises `Forbidden`."""
+        self._archive.access.require_admin("see where backups are kept")
+        return destinations(self._archive.settings)
 
     def create(
         self,

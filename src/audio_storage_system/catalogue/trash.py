@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, bindparam, delete, exists, insert, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, and_, bindparam, delete, exists, insert, or_, select
 
 from audio_storage_system.database.tables import audio_files, passages, trash
 from audio_storage_system.errors import InTrash
@@ -75,7 +75,13 @@ def outside(audio_id: Column[int]) -> ColumnElement[bool]:
     return ~exists().where(trash.c.audio_file_id == audio_id)
 
 
-def entries(connection: Connection, *conditions: ColumnElement[bool]) -> list[Trashed]:
+def behind(trashed_at: datetime, audio_id: int) -> ColumnElement[bool]:
+    """What comes after this in the order of `entries`."""
+    same = and_(trash.c.trashed_at == trashed_at, trash.c.audio_file_id < audio_id)
+    return or_(trash.c.trashed_at < trashed_at, same)
+
+
+def entries(connection: Connection, *conditions: ColumnElement[bool], limit: int | None = None) -> list[Trashed]:
     """What is in the trash, the latest first."""
     columns = (
         trash.c.audio_file_id.label("audio_id"),
@@ -86,7 +92,8 @@ def entries(connection: Connection, *conditions: ColumnElement[bool]) -> list[Tr
         trash.c.trashed_at,
         trash.c.purge_after,
     )
-    query = select(*columns).join_from(trash, audio_files).where(*conditions).order_by(trash.c.id.desc())
+    query = select(*columns).join_from(trash, audio_files).where(*conditions)
+    query = query.order_by(trash.c.trashed_at.desc(), trash.c.audio_file_id.desc()).limit(limit)
     return [Trashed(**row) for row in connection.execute(query).mappings()]
 
 

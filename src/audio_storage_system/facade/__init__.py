@@ -5,5 +5,6 @@ from audio_storage_system.facade.describing import Describing
 from audio_storage_system.facade.embedding import Embedding
 from audio_storage_system.facade.living import Living
 from audio_storage_system.facade.reading import Place, Reading
+from audio_storage_system.facade.upkeep import Upkeep
 
-__all__ = ["Describing", "Embedding", "Living", "Place", "Reading"]
+__all__ = ["Describing", "Embedding", "Living", "Place", "Reading", "Upkeep"]

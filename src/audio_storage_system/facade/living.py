@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from audio_storage_system import live
 from audio_storage_system.archive import Archive
 from audio_storage_system.archive.captures import Recovered, recover
+from audio_storage_system.errors import AudioStorageSystemError
 from audio_storage_system.jobs import Jobs
 from audio_storage_system.live import Event, Listening, LiveReport, LiveSession, Wanted
 from audio_storage_system.records import Job, Metadata
+
+logger = logging.getLogger(__name__)
 
 
 class Living:
@@ -76,15 +81,14 @@ class Living:
         became of it. As `record_and_store_audio` and `live` otherwise. Raises `MicrophoneUnavailable`, also where the
         device goes away: what was said until then is stored."""
 
+        tell = on_event or (lambda event: None)
+        wanted = Wanted(values=metadata or {}, language=language, transcriber=transcriber, whisper_model=whisper_model)
+        live.check(self._archive, wanted)
+
         def begin(rate: int) -> LiveSession:
-            return self.live(
-                sample_rate=rate,
-                metadata=metadata,
-                language=language,
-                whisper_model=whisper_model,
-                transcriber=transcriber,
-                on_event=on_event,
-            )
+            session = live.begin(self._archive, replace(wanted, sample_rate=rate), self._submitted, tell)
+            self._sessions.add(session)
+            return session
 
         return live.listen(begin, Listening(duration, device, on_level, stop))
 
@@ -101,5 +105,11 @@ class Living:
     def _leave_sessions(self) -> None:
         """End the sessions that are open: those that may be resumed are left to that."""
         for session in list(self._sessions):
-            if not session.ended:
+            if session.ended:
+                continue
+            try:
                 session.suspend() if session.resume_seconds else session.finish()
+            except AudioStorageSystemError as error:
+                logger.warning(
+                    "The live session %s is completed by whoever opens the archive next: %s", session.id, error
+                )

@@ -183,12 +183,19 @@ class Reading:
         self._archive.audit.read("audio.opened", audio_id)
         return file
 
-    def peaks(self, audio_id: int, points: int = 1000, *, deadline: float | None = None) -> Peaks:
+    def peaks(
+        self,
+        audio_id: int,
+        points: int = 1000,
+        *,
+        deadline: float | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Peaks:
         """A recording's sound as a player draws it: the lowest and the highest sample of each of `points` equal parts
-        (at most 20,000). All of it is decoded for that; `DeadlineExceeded` after `deadline` seconds. Raises
+        (at most 20,000). All of it is decoded for that; deadline, cancellation: as of `search_similar_audio`. Raises
         `AudioRemoved`."""
         found = self._recording(audio_id)
-        drawn = drawing.peaks(self._archive, found, points, Deadline.after(deadline))
+        drawn = drawing.peaks(self._archive, found, points, Deadline.after(deadline, cancellation))
         self._archive.audit.read("audio.drawn", audio_id)
         return drawn
 

@@ -12,7 +12,7 @@ from audio_storage_system.live.events import (
     Unheard,
 )
 from audio_storage_system.live.listening import Listening, listen
-from audio_storage_system.live.session import LiveSession, Submit, Wanted, begin, resume
+from audio_storage_system.live.session import LiveSession, Submit, Wanted, begin, check, resume
 
 __all__ = [
     "Ended",
@@ -29,6 +29,7 @@ __all__ = [
     "Unheard",
     "Wanted",
     "begin",
+    "check",
     "listen",
     "resume",
 ]

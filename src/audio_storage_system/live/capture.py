@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
@@ -10,7 +11,9 @@ import numpy.typing as npt
 
 from audio_storage_system.audio.spool import Spool, SpoolWriter
 from audio_storage_system.audio.wav import SAMPLE_BYTES
-from audio_storage_system.errors import InvalidInput, StorageFailed
+from audio_storage_system.errors import Conflict, InvalidInput, StorageFailed
+
+logger = logging.getLogger(__name__)
 
 Sound = bytes | bytearray | memoryview | npt.NDArray[np.float32] | npt.NDArray[np.int16]
 FULL_SCALE = 32767
@@ -25,6 +28,7 @@ class Capture:
         self._heard = heard
         self._lock = threading.Lock()
         self._lost = 0  # frames that the disk refused
+        self.closed = False
 
     @property
     def seconds(self) -> float:
@@ -41,6 +45,7 @@ class Capture:
         Raises `InvalidInput`, and what `SpoolWriter.write` raises."""
         pcm = as_pcm(sound, self._writer.channels)
         with self._lock:
+            self._check_open()
             self._own_up()
             before = self._writer.frames
             try:
@@ -56,28 +61,41 @@ class Capture:
     def skip(self, frames: int) -> None:
         """Note that so many frames were lost here."""
         with self._lock:
+            self._check_open()
             self._own_up()
             self._writer.skip(frames)
 
     def sync(self) -> None:
         """Make durable what is half a second old."""
         with self._lock:
-            self._writer.sync()
+            if not self.closed:
+                self._writer.sync()
 
     def flush(self) -> None:
         """Make all of it durable."""
         with self._lock:
+            self._check_open()
             self._writer.flush()
 
     def close(self) -> Spool:
-        """The spool, with all that was written."""
+        """The spool, with all that was written. Nothing can be written any more, also where this raises: the spool is
+        let go of then, as it is."""
         with self._lock:
-            self._own_up()
+            self._check_open()
+            self.closed = True
+            try:
+                self._own_up()
+            except StorageFailed:
+                logger.warning("That %d frames are missing at the end could not be noted", self._lost)
             return self._writer.close()
 
     @property
     def _frame_bytes(self) -> int:
         return self._writer.channels * SAMPLE_BYTES
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise Conflict(reason=f"The live session {self._writer.folder.name} has ended")
 
     def _own_up(self) -> None:
         if self._lost:

@@ -62,7 +62,7 @@ class Recognition:
     def finish(self, seconds: float) -> bool:
         """Hear the rest, if that can be done in so many seconds; whether all was heard. Nothing is put any more."""
         self._tail.close()
-        self._thread.join(seconds)
+        self._join(seconds)
         self.stop()
         return self._heard_all
 
@@ -70,7 +70,11 @@ class Recognition:
         """Leave everything as it is."""
         self._stopping.set()
         self._tail.close()
-        self._thread.join(STOP_SECONDS)
+        self._join(STOP_SECONDS)
+
+    def _join(self, seconds: float) -> None:
+        if threading.current_thread() is not self._thread:  # a caller who is told something may end the session
+            self._thread.join(seconds)
 
     def _run(self) -> None:
         try:
@@ -120,6 +124,8 @@ class Recognition:
     def _keep(self, version: LiveVersion, ear: Ear, end: float) -> None:
         """A piece of speech is over: store what was said in it."""
         result, kept, searchable = ear.end(), list[Segment](), False
+        if self._stopping.is_set():  # somebody else may be going on with it
+            raise _Stopped
         if result.segments:
             spoken = Spent(ear.spent_seconds, self._tail.written / self._tail.sample_rate)
             kept = self._patiently(partial(version.keep, Span(ear.start, end), result, spoken))

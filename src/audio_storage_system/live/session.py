@@ -41,8 +41,8 @@ Tell = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a live session is to be. sample_rate in Hz; `transcriber` makes the text that is live, `whisper_model` the
-    version that comes after; final: whether there is to be one. resume_seconds: see `AudioStorageSystem.live`."""
+    """What a live session is to be: see `AudioStorageSystem.live`. `transcriber` makes the text that is live,
+    `whisper_model` the version that comes after."""
 
     sample_rate: int = DEFAULT_RATE
     channels: int = 1
@@ -200,8 +200,13 @@ class LiveSession:
         self._keeper.join()
 
     def _closed(self) -> Spool:
-        if self._spool is None:
+        """The spool, which is ours: also where an earlier attempt to close it failed, and let go of it."""
+        if self._spool is None and not self._capture.closed:
             self._spool = self._capture.close()
+        if self._spool is None:
+            self._spool = take_spool(self._archive.spool / self.id, self._archive.key_for("spool"))
+        if self._spool is None:
+            raise NotFound(kind="live session", id=self.id)
         return self._spool
 
     def _finished(self, spool: Spool) -> LiveReport:
@@ -212,7 +217,7 @@ class LiveSession:
         about = (self._archive, spool, self._recording, self._intent)
         done = underway.complete(*about, heard=self._heard_all)
         spool.discard()
-        job = None if done.duplicate else self._submit(done.audio_id, self._intent.options)
+        self._queue(done.audio_id)
         return LiveReport(
             session=self.id,
             audio_id=done.audio_id,
@@ -220,32 +225,48 @@ class LiveSession:
             missing_seconds=done.report.missing_seconds,
             gaps=done.report.gaps,
             transcript_id=done.said.id if done.said else None,
-            job_id=job.id if job else None,
+            job_id=done.job_id,
             duplicate=done.duplicate,
         )
 
+    def _queue(self, audio_id: int) -> None:
+        """Have the job that was left for it wait in its queue. A worker's sweep does that too."""
+        try:
+            self._submit(audio_id, self._intent.options)
+        except AudioStorageSystemError as error:
+            logger.warning("The job of recording %d will be queued by a worker: %s", audio_id, error)
+
     def _keep(self) -> None:
         """Make durable what would lie about while nothing comes in, and give signs of life."""
-        rounds = 0
+        rounds, said = 0, ""
         while not self._over.wait(SYNC_SECONDS):
             rounds += 1
             try:
                 self._capture.sync()
                 if rounds % round(BEAT_SECONDS / SYNC_SECONDS) == 0:
                     self._beat()
+                said = ""
             except AudioStorageSystemError as error:
-                logger.warning("The live session %s cannot be looked after now: %s", self.id, error)
+                if str(error) != said:
+                    logger.warning("The live session %s cannot be looked after now: %s", self.id, error)
+                said = str(error)
 
     def _beat(self) -> None:
         with self._archive.database.write() as connection:
             recordings.live_on(connection, self.audio_id, self._capture.seconds)
 
 
-def begin(archive: Archive, wanted: Wanted, submit: Submit, tell: Tell) -> LiveSession:
-    """A new live session. Raises `InvalidInput`, `UnknownSpec`, `Forbidden`, `StorageFailed`."""
+def check(archive: Archive, wanted: Wanted) -> Intent:
+    """Raise what `begin` would, before anybody speaks; what is to become of the session."""
+    archive.access.require_scope(Role.EDITOR, "store recordings")
     wanted.check()
     metadata.validate(wanted.values)
-    intent = _intent(archive, wanted)
+    return _intent(archive, wanted)
+
+
+def begin(archive: Archive, wanted: Wanted, submit: Submit, tell: Tell) -> LiveSession:
+    """A new live session. Raises `InvalidInput`, `UnknownSpec`, `Forbidden`, `StorageFailed`."""
+    intent = check(archive, wanted)
     owner_id = processing.owner_of(archive, wanted.values)
     with archive.database.read() as connection:
         if violation := schemas.first_violation(connection, owner_id, wanted.values):
@@ -278,10 +299,11 @@ def resume(archive: Archive, session: str, submit: Submit, tell: Tell) -> LiveSe
             about: dict[str, Any] = {"kind": "live session", "id": session}
             archive.access.require(connection, recording.id, Role.EDITOR, "record on", **about)
         underway.note_resumed(archive, recording, spool.seconds)
+        writer = SpoolWriter.resume(spool)
     except BaseException:
         spool.release()
         raise
-    return LiveSession(archive, SpoolWriter.resume(spool), recording, intent, submit, tell)
+    return LiveSession(archive, writer, recording, intent, submit, tell)
 
 
 def _intent(archive: Archive, wanted: Wanted) -> Intent:

@@ -14,6 +14,7 @@ from audio_storage_system.archive import Archive
 from audio_storage_system.catalogue import locks, metadata, principals, recordings
 from audio_storage_system.catalogue.filters import EXACT_NUMBERS, FIELDS, METADATA_PREFIX
 from audio_storage_system.clock import utc_now
+from audio_storage_system.database.queries import within
 from audio_storage_system.database.tables import grant_conditions, grants
 from audio_storage_system.database.tables import principals as principal_table
 from audio_storage_system.errors import Forbidden, InvalidFilter, InvalidInput, InvalidMetadata, NotFound
@@ -104,15 +105,23 @@ class Grants:
             )
             return self._one(connection, grant_id)
 
-    def list(self, principal: str | None = None, *, audio_id: int | None = None) -> list[Grant]:
+    def list(
+        self,
+        principal: str | None = None,
+        *,
+        audio_id: int | None = None,
+        limit: int | None = None,
+        after: int = 0,
+    ) -> list[Grant]:
         """The grants to a principal itself, or on a recording itself; default all, the oldest first. Whoever is no
-        admin is told of those that are to them, or on recordings that they own."""
+        admin is told of those that are to them, or on recordings that they own. limit, after: at most so many, of those
+        with a higher id."""
         conditions = [] if audio_id is None else [grants.c.audio_file_id == int(audio_id)]
         if principal is not None:
             conditions.append(principal_table.c.name == principal)
         seen = self._seen()
         with self._archive.database.read() as connection:
-            return _read(connection, *conditions, *seen)
+            return _read(connection, grants.c.id > int(after), *conditions, *seen, limit=limit)
 
     def revoke(self, grant_id: int) -> Grant:
         """Take a grant back, at once; what it was. Raises `NotFound`, `Forbidden`."""
@@ -145,10 +154,10 @@ class Grants:
         return found[0]
 
 
-def _read(connection: Connection, *conditions: ColumnElement[bool]) -> list[Grant]:
+def _read(connection: Connection, *conditions: ColumnElement[bool], limit: int | None = None) -> list[Grant]:
     query = select(grants, principal_table.c.name).join(principal_table, principal_table.c.id == grants.c.principal_id)
-    rows = connection.execute(query.where(*conditions).order_by(grants.c.id)).all()
-    of_grants = select(grant_conditions).where(grant_conditions.c.grant_id.in_([row.id for row in rows]))
+    rows = connection.execute(query.where(*conditions).order_by(grants.c.id).limit(limit)).all()
+    of_grants = select(grant_conditions).where(within(grant_conditions.c.grant_id, [row.id for row in rows]))
     where: dict[int, dict[str, str]] = {}
     for one in connection.execute(of_grants.order_by(grant_conditions.c.id)):
         where.setdefault(one.grant_id, {})[one.key] = one.value

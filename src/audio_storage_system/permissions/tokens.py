@@ -119,12 +119,13 @@ class Tokens(Generic[V]):
             self._archive.audit.note(connection, "token.created", token_id=token_id, principal=whose)
             return NewToken(_one(connection, token_id), secret)
 
-    def list(self, principal: str | None = None) -> list[Token]:
-        """The tokens of a principal; default all that whoever asks may be told of. Revoked and expired ones too."""
+    def list(self, principal: str | None = None, *, limit: int | None = None, after: int = 0) -> list[Token]:
+        """The tokens of a principal; default all that whoever asks may be told of, the oldest first. Revoked and
+        expired ones too. limit, after: at most so many, of those with a higher id."""
         conditions = [] if principal is None else [principal_table.c.name == principal]
-        seen = self._seen()
+        conditions += [api_tokens.c.id > int(after), *self._seen()]
         with self._archive.database.read() as connection:
-            return [_token(row) for row in _rows(connection, *conditions, *seen)]
+            return [_token(row) for row in _rows(connection, *conditions, limit=limit)]
 
     def any(self) -> bool:
         """Whether there is or ever was one: a server then asks everybody for theirs."""
@@ -181,6 +182,11 @@ def most_of(scopes: Iterable[Scope]) -> Role:
     return _MOST[max(scopes, key=list(Scope).index)]
 
 
+def allowed(most: Role) -> tuple[Scope, ...]:
+    """The scopes that this role, the most that somebody may have, leaves room for."""
+    return tuple(scope for scope, role in _MOST.items() if most in role.sufficient)
+
+
 def _scopes(scopes: Iterable[Scope | str]) -> tuple[Scope, ...]:
     wanted = [scopes] if isinstance(scopes, str) else list(scopes)
     known = [scope.value for scope in Scope]
@@ -195,10 +201,10 @@ def _checked_name(name: object) -> str:
     return name
 
 
-def _rows(connection: Connection, *conditions: ColumnElement[bool]) -> list[Row[Any]]:
+def _rows(connection: Connection, *conditions: ColumnElement[bool], limit: int | None = None) -> list[Row[Any]]:
     query = select(api_tokens, principal_table.c.name.label("principal"))
     query = query.join(principal_table, principal_table.c.id == api_tokens.c.principal_id)
-    return list(connection.execute(query.where(*conditions).order_by(api_tokens.c.id)).all())
+    return list(connection.execute(query.where(*conditions).order_by(api_tokens.c.id).limit(limit)).all())
 
 
 def _one(connection: Connection, token_id: int, *seen: ColumnElement[bool]) -> Token:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sqlalchemy import Connection, Select, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, select
 
 from audio_storage_system.access import groups_of
 from audio_storage_system.archive import Archive
@@ -41,12 +41,14 @@ class Users:
             self._archive.audit.note(connection, "user.added", name=name, kind=wanted.value)
             return principals.ensure(connection, name, wanted)
 
-    def list(self) -> list[Principal]:
-        """Everybody, the oldest first, with the groups that they are in."""
+    def list(self, *, limit: int | None = None, after: int = 0) -> list[Principal]:
+        """Everybody, the oldest first, with the groups that they are in. limit, after: at most so many, of those with a
+        higher id."""
         self._archive.access.require_admin("list users")
         with self._archive.database.read() as connection:
             groups = _groups(connection)
-            rows = connection.execute(select(table).order_by(table.c.id)).all()
+            page = select(table).where(table.c.id > int(after)).order_by(table.c.id).limit(limit)
+            rows = connection.execute(page).all()
         return [
             Principal(row.id, row.name, Kind(row.kind), row.created_at, tuple(groups.get(row.id, ()))) for row in rows
         ]
@@ -56,7 +58,7 @@ class Users:
         self._archive.access.require_admin("list users")
         with self._archive.database.read() as connection:
             found = principals.get(connection, name)
-            return replace(found, groups=tuple(_groups(connection).get(found.id, ())))
+            return replace(found, groups=groups_around(connection, found.id))
 
     def remove(self, name: str) -> None:
         """Take a principal away, with its grants, tokens, webhooks and memberships. Raises `NotFound`, and `Conflict`
@@ -116,9 +118,15 @@ def _membership(group: Principal, member: Principal) -> Select[int]:
     return select(memberships.c.id).where(memberships.c.group_id == group.id, memberships.c.member_id == member.id)
 
 
-def _groups(connection: Connection) -> dict[int, list[str]]:
+def groups_around(connection: Connection, principal_id: int) -> tuple[str, ...]:
+    """The names of the groups that one is in itself."""
+    return tuple(_groups(connection, memberships.c.member_id == principal_id).get(principal_id, ()))
+
+
+def _groups(connection: Connection, *conditions: ColumnElement[bool]) -> dict[int, list[str]]:
     """The names of the groups that each is in."""
     query = select(memberships.c.member_id, table.c.name).join(table, table.c.id == memberships.c.group_id)
+    query = query.where(*conditions)
     found: dict[int, list[str]] = {}
     for member_id, name in connection.execute(query.order_by(table.c.name)):
         found.setdefault(member_id, []).append(name)

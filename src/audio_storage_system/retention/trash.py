@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection
@@ -70,10 +70,12 @@ class Trash:
             found = {entry.audio_id: entry for entry in trash.entries(connection, those)}
         return [found[audio_id] for audio_id in wanted]
 
-    def list(self) -> Entries:
-        """What is in the trash, the latest first."""
+    def list(self, *, limit: int | None = None, after: tuple[datetime, int] | None = None) -> Entries:
+        """What is in the trash, the latest first. limit: at most so many. after: `trashed_at` and `audio_id` of an
+        entry, to go on behind it, wherever that is by now."""
+        behind = [] if after is None else [trash.behind(*after)]
         with self._archive.database.read() as connection:
-            return trash.entries(connection, *self._mine())
+            return trash.entries(connection, *self._mine(), *behind, limit=limit)
 
     def restore(self, *audio_ids: int) -> Ids:
         """Put recordings back, as they were; their ids. What was not transcribed yet is left to the workers. Raises

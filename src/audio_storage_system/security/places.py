@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 from platformdirs import user_cache_path
 from sqlalchemy import select
 
+from audio_storage_system import served
 from audio_storage_system.database.tables import backup_sets
 from audio_storage_system.locations import is_url, redacted
 from audio_storage_system.security.weakness import Audited, Gravity, Weakness
@@ -37,6 +38,7 @@ def check(audited: Audited) -> Iterator[Weakness]:
     yield from _secrets(audited)
     yield from _keys(audited)
     yield from _addresses(audited)
+    yield from _servers(audited)
     yield from _temporary()
 
 
@@ -141,6 +143,18 @@ def _database_address(url: str) -> Iterator[Weakness]:
         yield Weakness("no TLS to the database", Gravity.SERIOUS, f"{evidence}: it need not be encrypted", fix)
     elif mode not in VERIFIED:
         yield Weakness("unverified database", Gravity.MODERATE, f"{evidence}: another server could pose as it", fix)
+
+
+def _servers(audited: Audited) -> Iterator[Weakness]:
+    """Servers of the archive that other machines reach: they speak plain HTTP."""
+    for one in served.running(audited.archive.home):
+        if not _is_here(one.host):
+            evidence = (
+                f"it is served at {one.host}, port {one.port}, without TLS (process {one.process} on {one.machine}): "
+                "everybody on the way can read tokens and recordings"
+            )
+            fix = "Put a proxy with TLS before it on this machine, and have it listen there only: --host 127.0.0.1"
+            yield Weakness("served without TLS", Gravity.SERIOUS, evidence, fix)
 
 
 def _temporary() -> Iterator[Weakness]:

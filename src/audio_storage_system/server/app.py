@@ -9,19 +9,21 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from anyio import to_thread
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from audio_storage_system import AudioStorageSystem, __version__
-from audio_storage_system.server import health, problems
+from audio_storage_system.server import description, health, problems
 from audio_storage_system.server.api import ROUTERS, webhooks
 from audio_storage_system.server.bodies import Bodies
 from audio_storage_system.server.cors import Cors
 from audio_storage_system.server.gate import Gate
 from audio_storage_system.server.live import ROUTERS as LIVE_ROUTERS
 from audio_storage_system.server.live import Seats, sweeping
+from audio_storage_system.server.long_tasks import LongTasks
 from audio_storage_system.server.mcp.http import McpEndpoint
 from audio_storage_system.server.origins import Origins
+from audio_storage_system.server.queries import check_query
 
 # Where a process of the server finds the archive that it is to serve: its parent's word to it.
 PLACE = "AUDIO_STORAGE_SERVED"
@@ -38,12 +40,13 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
         storage = await to_thread.run_sync(open_archive)
-        app.state.storage, app.state.gate = storage, Gate(storage)
+        app.state.storage, app.state.gate, app.state.long_tasks = storage, Gate(storage), LongTasks()
         app.state.seats = Seats(storage.settings.live_sessions)
         try:
             async with mcp.running(), sweeping(storage):
                 yield
         finally:
+            await to_thread.run_sync(app.state.long_tasks.close)
             await to_thread.run_sync(storage.close)
 
     app = FastAPIOffline(
@@ -52,17 +55,20 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        openapi_tags=description.TAGS,
+        generate_unique_id_function=description.operation_id,
         static_url="/docs/assets",
         swagger_ui_parameters={"validatorUrl": None},  # which would tell another server of this one
     )
     app.include_router(health.router)
     for router in ROUTERS:
-        app.include_router(router, prefix="/api/v1")
+        app.include_router(router, prefix="/api/v1", dependencies=[Depends(check_query)])
     for router in LIVE_ROUTERS:
         app.include_router(router)
     app.webhooks.include_router(webhooks.calls)
     mcp.mount(app)
     problems.handle(app)
+    description.describe(app)
     app.add_middleware(Bodies)
     app.add_middleware(Cors)
     app.add_middleware(Origins)

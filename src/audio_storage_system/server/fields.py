@@ -17,13 +17,14 @@ LARGEST_ID = 2**63 - 1
 MOST_JSON_CHARACTERS = 64 << 10
 
 
-def _text(value: str) -> str:
+def checked_text(value: str) -> str:
+    """The same. Raises `ValueError` where it has what no text has: NUL, and halves of characters."""
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise ValueError("it has characters that are not text")
     return value
 
 
-Text = Annotated[str, AfterValidator(_text)]
+Text = Annotated[str, AfterValidator(checked_text)]
 AudioId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="The recording.", examples=[7])]
 
 

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match, Route
+from starlette.routing import Match
 from starlette.types import Scope
 
 from audio_storage_system.errors import AudioStorageSystemError, TooLarge, TooManyRequests, TooSlow, Unauthorized
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 # What somebody gave is shown back no longer than this.
 LONGEST_REASON = 500
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
 class Fault(BaseModel):
@@ -124,17 +125,15 @@ async def _framework(request: Request, error: HTTPException) -> JSONResponse:
         return response_to(request.scope, error.__cause__)
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = ", ".join(sorted(_methods(request)))
+        headers["Allow"] = ", ".join(_allowed(request))
     return answer(of_status(error.status_code, str(error.detail)), headers)
 
 
-def _methods(request: Request) -> set[str]:
+def _allowed(request: Request) -> list[str]:
     """All that is answered at this address; the framework names those of the first route that it finds."""
-    found: set[str] = set()
-    for route in request.app.routes:
-        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
-            found |= route.methods or set()
-    return found
+    asked: list[Scope] = [{**request.scope, "method": method} for method in METHODS]
+    routes = request.app.router.routes
+    return [one["method"] for one in asked if any(route.matches(one)[0] is Match.FULL for route in routes)]
 
 
 async def _gone(request: Request, error: ClientDisconnect) -> Response:

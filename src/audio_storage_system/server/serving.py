@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -18,6 +20,7 @@ from uvicorn.supervisors import Multiprocess
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.errors import InvalidInput, InvalidSetting
+from audio_storage_system.served import noted
 from audio_storage_system.server.app import PLACE
 from audio_storage_system.server.gate import LOOPBACK
 from audio_storage_system.server.live import UVICORN
@@ -27,9 +30,9 @@ logger = logging.getLogger(__name__)
 PORT = 8765
 STARTED_AGAIN_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 STOP_SECONDS = 30.0
-# A web process that does not answer its parent for so long is replaced. It answers once it has imported what it is
-# started with, which is why protocols are given to uvicorn by their names.
-START_SECONDS = 60.0
+# Importing takes seconds, on a busy machine many: a web process that is silent for so long is replaced. It can answer
+# once it has what it is started with, which is why protocols are given to uvicorn by their names.
+SILENT_SECONDS = 60
 MOST_CONNECTIONS = 1000  # of each web process
 
 
@@ -51,15 +54,34 @@ def serve(place: str | None, options: Options, ready: Callable[[str], None] = la
     Raises `InvalidSetting` for an address that others reach while no token was ever made, `InvalidInput` for one that
     cannot be listened on, and what opening the archive raises.
     """
-    _check(place, options)
+    home = _check(place, options)
     os.environ[PLACE] = place or ""
     config = configuration("audio_storage_system.server.app:from_environment", factory=True, workers=options.workers)
-    with _listening(options) as listening, _working(place, wanted=options.work):
-        ready(_url(options.host, listening.getsockname()[1]))
+    with (
+        _ending_in_order(),
+        _listening(options) as listening,
+        noted(home, options.host, port := listening.getsockname()[1]),
+        _working(place, wanted=options.work),
+    ):
+        ready(_url(options.host, port))
         if options.workers > 1:
             Multiprocess(config, [listening]).run()
         else:
             uvicorn.Server(config).run([listening])
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """SIGTERM ends the block, with the exit code 0 of services. uvicorn raises the signal that ended it once more, and
+    nothing would be put away after that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def configuration(app: Any, **further: Any) -> uvicorn.Config:
@@ -72,13 +94,14 @@ def configuration(app: Any, **further: Any) -> uvicorn.Config:
         access_log=False,  # searches stand in the addresses
         server_header=False,
         timeout_graceful_shutdown=int(STOP_SECONDS),
-        timeout_worker_healthcheck=int(START_SECONDS),
+        timeout_worker_healthcheck=SILENT_SECONDS,
         **UVICORN,
         **further,
     )
 
 
-def _check(place: str | None, options: Options) -> None:
+def _check(place: str | None, options: Options) -> Path:
+    """The archive's folder. Raises `InvalidSetting`."""
     with AudioStorageSystem(place) as storage:
         if options.host not in LOOPBACK and not storage.tokens.any():
             reason = (
@@ -86,6 +109,7 @@ def _check(place: str | None, options: Options) -> None:
                 "audio-storage tokens create"
             )
             raise InvalidSetting(name="host", reason=reason)
+        return storage.home
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -11,13 +10,15 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
+from audio_storage_system import AudioStorageSystem
 from audio_storage_system.records import Recording
 from audio_storage_system.server import problems, ranges, sending
 from audio_storage_system.server.fields import AudioId
 from audio_storage_system.server.gate import Caller
 from audio_storage_system.server.ranges import Version
+from audio_storage_system.server.waiting import Patience, while_wanted
 
-router = APIRouter(prefix="/recordings/{audio_id}", tags=["recordings"], responses=problems.documented(404, 410))
+router = APIRouter(prefix="/recordings/{audio_id}", tags=["recordings"], responses=problems.documented(404, 409, 410))
 
 # Private sound does not stay in caches, and nothing in it is ever taken for a page.
 GUARDED = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
@@ -31,7 +32,7 @@ AUDIO: dict[int | str, dict[str, Any]] = {
     200: {"content": BINARY, "description": "All of it."},
     206: {"content": {**BINARY, **PARTS}, "description": "The ranges that were asked for."},
     304: {"description": "What the client has is what there is."},
-    **problems.documented(404, 410, 412, 416),
+    **problems.documented(404, 409, 410, 412, 416),
 }
 
 
@@ -40,7 +41,7 @@ class Waveform(BaseModel):
 
     audio_id: int
     duration: float = Field(description="Seconds of sound.")
-    peaks: list[tuple[float, float]] = Field(
+    peaks: list[Annotated[list[float], Field(min_length=2, max_length=2)]] = Field(
         description="Of each of as many equal parts as were asked for the lowest and the highest sample, -1…1.",
         examples=[[[-0.25, 0.31], [-0.02, 0.02]]],
     )
@@ -55,7 +56,7 @@ def get_audio(
 ) -> Response:
     """Exactly as they were given. Ranges (RFC 9110) let a player seek, in an encrypted archive and on object storage
     too: only what is asked for is read."""
-    recording = storage.get_recording(audio_id)
+    recording = _with_bytes(storage, audio_id)
     version = _version(recording)
     part = ranges.select(request.headers, version)
     headers = _headers(recording, version, download=download)
@@ -72,13 +73,12 @@ def get_audio(
 @router.head("/audio", include_in_schema=False)
 def head_audio(request: Request, storage: Caller, audio_id: AudioId) -> Response:
     """As GET, without the bytes."""
-    recording = storage.get_recording(audio_id)
+    recording = _with_bytes(storage, audio_id)
     version = _version(recording)
     headers = _headers(recording, version, download=False)
     status = ranges.select({**request.headers, "range": ""}, version).status
     if status == 412:
         return _refused(412, version)
-    storage.open_audio(audio_id).close()  # it may have been removed by a rule
     return Response(status_code=status, headers={**headers, "Content-Length": str(version.size)})
 
 
@@ -97,15 +97,28 @@ async def get_waveform(
 ) -> Any:
     """The lowest and the highest sample of each of so many equal parts. All of the sound is decoded for it, a long
     recording takes a while; what a client has kept can be asked for with its tag."""
-    recording = await to_thread.run_sync(storage.get_recording, audio_id)
+    recording = await to_thread.run_sync(_with_bytes, storage, audio_id)
     version = _version(recording, f"/peaks/{points}")
     headers = {"Cache-Control": "private, no-cache", "ETag": version.etag}
     if ranges.select(request.headers, version).status == 304:
         return Response(status_code=304, headers=headers)
-    drawn = partial(storage.peaks, audio_id, points, deadline=DRAWING_SECONDS)
-    found = await to_thread.run_sync(drawn, limiter=_drawing)
+    async with _drawing:
+        patience = Patience(DRAWING_SECONDS)
+        found = await while_wanted(
+            request,
+            patience,
+            lambda: storage.peaks(audio_id, points, deadline=patience.left, cancellation=patience.cancellation),
+        )
     response.headers.update(headers)
     return found.as_dict()
+
+
+def _with_bytes(storage: AudioStorageSystem, audio_id: int) -> Recording:
+    """A recording that has its sound. Raises `AudioRemoved`, `StillRecording`."""
+    recording = storage.get_recording(audio_id)
+    if recording.status != "stored":
+        storage.open_audio(audio_id).close()  # which says why not
+    return recording
 
 
 def _version(recording: Recording, derived: str = "") -> Version:

@@ -10,9 +10,8 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from audio_storage_system import AudioStorageSystem, records
-from audio_storage_system.errors import InvalidInput
 from audio_storage_system.records import Job
-from audio_storage_system.server import incoming, problems
+from audio_storage_system.server import forms, incoming, problems
 from audio_storage_system.server.api.storing import LONGEST_WAIT, Stored, Storing, Values, awaited
 from audio_storage_system.server.fields import AudioId, Text, cursor_of, parsed_object, place_of
 from audio_storage_system.server.gate import Caller
@@ -105,31 +104,10 @@ class Removed(BaseModel):
     receipt: dict[str, Any] | None = Field(default=None, description="What was deleted, if it was for good.")
 
 
-FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "file": {"type": "string", "format": "binary", "description": "The audio."},
-                        "name": {"type": "string", "description": "What to call it; else as the file is called."},
-                        "metadata": {"type": "string", "description": "A JSON object.", "examples": ['{"user": "j"}']},
-                        "whisper_model": {"type": "string"},
-                        "language": {"type": "string"},
-                        "generate_embeddings": {"type": "string", "enum": ["true", "false"]},
-                        "recorded_at": {"type": "string", "format": "date-time"},
-                        "on_duplicate": {"type": "string", "enum": ["keep", "update", "error"]},
-                        "priority": {"type": "string", "enum": ["high", "normal", "low"]},
-                    },
-                }
-            }
-        },
-    }
-}
+class NewRecording(Storing):
+    """The fields of a form beside its file."""
+
+    name: Annotated[Text, Field(max_length=1000)] = Field(default="", description="Else as the file is called.")
 
 
 @router.post(
@@ -137,13 +115,13 @@ FORM = {
     status_code=201,
     response_model=Stored,
     summary="Store a file",
-    openapi_extra=FORM,
+    openapi_extra=forms.documented(NewRecording, "The audio."),
     responses={
         **problems.documented(404, 409, 415, 507),
         200: {"model": Stored, "description": "These bytes were stored before."},
     },
 )
-async def store(
+async def store_recording(
     request: Request,
     response: Response,
     storage: Caller,
@@ -162,14 +140,9 @@ async def store(
 
 async def _received(request: Request, storage: AudioStorageSystem) -> Job:
     async with incoming.form_of(request, storage) as form:
-        file = incoming.file_in(form)
-        fields = [(name, value) for name, value in form.multi_items() if value is not file]
-        given = {name: value for name, value in fields if isinstance(value, str)}
-        if len(given) < len(fields):
-            raise InvalidInput(reason="The form has something twice, or a file too many")
-        name = given.pop("name", "") or file.filename or ""
-        wanted = Storing.of_texts(given).arguments()
-        return await to_thread.run_sync(lambda: storage.submit(file.file, name=bare(name), **wanted))
+        file, wanted = incoming.file_in(form), forms.read(form, NewRecording)
+        name = bare(wanted.name or file.filename or "")
+        return await to_thread.run_sync(lambda: storage.submit(file.file, name=name, **wanted.arguments()))
 
 
 def bare(name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Generic, Protocol, Self, TypeVar
 
 from fastapi import Path, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, Strict
 
 from audio_storage_system.errors import InvalidInput
 
@@ -29,6 +29,9 @@ Cursor = Annotated[
     str | None, Query(max_length=4_096, pattern=PATTERN, description="`cursor` of the page before; none for the first.")
 ]
 
+# JSON has no times and no pairs: what is strict elsewhere takes text and lists here.
+Until = Annotated[AwareDatetime, Strict(False)]
+
 Item = TypeVar("Item")
 Key = TypeVar("Key", int, str)
 
@@ -41,9 +44,9 @@ class Dictable(Protocol):
 
 
 class Asked(BaseModel):
-    """The body of a request. Fields that nobody knows are refused."""
+    """The body of a request. Fields that nobody knows are refused, and so are values of another type."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Answer(BaseModel):

@@ -132,7 +132,7 @@ def options(request: Request) -> Response:
     openapi_extra=CREATION,
     responses=problems.documented(409, 412, 415, 423, 507) | MISMATCH,
 )
-async def create(request: Request, response: Response, storage: Caller) -> Upload:
+async def create_upload(request: Request, response: Response, storage: Caller) -> Upload:
     """With a JSON body that says what is to come; or as tus has it, with `Upload-Length` and, with the content type
     `application/offset+octet-stream`, the first bytes already. In `Upload-Metadata`, `filename` is the file's name,
     `metadata` a JSON object, the fields of the JSON body are what they are there, and any other key is metadata."""
@@ -195,7 +195,7 @@ def head_upload(storage: Caller, upload_id: UploadId) -> Response:
     openapi_extra=APPENDING,
     responses=problems.documented(404, 409, 412, 415, 423, 507) | MISMATCH,
 )
-async def append(request: Request, storage: Caller, upload_id: UploadId) -> Response:
+async def append_to_upload(request: Request, storage: Caller, upload_id: UploadId) -> Response:
     """What arrives is on the disk when this answers, and stays there when the connection is cut. With the last byte
     the file is stored: `X-Audio-Id` and `X-Job-Id` say what it became. An append that another request is in the middle
     of is ended by this one."""
@@ -228,7 +228,7 @@ async def _appended(
     summary="Store an upload that is complete",
     responses=problems.documented(404, 409, 412, 415, 423, 507) | MISMATCH,
 )
-def finish(storage: Caller, upload_id: UploadId) -> Stored:
+def finish_upload(storage: Caller, upload_id: UploadId) -> Stored:
     """Only needed where that was not possible when its last byte came. Called again, it answers the same."""
     return Stored.of(storage.uploads.finish(upload_id))
 
@@ -240,7 +240,7 @@ def finish(storage: Caller, upload_id: UploadId) -> Stored:
     summary="Abort an upload",
     responses=problems.documented(404, 412, 423),
 )
-def abort(storage: Caller, upload_id: UploadId) -> Response:
+def abort_upload(storage: Caller, upload_id: UploadId) -> Response:
     """What has arrived is removed. A recording that it became stays."""
     storage.uploads.abort(upload_id)
     return Response(status_code=204)
@@ -251,7 +251,7 @@ async def override(request: Request, storage: Caller, upload_id: UploadId) -> Re
     """For clients that can send no PATCH or DELETE, `X-HTTP-Method-Override` says what is meant."""
     method = request.headers.get("x-http-method-override", "").upper()
     if method == "PATCH":
-        return await append(request, storage, upload_id)
+        return await append_to_upload(request, storage, upload_id)
     if method == "DELETE":
-        return await to_thread.run_sync(abort, storage, upload_id)
+        return await to_thread.run_sync(abort_upload, storage, upload_id)
     raise HTTPException(405)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from audio_storage_system.server.fields import Text, checked_text
 from audio_storage_system.server.mcp.cursors import MAX_CHARACTERS
 
 MAX_SEARCH_LIMIT, MAX_LIST_LIMIT, MAX_SEGMENTS = 50, 100, 500
@@ -15,12 +16,6 @@ MAX_CHARS, MIN_CHARS, MAX_TOKENS = 100_000, 200, 20_000
 MAX_KEYS, MAX_JSON_CHARS, MAX_NOTE_CHARS = 50, 20_000, 10_000
 # Integers that every reader of JSON keeps exactly.
 MAX_ID = 2**53 - 1
-
-
-def _is_text(value: str) -> str:
-    if "\0" in value or (not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value)):
-        raise ValueError("it has characters that are not text")
-    return value
 
 
 def _is_bounded(value: dict[str, Any]) -> dict[str, Any]:
@@ -31,7 +26,7 @@ def _is_bounded(value: dict[str, Any]) -> dict[str, Any]:
     if len(text) > MAX_JSON_CHARS:
         raise ValueError(f"at most {MAX_JSON_CHARS:,} characters of JSON are taken")
     for part in _texts(value):
-        _is_text(part)
+        checked_text(part)
     return value
 
 
@@ -45,7 +40,6 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
 
 
-Text = Annotated[str, AfterValidator(_is_text)]
 Json = Annotated[dict[str, Any], Field(max_length=MAX_KEYS), AfterValidator(_is_bounded)]
 AudioId = Annotated[int, Field(ge=1, le=MAX_ID, description="The recording's number, as search and listings give it.")]
 Cursor = Annotated[

@@ -13,7 +13,6 @@ from anyio import to_thread
 from fastapi import FastAPI
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -37,7 +36,7 @@ class McpEndpoint:
 
     def mount(self, app: FastAPI) -> None:
         """Answer at `/mcp` of this application."""
-        app.router.routes.append(Route(PATH, self, methods=None, include_in_schema=False))
+        app.router.routes.append(Route(PATH, self, methods=["POST"], include_in_schema=False))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -47,8 +46,6 @@ class McpEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI calls it."""
-        if scope["method"] != "POST":
-            raise HTTPException(405, headers={"Allow": "POST"})
         try:
             scope.setdefault("state", {})[_VIEW] = await to_thread.run_sync(_admitted, scope)
         except AudioStorageSystemError as error:

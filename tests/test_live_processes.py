@@ -36,8 +36,8 @@ def archive(tmp_path: Path) -> Iterator[AudioStorageSystem]:
         yield storage
 
 
-def serve(archive: AudioStorageSystem, *more: str) -> Any:
-    return running("--archive", str(archive.home), "--workers", "2", "--no-worker", *more)
+def serve(archive: AudioStorageSystem, workers: int = 2) -> Any:
+    return running("--archive", str(archive.home), "--workers", str(workers), "--no-worker")
 
 
 def stored(archive: AudioStorageSystem, audio_id: int) -> bytes:
@@ -74,7 +74,7 @@ def test_a_session_goes_on_in_whichever_process(archive: AudioStorageSystem) -> 
                     talk.until("nothing")
                 assert closed.value.rcvd is not None and closed.value.rcvd.code == 1012
         assert process.wait(60) == 0
-    with serve(archive) as (_, url), talking(url, **query) as talk:
+    with serve(archive, workers=1) as (_, url), talking(url, **query) as talk:
         position = talk.until("started")["position"]
         assert position > started["position"]
         talk.sound(sound[round(position * RATE) * 2 :])
@@ -100,7 +100,7 @@ def test_killed_at_any_moment_it_loses_less_than_a_second_and_no_finished_piece(
                     talk.until("nothing")
             safe = max(begun + sent / 2 / RATE - 1.0, *(told["position"] for told in talk.of("position")), begun)
             finals += talk.of("final")
-    with serve(archive) as (_, url), talking(url, **query) as talk:
+    with serve(archive, workers=1) as (_, url), talking(url, **query) as talk:
         position = talk.until("started")["position"]
         assert position >= safe
         talk.sound(SPOKEN[round(position * RATE) * 2 :])

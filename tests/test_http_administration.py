@@ -68,7 +68,7 @@ def everything(client: httpx.Client, path: str, **params: Any) -> list[dict[str,
         answer = call(client, "GET", path, params={**params, "limit": 2} | ({"cursor": cursor} if cursor else {}))
         assert len(answer["items"]) <= 2
         found += answer["items"]
-        cursor = answer["cursor"]
+        cursor = answer["next_cursor"]
         if cursor is None:
             return found
     raise AssertionError("the pages never end")
@@ -164,8 +164,8 @@ def test_lists_come_in_pages(served: httpx.Client, storage: AudioStorageSystem) 
     admin = as_bearer(storage.tokens.create("owner", scopes=["admin"]).secret)
     storage.grants.give("owner", "admin", everything=True)
     first = call(served, "GET", "/tokens", params={"limit": 4}, headers=admin)
-    rest = call(served, "GET", "/tokens", params={"limit": 4, "cursor": first["cursor"]}, headers=admin)
-    assert len(first["items"]) == 4 and len(rest["items"]) == len(secrets) + 1 - 4 and rest["cursor"] is None
+    rest = call(served, "GET", "/tokens", params={"limit": 4, "cursor": first["next_cursor"]}, headers=admin)
+    assert len(first["items"]) == 4 and len(rest["items"]) == len(secrets) + 1 - 4 and rest["next_cursor"] is None
 
 
 def test_a_cursor_that_was_never_given_is_refused(served: httpx.Client) -> None:

@@ -75,16 +75,16 @@ def test_jobs_are_listed_page_by_page(client: httpx.Client, storage: AudioStorag
     cursor: dict[str, str] = {}
     while cursor is not None:
         page = client.get("/jobs", params={"limit": 2, **cursor}).json()
-        shown += [job["job_id"] for job in page["jobs"]]
+        shown += [job["job_id"] for job in page["items"]]
         if len(shown) == 2:
             give()  # what comes meanwhile moves nothing
         if page["next_cursor"] is None:
             break
         cursor = {"cursor": page["next_cursor"]}
     assert shown == [job.id for job in reversed(given)]
-    assert [j["job_id"] for j in client.get("/jobs", params={"state": "cancelled"}).json()["jobs"]] == [given[0].id]
-    assert len(client.get("/jobs", params={"state": "waiting"}).json()["jobs"]) == 5
-    [mine] = client.get("/jobs", params={"audio_id": given[1].audio_id}).json()["jobs"]
+    assert [j["job_id"] for j in client.get("/jobs", params={"state": "cancelled"}).json()["items"]] == [given[0].id]
+    assert len(client.get("/jobs", params={"state": "waiting"}).json()["items"]) == 5
+    [mine] = client.get("/jobs", params={"audio_id": given[1].audio_id}).json()["items"]
     assert mine == json.loads(json.dumps(storage.jobs.get(given[1].id).as_dict()))
     assert mine == client.get(f"/jobs/{given[1].id}").json()
     assert (mine["priority"], mine["state"], mine["kind"]) == ("high", "waiting", "add")
@@ -282,7 +282,7 @@ def test_jobs_of_others_are_not_there(client: httpx.Client, storage: AudioStorag
     storage.grants.give("anna", "editor", audio_id=mine.audio_id)
     write = as_bearer(storage.tokens.create("anna", scopes=["write"]).secret)
     read = as_bearer(storage.tokens.create("anna").secret)
-    assert [job["job_id"] for job in client.get("/jobs", headers=read).json()["jobs"]] == [mine.id]
+    assert [job["job_id"] for job in client.get("/jobs", headers=read).json()["items"]] == [mine.id]
     assert client.get("/jobs/counts", headers=read).json()["unfinished"] == 1
     for method, path in [
         ("GET", f"/jobs/{theirs.id}"),

@@ -97,13 +97,13 @@ class TestStoring:
         answer = store(empty, WAV, **fields)
         assert answer.status_code == status, answer.text[:500]
         assert answer.headers["content-type"] == "application/problem+json"
-        assert empty.get(RECORDINGS).json()["recordings"] == []
+        assert empty.get(RECORDINGS).json()["items"] == []
 
     @pytest.mark.parametrize("data", [b"", b"hello", b"RIFF" + bytes(100), b"%PDF-1.7 " * 1000])
     def test_what_is_no_audio(self, empty: httpx.Client, data: bytes) -> None:
         answer = store(empty, data)
         assert (answer.status_code, answer.json()["code"]) == (415, "not_audio")
-        assert empty.get(RECORDINGS).json()["recordings"] == []
+        assert empty.get(RECORDINGS).json()["items"] == []
 
     def test_forms_that_are_none(self, empty: httpx.Client) -> None:
         bad = [
@@ -121,7 +121,7 @@ class TestStoring:
             ),
         ]
         assert [answer.status_code for answer in bad] == [400] * len(bad)
-        assert empty.get(RECORDINGS).json()["recordings"] == []
+        assert empty.get(RECORDINGS).json()["items"] == []
 
     @pytest.mark.parametrize(
         "name", ["../../etc/passwd", "C:\\x\\..\\y.wav", "a" * 3000 + ".wav", "\n", "..", "%00.wav"]
@@ -166,7 +166,7 @@ def test_a_form_that_is_cut_off_leaves_nothing(empty: httpx.Client, caplog: pyte
         connection.sendall("\r\n".join(lines).encode() + WAV[:20_000])
         time.sleep(0.3)
     time.sleep(0.5)
-    assert empty.get(RECORDINGS).json()["recordings"] == []
+    assert empty.get(RECORDINGS).json()["items"] == []
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
@@ -218,7 +218,7 @@ class TestListing:
         listed, cursor, seed = [], None, 100
         while True:
             page = served.get(RECORDINGS, params={"limit": 2} | ({"cursor": cursor} if cursor else {})).json()
-            listed += page["recordings"]
+            listed += page["items"]
             if (cursor := page["next_cursor"]) is None:
                 break
             store(served, sound(0.1, seed=(seed := seed + 1)), recorded_at="2026-02-01T00:00:00Z")
@@ -226,7 +226,7 @@ class TestListing:
         assert [one["audio_id"] for one in listed] == [6, 5, 4, 3, 2, 1]
 
     def test_the_last_page_says_so(self, served: httpx.Client) -> None:
-        assert served.get(RECORDINGS).json() == {"recordings": [], "next_cursor": None}
+        assert served.get(RECORDINGS).json() == {"items": [], "next_cursor": None}
         for number in range(2):
             store(served, sound(0.1, seed=number))
         assert served.get(RECORDINGS, params={"limit": 2}).json()["next_cursor"] is None
@@ -243,7 +243,7 @@ class TestListing:
         def ids(**wanted: Any) -> list[int]:
             answer = served.get(RECORDINGS, params=wanted)
             assert answer.status_code == 200, answer.text
-            return [one["audio_id"] for one in answer.json()["recordings"]]
+            return [one["audio_id"] for one in answer.json()["items"]]
 
         assert ids() == [3, 2, 1]
         assert ids(where='{"user": "john"}') == [3, 1]
@@ -357,7 +357,7 @@ def test_another_owners_recording_is_not_there(tmp_path: Path) -> None:
             client.get(f"{path}/metadata/history", headers=ben),
         ]
         assert [answer.status_code for answer in answers] == [404] * 5
-        assert client.get(RECORDINGS, headers=ben).json()["recordings"] == []
+        assert client.get(RECORDINGS, headers=ben).json()["items"] == []
         # The same bytes are a recording of one's own, which says nothing about somebody else's.
         mine = client.post(RECORDINGS, files=files, headers=ben)
         assert (mine.status_code, mine.json()["duplicate"]) == (201, False)

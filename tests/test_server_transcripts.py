@@ -48,7 +48,7 @@ def test_segments_come_in_pages_with_their_words(client: httpx.Client, storage: 
     while True:
         params = {"limit": 3} | ({"cursor": cursor} if cursor else {})
         page = client.get("/transcripts/1/segments", params=params).json()
-        pages.append(page["segments"])
+        pages.append(page["items"])
         if (cursor := page["next_cursor"]) is None:
             break
     assert [len(page) for page in pages] == [3, 3, 1]
@@ -58,7 +58,7 @@ def test_segments_come_in_pages_with_their_words(client: httpx.Client, storage: 
 def test_words_come_with_their_speakers(storage: AudioStorageSystem, call: Path, scripted_engine: Any) -> None:
     storage.add(call)
     with serving(lambda: AudioStorageSystem(storage.home, transcriber="scripted")) as url:
-        words = httpx.get(f"{url}/api/v1/transcripts/1/words", timeout=30).json()["words"]
+        words = httpx.get(f"{url}/api/v1/transcripts/1/words", timeout=30).json()["items"]
     segments = storage.segments(1)
     assert [word["text"] for word in words] == [word.text for one in segments for word in one.words]
     assert words[0] == {**same(vars_of(segments[0].words[0])), "segment_id": segments[0].id, "speaker": None}

@@ -35,9 +35,9 @@ def test_one_is_made_called_and_removed(receiver: Receiver, served: httpx.Client
         storage.submit(call)
         storage.worker(concurrency=1).run_until_idle(threading.Event())
     first = served.get(f"/api/v1/webhooks/{number}/deliveries", params={"limit": 2}).json()
-    rest = served.get(f"/api/v1/webhooks/{number}/deliveries", params={"cursor": first["cursor"]}).json()
+    rest = served.get(f"/api/v1/webhooks/{number}/deliveries", params={"cursor": first["next_cursor"]}).json()
     listed = [one["event"] for one in first["items"] + rest["items"]]
-    assert listed == ["recording.transcribed", "recording.stored", "webhook.test"] and rest["cursor"] is None
+    assert listed == ["recording.transcribed", "recording.stored", "webhook.test"] and rest["next_cursor"] is None
     again = served.post(f"/api/v1/webhook-deliveries/{first['items'][0]['delivery_id']}/retry").json()
     assert again["state"] == "waiting"
     assert served.get("/api/v1/webhooks").json()["items"] == [served.get(f"/api/v1/webhooks/{number}").json()]

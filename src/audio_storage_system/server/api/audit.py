@@ -104,7 +104,7 @@ def list_audit(storage: Caller, wanted: Wanted, limit: Limit = 100, cursor: Curs
     """409 in an archive that keeps none, here and below."""
     found = storage.audit.list(**wanted, limit=limit, cursor=number_in(cursor) if cursor is not None else None)
     following = str(found.cursor) if found.cursor is not None else None
-    return Page(items=[AuditEntry.of(one) for one in found.entries], cursor=following)
+    return Page(items=[AuditEntry.of(one) for one in found.entries], next_cursor=following)
 
 
 @router.get("/anchor", summary="How far the log has come")

@@ -249,7 +249,7 @@ def _place(storage: AudioStorageSystem, destination: str) -> str:
 
 def _page(found: list[Any], limit: int, cursor: str | None) -> Page[BackupSet]:
     shown, following = part(sorted(found, key=_id), limit, cursor or "", _id)
-    return Page(items=[BackupSet.of(one) for one in shown], cursor=following)
+    return Page(items=[BackupSet.of(one) for one in shown], next_cursor=following)
 
 
 def _id(one: Any) -> str:

@@ -68,7 +68,7 @@ def list_grants(
     """The oldest first. Who is no administrator is told of those that are to them, or on recordings that they own."""
     found = storage.grants.list(principal, audio_id=audio_id, limit=limit + 1, after=number_in(cursor))
     shown, following = page(found, limit, lambda one: str(one.id))
-    return Page(items=[Grant.of(one) for one in shown], cursor=following)
+    return Page(items=[Grant.of(one) for one in shown], next_cursor=following)
 
 
 @router.post("/grants", status_code=201, summary="Let somebody do something", responses=problems.documented(404))

@@ -61,7 +61,7 @@ def list_holds(
 ) -> Page[Hold]:
     """In the order in which they were placed."""
     shown, following = part(storage.holds.list(released=released), limit, number_in(cursor), lambda one: one.id)
-    return Page(items=[Hold.of(one) for one in shown], cursor=following)
+    return Page(items=[Hold.of(one) for one in shown], next_cursor=following)
 
 
 @router.post("/holds", status_code=201, summary="Place a hold", responses=problems.documented(404, 409))

@@ -126,7 +126,7 @@ def check_security(storage: Caller, tasks: Tasks, wanted: SecurityChecking) -> S
 def list_quarantine(storage: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[FileKey]:
     """What `verify` with `repair` moved aside."""
     shown, following = part(sorted(storage.quarantine.list()), limit, cursor or "", str)
-    return Page(items=[FileKey(key=key) for key in shown], cursor=following)
+    return Page(items=[FileKey(key=key) for key in shown], next_cursor=following)
 
 
 @router.post("/quarantine/restore", summary="Put a file back", responses=problems.documented(404))

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from audio_storage_system import records
 from audio_storage_system.server import problems
+from audio_storage_system.server.api.shapes import Page
 from audio_storage_system.server.fields import LARGEST_ID, Text
 from audio_storage_system.server.gate import Caller
 
@@ -48,13 +49,6 @@ class Job(BaseModel):
     def of(cls, job: records.Job) -> Self:
         """The answer for a job."""
         return cls.model_validate(job.as_dict())
-
-
-class Jobs(BaseModel):
-    """A page of jobs, the latest first."""
-
-    jobs: list[Job]
-    next_cursor: str | None = Field(description="For the next page; null on the last one.")
 
 
 class Counts(BaseModel):
@@ -111,13 +105,13 @@ class Reembedding(BaseModel):
 
 
 @router.get("/jobs", summary="List jobs")
-def list_jobs(storage: Caller, wanted: Annotated[Listing, Query()]) -> Jobs:
+def list_jobs(storage: Caller, wanted: Annotated[Listing, Query()]) -> Page[Job]:
     """Of the recordings that you may see, the latest first."""
     before = None if wanted.cursor is None else int(wanted.cursor)
     found = storage.jobs.find(wanted.state, audio_id=wanted.audio_id, before=before, limit=wanted.limit + 1)
     page = found[: wanted.limit]
     cursor = str(page[-1].id) if len(found) > len(page) else None
-    return Jobs(jobs=[Job.of(job) for job in page], next_cursor=cursor)
+    return Page(items=[Job.of(job) for job in page], next_cursor=cursor)
 
 
 @router.get("/jobs/counts", summary="How many jobs there are")

@@ -74,4 +74,4 @@ def check_metadata(
 ) -> Page[Nonconforming]:
     """With the rules that they break."""
     shown, following = part(storage.check_metadata(owner), limit, number_in(cursor), lambda one: one.audio_id)
-    return Page(items=[Nonconforming.of(one) for one in shown], cursor=following)
+    return Page(items=[Nonconforming.of(one) for one in shown], next_cursor=following)

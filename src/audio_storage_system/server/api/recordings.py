@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from audio_storage_system import AudioStorageSystem, records
 from audio_storage_system.records import Job
 from audio_storage_system.server import forms, incoming, problems
+from audio_storage_system.server.api.shapes import Page
 from audio_storage_system.server.api.storing import LONGEST_WAIT, Stored, Storing, Values, awaited
 from audio_storage_system.server.fields import AudioId, Text, cursor_of, parsed_object, place_of
 from audio_storage_system.server.gate import Caller
@@ -47,13 +48,6 @@ class Recording(BaseModel):
         """The answer for a recording."""
         values = found.as_dict()
         return cls.model_validate({name: values[name] for name in cls.model_fields})
-
-
-class Recordings(BaseModel):
-    """A page of recordings, the latest recorded first."""
-
-    recordings: list[Recording]
-    next_cursor: str | None = Field(description="For the next page; null on the last one.")
 
 
 class Listing(BaseModel):
@@ -151,7 +145,7 @@ def bare(name: str) -> str:
 
 
 @router.get("", summary="List recordings", responses=problems.documented())
-def list_recordings(storage: Caller, wanted: Annotated[Listing, Query()]) -> Recordings:
+def list_recordings(storage: Caller, wanted: Annotated[Listing, Query()]) -> Page[Recording]:
     """The latest recorded first. A page stays what it is while recordings come and go."""
     found = storage.list_recordings(
         where=parsed_object(wanted.where, "where") if wanted.where else None,
@@ -164,8 +158,8 @@ def list_recordings(storage: Caller, wanted: Annotated[Listing, Query()]) -> Rec
     )
     page = found[: wanted.limit]
     last = page[-1] if len(found) > len(page) else None
-    return Recordings(
-        recordings=[Recording.of(one) for one in page],
+    return Page(
+        items=[Recording.of(one) for one in page],
         next_cursor=cursor_of(last.recorded_at, last.id) if last else None,
     )
 

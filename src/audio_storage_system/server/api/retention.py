@@ -133,7 +133,7 @@ class CleanedUp(BaseModel):
 def list_retention_rules(storage: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[RetentionRule]:
     """In the order in which they were made."""
     shown, following = part(storage.retention.rules(), limit, number_in(cursor), lambda one: one.id)
-    return Page(items=[RetentionRule.of(one) for one in shown], cursor=following)
+    return Page(items=[RetentionRule.of(one) for one in shown], next_cursor=following)
 
 
 @router.post("/rules", status_code=201, summary="Add a rule", responses=problems.documented(409))

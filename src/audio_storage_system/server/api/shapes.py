@@ -26,7 +26,8 @@ NeededName = Annotated[str, Query(min_length=1, max_length=255, pattern=PATTERN)
 Text = Annotated[str, Field(max_length=10_000, pattern=PATTERN)]
 Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="At most so many.")]
 Cursor = Annotated[
-    str | None, Query(max_length=4_096, pattern=PATTERN, description="`cursor` of the page before; none for the first.")
+    str | None,
+    Query(max_length=4_096, pattern=PATTERN, description="The `next_cursor` of the page before; none for the first."),
 ]
 
 # JSON has no times and no pairs: what is strict elsewhere takes text and lists here.
@@ -62,8 +63,10 @@ class Page(BaseModel, Generic[Item]):
     """Some of a list."""
 
     items: list[Item]
-    cursor: str | None = Field(
-        default=None, description="Give it back for the next page; `null` where there is none.", examples=[None]
+    next_cursor: str | None = Field(
+        default=None,
+        description="Give it back as `cursor` for the next page; `null` where there is none.",
+        examples=[None],
     )
 
 

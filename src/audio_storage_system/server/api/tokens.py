@@ -64,7 +64,7 @@ def list_tokens(
     """The oldest first, revoked and expired ones too: for administrators everybody's, for others their own."""
     found = storage.tokens.list(principal, limit=limit + 1, after=number_in(cursor))
     shown, following = page(found, limit, lambda one: str(one.id))
-    return Page(items=[Token.of(one) for one in shown], cursor=following)
+    return Page(items=[Token.of(one) for one in shown], next_cursor=following)
 
 
 @router.post("/tokens", status_code=201, summary="Make a token", responses=problems.documented(404))

@@ -14,6 +14,7 @@ from audio_storage_system import AudioStorageSystem, records
 from audio_storage_system.formats import FORMATS
 from audio_storage_system.server import forms, incoming, problems
 from audio_storage_system.server.api.jobs import Job, Retranscription
+from audio_storage_system.server.api.shapes import Page
 from audio_storage_system.server.fields import LARGEST_ID, AudioId, Text
 from audio_storage_system.server.gate import Caller
 
@@ -79,25 +80,11 @@ class Segment(BaseModel):
     compression_ratio: float | None
 
 
-class Segments(BaseModel):
-    """A page of segments, in order."""
-
-    segments: list[Segment]
-    next_cursor: str | None = Field(description="For the next page; null on the last one.")
-
-
 class SpokenWord(Word):
     """A word, and where it stands."""
 
     segment_id: int
     speaker: str | None
-
-
-class Words(BaseModel):
-    """The words of a page of segments, in order."""
-
-    words: list[SpokenWord]
-    next_cursor: str | None = Field(description="For the next page; null on the last one.")
 
 
 class SegmentPage(BaseModel):
@@ -200,14 +187,14 @@ def get_transcript(storage: Caller, transcript_id: TranscriptId) -> Version:
 
 
 @router.get("/transcripts/{transcript_id}/segments", summary="The timed pieces of a version")
-def list_segments(storage: Caller, transcript_id: TranscriptId, page: Annotated[SegmentPage, Query()]) -> Segments:
+def list_segments(storage: Caller, transcript_id: TranscriptId, page: Annotated[SegmentPage, Query()]) -> Page[Segment]:
     """In order, with their words."""
     found, cursor = _segments(storage, transcript_id, page)
-    return Segments(segments=[Segment.model_validate(one.as_dict()) for one in found], next_cursor=cursor)
+    return Page(items=[Segment.model_validate(one.as_dict()) for one in found], next_cursor=cursor)
 
 
 @router.get("/transcripts/{transcript_id}/words", summary="The words of a version")
-def list_words(storage: Caller, transcript_id: TranscriptId, page: Annotated[SegmentPage, Query()]) -> Words:
+def list_words(storage: Caller, transcript_id: TranscriptId, page: Annotated[SegmentPage, Query()]) -> Page[SpokenWord]:
     """In order, where the engine times them; a page has those of `limit` segments."""
     found, cursor = _segments(storage, transcript_id, page)
     words = [
@@ -222,7 +209,7 @@ def list_words(storage: Caller, transcript_id: TranscriptId, page: Annotated[Seg
         for one in found
         for word in one.words
     ]
-    return Words(words=words, next_cursor=cursor)
+    return Page(items=words, next_cursor=cursor)
 
 
 def _segments(

@@ -64,7 +64,7 @@ def list_trash(storage: Caller, limit: Limit = 100, cursor: Cursor = None) -> Pa
     """The latest first, of what one could delete oneself."""
     found = storage.trash.list(limit=limit + 1, after=_place(cursor))
     shown, following = page(found, limit, lambda one: f"{(one.trashed_at - EPOCH) // MICROSECOND}-{one.audio_id}")
-    return Page(items=[Trashed.of(one) for one in shown], cursor=following)
+    return Page(items=[Trashed.of(one) for one in shown], next_cursor=following)
 
 
 @router.post("/trash/restore", summary="Put recordings back", responses=problems.documented(404))

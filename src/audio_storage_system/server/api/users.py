@@ -56,7 +56,7 @@ def list_users(storage: Caller, limit: Limit = 100, cursor: Cursor = None) -> Pa
     """The oldest first, with the groups that they are in."""
     found = storage.users.list(limit=limit + 1, after=number_in(cursor))
     shown, following = page(found, limit, lambda one: str(one.id))
-    return Page(items=[User.of(one) for one in shown], cursor=following)
+    return Page(items=[User.of(one) for one in shown], next_cursor=following)
 
 
 @router.post("/users", status_code=201, summary="Add somebody", responses=problems.documented(409))

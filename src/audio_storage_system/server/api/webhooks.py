@@ -123,7 +123,7 @@ def called(
 def list_webhooks(storage: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[Webhook]:
     """The oldest first: for administrators everybody's, for others their own."""
     shown, following = part(storage.webhooks.list(), limit, number_in(cursor), lambda one: one.id)
-    return Page(items=[Webhook.of(one) for one in shown], cursor=following)
+    return Page(items=[Webhook.of(one) for one in shown], next_cursor=following)
 
 
 @router.post("/webhooks", status_code=201, summary="Add a webhook", responses=problems.documented(409))
@@ -176,7 +176,7 @@ def list_deliveries(
     before = number_in(cursor) if cursor else None
     found = storage.webhooks.deliveries(webhook_id, state=state, limit=limit, cursor=before)
     following = None if found.cursor is None else str(found.cursor)
-    return Page(items=[Delivery.of(one) for one in found.deliveries], cursor=following)
+    return Page(items=[Delivery.of(one) for one in found.deliveries], next_cursor=following)
 
 
 @router.post("/webhook-deliveries/{delivery_id}/retry", summary="Send it again", responses=problems.documented(404))

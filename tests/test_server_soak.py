@@ -43,7 +43,7 @@ class Day:
         draw = random.Random(number)
         with httpx.Client(base_url=self.url, timeout=60) as client:
             while self.goes_on():
-                answer = client.get("/api/v1/search", params={"q": draw.choice(QUESTIONS), "limit": 5})
+                answer = client.get("/api/v1/search", params={"text": draw.choice(QUESTIONS), "limit": 5})
                 assert answer.status_code == 200, answer.text
                 assert answer.json()["hits"]
                 self.done["searches"] += 1

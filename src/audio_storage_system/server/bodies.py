@@ -75,6 +75,8 @@ def _too_large(most: int) -> TooLarge:
 
 
 def _most_bytes(scope: Scope) -> int:
+    if scope["path"] != EMBEDDED and _header(scope, b"content-type").startswith(b"application/json"):
+        return MOST_BYTES  # also where files are sent: it is read whole
     for pattern, most in SMALLER.items():
         if pattern.fullmatch(scope["path"]):
             return most + FORM_BYTES
@@ -85,5 +87,9 @@ def _most_bytes(scope: Scope) -> int:
 
 
 def _declared(scope: Scope) -> int:
-    given = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    given = _header(scope, b"content-length")
     return int(given) if given.isdigit() else 0
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes:
+    return next((value.lower().strip() for name, value in scope["headers"] if name == wanted), b"")

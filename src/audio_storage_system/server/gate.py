@@ -19,6 +19,7 @@ from starlette.requests import HTTPConnection
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.errors import Forbidden, TooManyRequests, Unauthorized
+from audio_storage_system.permissions.tokens import PREFIX
 from audio_storage_system.server.cors import origins_of
 from audio_storage_system.server.rates import Rates
 
@@ -46,12 +47,16 @@ class Gate:
             self._closed, self._asked_at = self._storage.tokens.any(), now
         return self._closed
 
-    def admit(self, token: str | None, headers: Mapping[str, str], address: str) -> AudioStorageSystem:
-        """The archive as whoever asks sees it. headers: of the request; address: where it comes from. Raises
+    def admit(
+        self, token: str | None, headers: Mapping[str, str], address: str, *, any_key: bool = False
+    ) -> AudioStorageSystem:
+        """The archive as whoever asks sees it. headers: of the request; address: where it comes from. any_key: for
+        clients that insist on a key, one that is no token of ours means nothing as long as there are none. Raises
         `Unauthorized`, `Forbidden`, `TooManyRequests`."""
-        if token is not None:
+        means_nothing = any_key and token is not None and not token.startswith(PREFIX) and not self.closed
+        if token is not None and not means_nothing:
             return self._authenticated(token, address)
-        if "authorization" in headers:
+        if "authorization" in headers and not means_nothing:
             raise Unauthorized(reason="it is no bearer token")
         if self.closed:
             raise Unauthorized(reason="none was given")
@@ -61,15 +66,18 @@ class Gate:
 
     def _authenticated(self, token: str, address: str) -> AudioStorageSystem:
         _wait_for(self._rates.take(hash(token)))
+        _wait_for(self._failures.wait(address))
         try:
             return self._storage.tokens.authenticate(token)
         except Unauthorized:
-            _wait_for(self._failures.take(address))
+            self._failures.take(address)
             raise
 
     def welcomes(self, origin: str | None, host: str) -> bool:
         """Whether a page of this origin may send requests to `host`; what is no page names no origin."""
-        return origin is None or origin in self._origins or origin.partition("://")[2] == host
+        if origin is None or origin in self._origins or origin.partition("://")[2] == host:
+            return True
+        return "*" in self._origins and self.closed
 
 
 def _wait_for(seconds: float) -> None:

@@ -24,7 +24,7 @@ from fastapi import Depends, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from audio_storage_system.errors import AudioStorageSystemError, Busy
+from audio_storage_system.errors import AudioStorageSystemError, Busy, Unexpected
 from audio_storage_system.server import problems
 from audio_storage_system.server.problems import Problem
 
@@ -236,7 +236,7 @@ class _Task:
 def _problem_of(error: Exception) -> Problem:
     if isinstance(error, AudioStorageSystemError):
         return problems.of_error(error)
-    return problems.of_status(500, "This should not have happened; the server's log says more.")
+    return problems.of_error(Unexpected())
 
 
 def _line(event: str, value: BaseModel) -> bytes:

@@ -39,11 +39,6 @@ class Stream:
         self._rang = asyncio.Event()
 
     @property
-    def has_news(self) -> bool:
-        """Whether there is something to take."""
-        return bool(self._kept)
-
-    @property
     def overrun(self) -> bool:
         """Whether there was more than is kept."""
         return len(self._kept) > MOST_KEPT

@@ -17,7 +17,14 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import Scope
 
-from audio_storage_system.errors import AudioStorageSystemError, TooLarge, TooManyRequests, TooSlow, Unauthorized
+from audio_storage_system.errors import (
+    AudioStorageSystemError,
+    TooLarge,
+    TooManyRequests,
+    TooSlow,
+    Unauthorized,
+    Unexpected,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -162,4 +169,4 @@ async def _gone(request: Request, error: ClientDisconnect) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     logger.error("%s %s: this should not have happened", request.method, request.url.path, exc_info=error)
-    return _shaped(request.scope, of_status(500, "This should not have happened; the server's log says more."))
+    return _shaped(request.scope, of_error(Unexpected()))

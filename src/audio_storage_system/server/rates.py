@@ -17,6 +17,13 @@ class Rates:
         self._buckets: OrderedDict[object, tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
 
+    def wait(self, who: object) -> float:
+        """The seconds until somebody may ask again, without counting anything."""
+        with self._lock:
+            left, at = self._buckets.get(who, (self._most, time.monotonic()))
+        left += (time.monotonic() - at) * self._rate
+        return 0.0 if left >= 1 or not self._rate else (1 - left) / self._rate
+
     def take(self, who: object) -> float:
         """Count a request; 0.0 where it may be answered, else the seconds until the next one may."""
         if not self._rate:

@@ -103,7 +103,7 @@ Conditions = Annotated[
     Values,
     Field(
         description="Conditions on metadata and fields, all of which hold: as of a search.",
-        examples=[{"session": "meeting_1", "duration": {">": 60}}],
+        examples=[{"session": "meeting_1", "duration": {"gt": 60}}],
     ),
 ]
 

@@ -6,19 +6,20 @@ from __future__ import annotations
 from starlette.websockets import WebSocket
 
 from audio_storage_system import AudioStorageSystem
-from audio_storage_system.server.gate import Gate
+from audio_storage_system.server.gate import Gate, token_of
 
 # Ours, and as OpenAI's clients in browsers send them.
 OURS, REALTIME = "audio-storage", "realtime"
 TOKENS = ("bearer.", "openai-insecure-api-key.")
-BEARER = "bearer "
+OPENAI = "/v1/"
 
 
 def admitted(socket: WebSocket) -> AudioStorageSystem:
     """The archive as whoever opened this socket sees it. Raises `Unauthorized`, `Forbidden`,
     `TooManyRequests`."""
     gate: Gate = socket.app.state.gate
-    return gate.admit(_token(socket), socket.headers, socket.client.host if socket.client else "")
+    address, of_openai = socket.client.host if socket.client else "", socket.url.path.startswith(OPENAI)
+    return gate.admit(_token(socket), socket.headers, address, any_key=of_openai)
 
 
 def subprotocol(socket: WebSocket) -> str | None:
@@ -28,11 +29,8 @@ def subprotocol(socket: WebSocket) -> str | None:
 
 
 def _token(socket: WebSocket) -> str | None:
-    given = socket.headers.get("authorization", "")
-    if given.lower().startswith(BEARER):
-        return given[len(BEARER) :].strip()
-    if given:
-        return None  # and the gate says that it is none
+    if "authorization" in socket.headers:
+        return token_of(socket.headers)
     for name in socket.scope["subprotocols"]:
         for start in TOKENS:
             if name.startswith(start):

@@ -10,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from audio_storage_system.audio.streaming import Form
 from audio_storage_system.errors import InvalidInput
+from audio_storage_system.server.fields import Text
 
 PCM: Literal["pcm16"] = "pcm16"
 # Of what is decoded here, where a client asks for less than the stream has.
 DECODED = Form(48_000, 1)
-Name = Annotated[str, Field(max_length=200)]
+Name = Annotated[Text, Field(max_length=200)]
 
 
 class _Message(BaseModel):

@@ -23,7 +23,7 @@ _MOST = (datetime.max - datetime.min) // timedelta(microseconds=1)
 
 def make(question: Any, **place: int) -> str:
     """The cursor of a place in the answer to `question`, which is JSON-able."""
-    text = json.dumps([_digest(question), place], separators=(",", ":"))
+    text = json.dumps([_mark(question), place], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
@@ -32,8 +32,8 @@ def read(cursor: str | None, question: Any, **first: int) -> dict[str, int]:
     of another question."""
     if cursor is None:
         return first
-    digest, place = _decoded(cursor)
-    if digest != _digest(question) or not isinstance(place, dict) or place.keys() != first.keys():
+    asked, place = _decoded(cursor)
+    if asked != _mark(question) or not isinstance(place, dict) or place.keys() != first.keys():
         raise _refused()
     if any(type(value) is not int or not 0 <= value <= _MOST for value in place.values()):
         raise _refused()
@@ -44,13 +44,14 @@ def _decoded(cursor: str) -> tuple[Any, Any]:
     if len(cursor) > MAX_CHARACTERS:
         raise _refused()
     try:
-        digest, place = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
+        asked, place = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
     except (binascii.Error, ValueError, TypeError, RecursionError) as error:
         raise _refused() from error
-    return digest, place
+    return asked, place
 
 
-def _digest(question: Any) -> str:
+def _mark(question: Any) -> str:
+    """What tells questions apart; no secret, and no proof of anything."""
     text = json.dumps(question, sort_keys=True, ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from audio_storage_system import Cancellation, __version__
 from audio_storage_system.audit import came_from
-from audio_storage_system.errors import AudioStorageSystemError, Cancelled, InvalidInput
+from audio_storage_system.errors import AudioStorageSystemError, Cancelled, InvalidInput, Unexpected
 from audio_storage_system.server.mcp import resources, tools
 from audio_storage_system.server.mcp.caller import Caller, Progress
 
@@ -94,8 +94,7 @@ class _Handlers:
             raise
         except Exception:
             logger.exception("%s: this should not have happened", given.name[:128])
-            words = "This should not have happened; the server's log says more."
-            return _failed({"code": "unexpected", "message": words, "retryable": False})
+            return _failed(Unexpected().as_dict())
 
     async def _ask(self, context: Context, work: Callable[[Caller], T]) -> T:
         """What no model reads: errors are the protocol's."""

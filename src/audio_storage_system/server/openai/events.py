@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from audio_storage_system.errors import AudioStorageSystemError
+from audio_storage_system.errors import AudioStorageSystemError, Unexpected
 from audio_storage_system.records import Segment
 from audio_storage_system.server import problems
 from audio_storage_system.server.openai.answers import Kept, Language, Said, Tokens, speaker_segment, tokens_of
@@ -136,5 +136,5 @@ def _failure(error: Exception) -> Iterator[str]:
         told = as_error(problems.of_error(error), error)
     else:
         logger.error("A transcription: this should not have happened", exc_info=error)
-        told = as_error(problems.of_status(500, "This should not have happened; the server's log says more."), None)
+        told = as_error(problems.of_error(Unexpected()), None)
     yield f"data: {bytes(told.body).decode()}\n\n"

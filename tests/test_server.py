@@ -62,6 +62,35 @@ def test_pages_of_others_get_nothing_of_an_archive_without_tokens(
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [{"X-Forwarded-For": "127.0.0.1"}, {"Forwarded": "for=10.0.0.7"}, {"Sec-Fetch-Site": "cross-site"}],
+)
+def test_nor_what_a_proxy_sends_on_or_a_page_embeds(served: httpx.Client, headers: dict[str, str]) -> None:
+    assert served.get("/api/v1/stats", headers=headers).status_code == 403
+
+
+def test_what_was_closed_does_not_open_when_its_last_user_is_removed(served: httpx.Client, home: Path) -> None:
+    with AudioStorageSystem(home) as storage:
+        storage.users.add("anna")
+        secret = storage.tokens.create("anna").secret
+        storage.users.remove("anna")
+        assert storage.tokens.any()
+    time.sleep(1.1)
+    assert served.get("/api/v1/stats").status_code == 401
+    assert served.get("/api/v1/stats", headers=as_bearer(secret)).status_code == 401
+
+
+def test_where_a_request_comes_from_is_not_what_it_says(tmp_path: Path) -> None:
+    with AudioStorageSystem(tmp_path / "archive", audit=True, encryption=bytes(32)) as storage:
+        secret = storage.tokens.create(scopes=["admin"]).secret
+        with serving(lambda: AudioStorageSystem(tmp_path / "archive", encryption=bytes(32))) as url:
+            headers = {**as_bearer(secret), "X-Forwarded-For": "10.0.0.7"}
+            assert httpx.get(f"{url}/api/v1/recordings", headers=headers).status_code == 200
+        [entry] = [one for one in storage.audit.list().entries if one.action == "recordings.listed"]
+        assert entry.origin.startswith("http:127.0.0.1@")
+
+
 def test_pages_of_its_own_do(served: httpx.Client) -> None:
     own = str(served.base_url).rstrip("/")
     assert served.get("/api/v1/stats", headers={"Origin": own}).status_code == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
@@ -366,3 +367,8 @@ def test_another_owners_recording_is_not_there(tmp_path: Path) -> None:
         assert client.post(RECORDINGS, files=files, headers=reading).status_code == 403
         assert client.patch(path, json={"metadata": {}}, headers=reading).status_code == 403
         assert client.delete(path, headers=reading).status_code == 403
+
+
+def test_a_cursor_of_no_time_is_refused(served: httpx.Client) -> None:
+    cursor = base64.urlsafe_b64encode(b"0001-01-01T00:00:00+14:00 5").decode()
+    assert served.get(RECORDINGS, params={"cursor": cursor}).status_code == 400

@@ -72,6 +72,8 @@ class Settings:
     search_seconds: how long the server lets a search run, unless the request says less.
     requests_per_minute: how many requests the server answers each holder of a token in a minute, in each of its web
         processes; 0 for any number.
+    trusted_proxies: the addresses of proxies before the server, separated by commas, which are believed where a request
+        comes from; empty for none.
     cors_origins: the web pages that may use the server from a browser, `https://app.example`, separated by commas;
         empty for none but its own. `*` for all, once there are tokens.
     openai_store: whether the OpenAI-compatible endpoints keep what they transcribe; a request can say otherwise.
@@ -122,6 +124,7 @@ class Settings:
     live_sessions: int = 32
     search_seconds: float = 10.0
     requests_per_minute: int = 6000
+    trusted_proxies: str = ""
     cors_origins: str = ""
     openai_store: bool = True
     openai_models: str = ""
@@ -267,6 +270,8 @@ def load_settings(home: Path, **given: Any) -> Settings:
     destinations(settings)
     if not 0 < settings.search_seconds <= 3600:
         raise InvalidSetting(name="search_seconds", reason=f"it is 0…3600 seconds, not {settings.search_seconds:g}")
+    if settings.requests_per_minute < 0:
+        raise InvalidSetting(name="requests_per_minute", reason="it is not negative; 0 is for any number")
     if settings.transcribe_at_once < 1:
         raise InvalidSetting(name="transcribe_at_once", reason="it is at least 1")
     return settings

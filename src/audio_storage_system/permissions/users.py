@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Select, Update, delete, func, insert, select, update
 
 from audio_storage_system.access import groups_of
 from audio_storage_system.archive import Archive
@@ -70,7 +70,7 @@ class Users:
             given = select(grants.c.id).where(grants.c.principal_id == gone)
             connection.execute(delete(grant_conditions).where(grant_conditions.c.grant_id.in_(given)))
             connection.execute(delete(grants).where(grants.c.principal_id == gone))
-            connection.execute(delete(api_tokens).where(api_tokens.c.principal_id == gone))
+            connection.execute(_revoked(gone))
             either = (memberships.c.group_id == gone) | (memberships.c.member_id == gone)
             connection.execute(delete(memberships).where(either))
             connection.execute(delete(webhooks).where(webhooks.c.principal_id == gone))
@@ -139,3 +139,10 @@ def _check_free(connection: Connection, principal_id: int, name: str) -> None:
     owned = select(func.count()).select_from(audio_files).where(audio_files.c.owner_id == principal_id)
     if count := connection.execute(owned).scalar_one():
         raise Conflict(reason=f"{name} owns {count} recording(s), which have to be deleted first")
+
+
+def _revoked(principal_id: int) -> Update:
+    """Their tokens stay, revoked: an archive that ever had one asks everybody for theirs."""
+    revoked_at = func.coalesce(api_tokens.c.revoked_at, utc_now())
+    of = update(api_tokens).where(api_tokens.c.principal_id == principal_id)
+    return of.values(principal_id=OWNER_ID, revoked_at=revoked_at)

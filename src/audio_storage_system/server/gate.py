@@ -25,6 +25,9 @@ from audio_storage_system.server.rates import Rates
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 ASKED_AGAIN_SECONDS = 1.0
+# What proxies add: whoever is behind one is not on this machine.
+FORWARDED = ("forwarded", "x-forwarded-for")
+FOREIGN = ("cross-site", "same-site")
 # Wrong tokens from one address, each of which costs a look into the catalogue.
 FAILURES_PER_MINUTE = 60
 bearer = HTTPBearer(auto_error=False, description="A token of `audio-storage tokens create`.")
@@ -60,9 +63,17 @@ class Gate:
             raise Unauthorized(reason="it is no bearer token")
         if self.closed:
             raise Unauthorized(reason="none was given")
-        if not (_is_own(headers.get("host", "")) and self.welcomes(headers.get("origin"), headers.get("host", ""))):
+        if address not in LOOPBACK or any(name in headers for name in FORWARDED):
+            raise Forbidden(principal="Another machine", action="use an archive without tokens")
+        if not (_is_own(headers.get("host", "")) and self._is_own_page(headers)):
             raise Forbidden(principal="A page of another origin", action="use an archive without tokens")
         return self._storage
+
+    def _is_own_page(self, headers: Mapping[str, str]) -> bool:
+        """Browsers name the origin of a page where it reads the answer, and else at least that it is another's."""
+        if "origin" not in headers and headers.get("sec-fetch-site") in FOREIGN:
+            return False
+        return self.welcomes(headers.get("origin"), headers.get("host", ""))
 
     def _authenticated(self, token: str, address: str) -> AudioStorageSystem:
         _wait_for(self._rates.take(hash(token)))

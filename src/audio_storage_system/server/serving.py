@@ -53,9 +53,10 @@ def serve(place: str | None, options: Options, ready: Callable[[str], None] = la
     Raises `InvalidSetting` for an address that others reach while no token was ever made, `InvalidInput` for one that
     cannot be listened on, and what opening the archive raises.
     """
-    home = _check(place, options)
+    home, proxies = _check(place, options)
     os.environ[PLACE] = place or ""
-    config = configuration("audio_storage_system.server.app:from_environment", factory=True, workers=options.workers)
+    app = "audio_storage_system.server.app:from_environment"
+    config = configuration(app, factory=True, workers=options.workers, proxies=proxies)
     with (
         _ending_in_order(),
         _listening(options) as listening,
@@ -83,8 +84,9 @@ def _ending_in_order() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def configuration(app: Any, **further: Any) -> uvicorn.Config:
-    """How uvicorn serves the application: bounded, and without a log of what is asked."""
+def configuration(app: Any, *, proxies: str = "", **further: Any) -> uvicorn.Config:
+    """How uvicorn serves the application: bounded, and without a log of what is asked. proxies: the addresses of those
+    that are believed where a request comes from."""
     return uvicorn.Config(
         app,
         http="audio_storage_system.server.protocol:BoundedProtocol",
@@ -92,6 +94,8 @@ def configuration(app: Any, **further: Any) -> uvicorn.Config:
         log_level="warning",
         access_log=False,  # searches stand in the addresses
         server_header=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies or None,
         timeout_graceful_shutdown=int(STOP_SECONDS),
         timeout_worker_healthcheck=SILENT_SECONDS,
         **UVICORN,
@@ -99,8 +103,8 @@ def configuration(app: Any, **further: Any) -> uvicorn.Config:
     )
 
 
-def _check(place: str | None, options: Options) -> Path:
-    """The archive's folder. Raises `InvalidSetting`."""
+def _check(place: str | None, options: Options) -> tuple[Path, str]:
+    """The archive's folder, and the proxies that its settings trust. Raises `InvalidSetting`."""
     with AudioStorageSystem(place) as storage:
         if options.host not in LOOPBACK and not storage.tokens.any():
             reason = (
@@ -108,7 +112,7 @@ def _check(place: str | None, options: Options) -> Path:
                 "audio-storage tokens create"
             )
             raise InvalidSetting(name="host", reason=reason)
-        return storage.home
+        return storage.home, storage.settings.trusted_proxies
 
 
 @contextmanager

@@ -21,7 +21,11 @@ from audio_storage_system.server.waiting import Patience, while_wanted
 router = APIRouter(prefix="/recordings/{audio_id}", tags=["recordings"], responses=problems.documented(404, 409, 410))
 
 # Private sound does not stay in caches, and nothing in it is ever taken for a page.
-GUARDED = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
+GUARDED = {
+    "Cache-Control": "private, no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
 DRAWN_AT_ONCE = 2
 DRAWING_SECONDS = 60.0
 _drawing = CapacityLimiter(DRAWN_AT_ONCE)

@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Val
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.records import Job
 from audio_storage_system.server.fields import Text, parsed_object
+from audio_storage_system.server.offers import offered
 
 POLL_SECONDS = 0.25
 LONGEST_WAIT = 60.0
@@ -52,9 +53,10 @@ class Storing(BaseModel):
             faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors(include_url=False)]
             raise RequestValidationError(faults) from error
 
-    def arguments(self) -> dict[str, Any]:
-        """For `submit` and `uploads.create`."""
-        return {name: getattr(self, name) for name in Storing.model_fields}
+    def arguments(self, storage: AudioStorageSystem) -> dict[str, Any]:
+        """For `submit` and `uploads.create`. Raises `UnknownSpec`."""
+        given = {name: getattr(self, name) for name in Storing.model_fields}
+        return {**given, "whisper_model": offered(storage, self.whisper_model)}
 
 
 class Stored(BaseModel):

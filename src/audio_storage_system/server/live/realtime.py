@@ -22,6 +22,7 @@ from audio_storage_system.server.live.messages import parsed
 from audio_storage_system.server.live.outbox import Message
 from audio_storage_system.server.live.realtime_items import Item, event
 from audio_storage_system.server.live.realtime_session import Configuration
+from audio_storage_system.server.offers import offered
 
 router = APIRouter()
 # Clients of OpenAI do not know that a socket must be kept alive.
@@ -113,6 +114,7 @@ class RealtimeSocket(Conversation):
         if not isinstance(session, Mapping):
             raise InvalidInput(reason="session is an object")
         wanted = self._configuration.updated(session)
+        offered(self.storage, wanted.model)
         if self.session is not None and wanted != self._configuration:
             raise InvalidInput(reason="The session cannot be changed while there is sound that was not committed")
         self._configuration = wanted
@@ -137,7 +139,7 @@ class RealtimeSocket(Conversation):
         self.session = self.storage.live(
             sample_rate=wanted.rate,
             language=wanted.language,
-            whisper_model=wanted.whisper_model,
+            whisper_model=offered(self.storage, wanted.model),
             on_event=self.tell,
         )
         return self.session

@@ -27,6 +27,7 @@ from audio_storage_system.server.live.limits import (
 )
 from audio_storage_system.server.live.messages import DECODED, PCM, Finish, Lost, Start, parsed, said_in, start_of
 from audio_storage_system.server.live.outbox import Message
+from audio_storage_system.server.offers import offered
 
 router = APIRouter()
 NOTHING = LiveReport("", None, 0.0, 0.0, (), None, None)
@@ -118,8 +119,8 @@ class LiveSocket(Conversation):
             channels=form.channels,
             metadata=start.metadata,
             language=start.language,
-            whisper_model=start.whisper_model,
-            transcriber=start.transcriber,
+            whisper_model=offered(self.storage, start.whisper_model),
+            transcriber=offered(self.storage, start.transcriber),
             resume_seconds=self.storage.settings.live_resume_seconds,
         )
 

@@ -16,7 +16,14 @@ from fastapi import FastAPI
 from websockets.exceptions import ConnectionClosedError
 
 from audio_storage_system import AudioStorageSystem
-from audio_storage_system.errors import AudioStorageSystemError, DatabaseUnavailable, StorageFailed, TranscriptionFailed
+from audio_storage_system.errors import (
+    AudioStorageSystemError,
+    DatabaseUnavailable,
+    StorageFailed,
+    StorageFull,
+    TranscriptionFailed,
+)
+from audio_storage_system.jobs.failures import give_up
 from audio_storage_system.records import Outcome
 from audio_storage_system.server import problems
 from mcp_sessions import over_http
@@ -133,3 +140,17 @@ def test_over_live_sockets(url: str, monkeypatch: pytest.MonkeyPatch, path: str)
                 heard.append(talk.connection.recv(30))
     assert "database_unavailable" in str(heard[-1]) and INSIDE not in str(heard)
     assert talk.connection.close_code == 4503 and INSIDE not in (talk.connection.close_reason or "")
+
+
+def test_by_the_jobs(tmp_path: Path, call: Path, scripted_engine: object) -> None:
+    """A job that failed keeps the whole reason, for who runs the machine."""
+    with AudioStorageSystem(tmp_path / "archive", transcriber="scripted") as storage:
+        job = storage.submit(call)
+        with storage._archive.database.write() as connection:
+            give_up(connection, job, "storage_full", str(StorageFull(place=INSIDE)))
+        assert INSIDE in str(storage.jobs.get(job.id).reason)
+        with serving(lambda: AudioStorageSystem(storage.home)) as url:
+            job_told = httpx.get(f"{url}/api/v1/jobs/{job.id}", timeout=30)
+            list_told = httpx.get(f"{url}/api/v1/jobs", timeout=30)
+    assert (job_told.json()["code"], job_told.json()["state"]) == ("storage_full", "failed")
+    assert "no room" in job_told.json()["reason"] and INSIDE not in job_told.text + list_told.text

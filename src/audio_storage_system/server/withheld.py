@@ -10,10 +10,11 @@ from http import HTTPStatus
 
 from audio_storage_system import errors
 from audio_storage_system.errors import AudioStorageSystemError, StorageFailed, TranscriptionFailed
+from audio_storage_system.records import Job
 
 LOG = "Whoever runs the server finds more in its log."
 # By the nearest class of an error; every class whose message names a place is below one of these.
-WORDS: dict[type[BaseException], str] = {
+WORDS: dict[type[AudioStorageSystemError], str] = {
     errors.ArchiveMismatch: f"What is there is not of this archive. {LOG}",
     errors.VectorIndexMismatch: f"The server's vector index belongs to another archive. {LOG}",
     errors.RestoreUnfinished: "The server's archive is being restored from a backup, and is not whole yet.",
@@ -31,18 +32,26 @@ WORDS: dict[type[BaseException], str] = {
     errors.StorageFull: "There is no room left on the server. Nothing was half-stored.",
     errors.ArchiveBusy: "The server's archive stayed locked for too long. Try again later.",
     errors.ArchiveDamaged: f"Something in the server's archive is damaged. {LOG}",
+    errors.SealBroken: f"Something in the server's archive is damaged. {LOG}",
     errors.BackupDamaged: f"The backup is damaged. {LOG}",
     errors.QueueDamaged: f"The server's queue of jobs is damaged. {LOG}",
     errors.DatabaseUnavailable: "The server's database does not answer. Nothing was half-stored. Try again later.",
     errors.DatabaseRefused: f"The server's database refused. {LOG}",
 }
 
+_WORDS_BY_CODE = {kind("").code: words for kind, words in WORDS.items()}
+
+
+def reason_of(job: Job) -> str | None:
+    """Why a job failed, as it is told."""
+    return _WORDS_BY_CODE.get(job.code or "", job.reason)
+
 
 def words_for(error: BaseException | None) -> str | None:
     """What is told instead of the error's message; `None` where that may be told."""
     if isinstance(error, TranscriptionFailed):
         return _of_transcription(error)
-    return next((WORDS[one] for one in type(error).__mro__ if one in WORDS), None)
+    return next((words for kind in type(error).__mro__ if (words := WORDS.get(kind))), None)
 
 
 def _of_transcription(error: TranscriptionFailed) -> str | None:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from audio_storage_system import AudioStorageSystem, records
-from audio_storage_system.server import problems
+from audio_storage_system.server import problems, withheld
 from audio_storage_system.server.api.shapes import Page
 from audio_storage_system.server.fields import LARGEST_ID, Text
 from audio_storage_system.server.gate import Caller
@@ -49,7 +49,7 @@ class Job(BaseModel):
     @classmethod
     def of(cls, job: records.Job) -> Self:
         """The answer for a job."""
-        return cls.model_validate(job.as_dict())
+        return cls.model_validate({**job.as_dict(), "reason": withheld.reason_of(job)})
 
 
 class Counts(BaseModel):

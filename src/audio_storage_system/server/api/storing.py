@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Val
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.records import Job
+from audio_storage_system.server import withheld
 from audio_storage_system.server.fields import Text, parsed_object
 from audio_storage_system.server.offers import offered
 
@@ -71,9 +72,8 @@ class Stored(BaseModel):
     @classmethod
     def of(cls, job: Job) -> Self:
         """The answer for a job."""
-        return cls(
-            audio_id=job.audio_id or 0, job_id=job.id, duplicate=job.duplicate, state=job.state, reason=job.reason
-        )
+        reason = withheld.reason_of(job)
+        return cls(audio_id=job.audio_id or 0, job_id=job.id, duplicate=job.duplicate, state=job.state, reason=reason)
 
 
 async def awaited(storage: AudioStorageSystem, job: Job, seconds: float) -> Stored:

@@ -28,6 +28,7 @@ from talking import Talk, pieces_of, recorded, samples_in, talking, talking_as
 RATE = 16_000
 # The engine for tests understands at once.
 HEARD: dict[str, Any] = {"transcriber": "scripted"}
+OFFERED: dict[str, Any] = {"openai_models": "scripted=scripted"}
 AS_IT_COMES: dict[str, Any] = {"sample_rate": RATE, **HEARD}
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
@@ -41,7 +42,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AudioStorageSy
 
 @pytest.fixture(scope="module")
 def url(archive: AudioStorageSystem) -> Iterator[str]:
-    with serving(lambda: AudioStorageSystem(archive.home, live_resume_seconds=30)) as address:
+    with serving(lambda: AudioStorageSystem(archive.home, **OFFERED, live_resume_seconds=30)) as address:
         yield address
 
 
@@ -52,7 +53,7 @@ def guarded(tmp_path: Path) -> Iterator[tuple[AudioStorageSystem, str]]:
         for name in ("anna", "bert"):
             storage.users.add(name)
             storage.tokens.create(name)
-        with serving(lambda: AudioStorageSystem(storage.home)) as address:
+        with serving(lambda: AudioStorageSystem(storage.home, **OFFERED)) as address:
             yield storage, address
 
 
@@ -203,7 +204,7 @@ def test_a_second_socket_takes_a_session_over(archive: AudioStorageSystem, url: 
 
 def test_what_nobody_comes_back_to_is_completed(archive: AudioStorageSystem) -> None:
     sound = speechlike(2).tobytes()
-    with serving(lambda: AudioStorageSystem(archive.home, live_resume_seconds=1)) as url:
+    with serving(lambda: AudioStorageSystem(archive.home, **OFFERED, live_resume_seconds=1)) as url:
         with talking(url, **AS_IT_COMES) as talk:
             started = talk.until("started")
             talk.sound(sound)
@@ -377,7 +378,7 @@ def test_messages_have_a_size(archive: AudioStorageSystem, url: str) -> None:
 
 
 def test_somebody_has_so_many_sessions(archive: AudioStorageSystem) -> None:
-    with serving(lambda: AudioStorageSystem(archive.home, live_sessions=2)) as url:
+    with serving(lambda: AudioStorageSystem(archive.home, **OFFERED, live_sessions=2)) as url:
         with talking(url, **AS_IT_COMES) as one, talking(url, **AS_IT_COMES) as two:
             for talk in (one, two):
                 talk.until("started")
@@ -492,7 +493,7 @@ def test_of_an_encrypted_archive_nothing_lies_open(tmp_path: Path) -> None:
     sound, coded = speechlike(2).tobytes(), recorded("webm", speechlike(2), RATE)
     key = os.urandom(32)
     with AudioStorageSystem(tmp_path / "archive", encryption=key) as archive:
-        with serving(lambda: AudioStorageSystem(archive.home, encryption=key)) as url:
+        with serving(lambda: AudioStorageSystem(archive.home, **OFFERED, encryption=key)) as url:
             for data, encoding in ((sound, "pcm16"), (coded, "webm")):
                 with talking(url, encoding=encoding, **HEARD) as talk:
                     talk.sound(data)

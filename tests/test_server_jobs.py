@@ -29,9 +29,10 @@ Give = Callable[..., Job]
 
 @pytest.fixture
 def client(storage: AudioStorageSystem) -> Iterator[httpx.Client]:
-    """A client of a server over the archive of the test."""
+    """A client of a server over the archive of the test, which offers two more models."""
+    offered = "scripted:b=scripted:b, scripted:c=scripted:c"
     with (
-        serving(lambda: AudioStorageSystem(storage.home, transcriber="scripted")) as url,
+        serving(lambda: AudioStorageSystem(storage.home, transcriber="scripted", openai_models=offered)) as url,
         httpx.Client(base_url=f"{url}/api/v1", timeout=30) as made,
     ):
         yield made

@@ -25,6 +25,7 @@ from audio_storage_system.errors import (
     Unauthorized,
     Unexpected,
 )
+from audio_storage_system.server import withheld
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,10 @@ class Problem(BaseModel):
     retryable: bool = Field(description="Whether the same request can succeed later.")
     faults: list[Fault] = Field(default=[], description="What is wrong with the request, part by part.")
 
+    def brief(self) -> dict[str, Any]:
+        """As an error tells itself: code, message, retryable."""
+        return {"code": self.code, "message": self.detail, "retryable": self.retryable}
+
 
 # How a part of the application says what went wrong; the error is told where there is one.
 Shape: TypeAlias = Callable[[Problem, AudioStorageSystemError | None], JSONResponse]
@@ -75,9 +80,20 @@ def answer(problem: Problem, headers: dict[str, str] | None = None) -> JSONRespo
 
 
 def of_error(error: AudioStorageSystemError) -> Problem:
-    """The problem that an error of the tree is."""
-    status = HTTPStatus(error.http_status)
-    return Problem(title=status.phrase, status=status, detail=error.message, code=error.code, retryable=error.retryable)
+    """The problem that an error of the tree is, for who asks from elsewhere: what is withheld is in the log."""
+    status, words = withheld.status_of(error), withheld.words_for(error)
+    if words is not None:
+        logger.warning("Answered with %s (%s): %s", status.value, error.code, error)
+    return _problem(error, status, error.message if words is None else words)
+
+
+def of_error_here(error: AudioStorageSystemError) -> Problem:
+    """The same in full, for who runs the program."""
+    return _problem(error, HTTPStatus(error.http_status), error.message)
+
+
+def _problem(error: AudioStorageSystemError, status: HTTPStatus, words: str) -> Problem:
+    return Problem(title=status.phrase, status=status, detail=words, code=error.code, retryable=error.retryable)
 
 
 def of_validation(error: RequestValidationError) -> Problem:
@@ -138,7 +154,7 @@ def handle(app: FastAPI, shapes: Mapping[str, Shape]) -> None:
 
 
 async def _known(request: Request, error: AudioStorageSystemError) -> JSONResponse:
-    if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR and withheld.words_for(error) is None:
         logger.warning("%s %s: %s", request.method, request.url.path, error)
     return response_to(request.scope, error)
 

@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal, Self
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from audio_storage_system import records
-from audio_storage_system.server import problems
+from audio_storage_system import AudioStorageSystem, records
+from audio_storage_system.server import problems, withheld
 from audio_storage_system.server.api.shapes import Page
 from audio_storage_system.server.fields import LARGEST_ID, Text
 from audio_storage_system.server.gate import Caller
+from audio_storage_system.server.offers import offered
 
 router = APIRouter(tags=["jobs"], responses=problems.documented())
 
@@ -48,7 +49,7 @@ class Job(BaseModel):
     @classmethod
     def of(cls, job: records.Job) -> Self:
         """The answer for a job."""
-        return cls.model_validate(job.as_dict())
+        return cls.model_validate({**job.as_dict(), "reason": withheld.reason_of(job)})
 
 
 class Counts(BaseModel):
@@ -85,6 +86,11 @@ class Retranscription(BaseModel):
     )
     activate: Rule | None = Field(default=None, description="Whether search follows it.")
     priority: Priority = "normal"
+
+    def arguments(self, storage: AudioStorageSystem) -> dict[str, Any]:
+        """For `retranscribe`, without the recordings. Raises `UnknownSpec`."""
+        given = {name: getattr(self, name) for name in Retranscription.model_fields}
+        return {**given, "whisper_model": offered(storage, self.whisper_model)}
 
 
 class Retranscriptions(Retranscription):
@@ -125,8 +131,7 @@ def count_jobs(storage: Caller) -> Counts:
 )
 def retranscribe_recordings(storage: Caller, wanted: Retranscriptions) -> list[Job]:
     """A job for each recording, in the order given. Earlier versions stay."""
-    options = wanted.model_dump(exclude={"audio_ids"})
-    return [Job.of(job) for job in storage.retranscribe(wanted.audio_ids, **options)]
+    return [Job.of(job) for job in storage.retranscribe(wanted.audio_ids, **wanted.arguments(storage))]
 
 
 @router.post("/reembed", status_code=202, summary="Embed the archive anew", responses=problems.documented(409))

@@ -136,7 +136,8 @@ async def _received(request: Request, storage: AudioStorageSystem) -> Job:
     async with incoming.form_of(request, storage) as form:
         file, wanted = incoming.file_in(form), forms.read(form, NewRecording)
         name = bare(wanted.name or file.filename or "")
-        return await to_thread.run_sync(lambda: storage.submit(file.file, name=name, **wanted.arguments()))
+        given = wanted.arguments(storage)
+        return await to_thread.run_sync(lambda: storage.submit(file.file, name=name, **given))
 
 
 def bare(name: str) -> str:

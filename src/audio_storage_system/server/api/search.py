@@ -22,6 +22,7 @@ from audio_storage_system.server.api.searching import (
     where_of,
 )
 from audio_storage_system.server.gate import Caller
+from audio_storage_system.server.offers import offered
 from audio_storage_system.server.waiting import Patience, while_wanted
 
 router = APIRouter(tags=["search"], responses=problems.documented(404))
@@ -51,7 +52,8 @@ async def search_by_audio(request: Request, storage: Caller) -> Response:
     async with incoming.form_of(request, storage) as form:
         file, wanted = incoming.file_in(form), forms.read(form, Example)
         patience = _patience(storage, wanted)
-        further = {"audio": file.file, "by": wanted.by, "mode": wanted.mode, "whisper_model": wanted.whisper_model}
+        model = offered(storage, wanted.whisper_model)
+        further = {"audio": file.file, "by": wanted.by, "mode": wanted.mode, "whisper_model": model}
         call = partial(_found, storage, None, _page(wanted, wanted.where), patience, further)
         return _json(await while_wanted(request, patience, call))
 

@@ -11,7 +11,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Val
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.records import Job
+from audio_storage_system.server import withheld
 from audio_storage_system.server.fields import Text, parsed_object
+from audio_storage_system.server.offers import offered
 
 POLL_SECONDS = 0.25
 LONGEST_WAIT = 60.0
@@ -52,9 +54,10 @@ class Storing(BaseModel):
             faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors(include_url=False)]
             raise RequestValidationError(faults) from error
 
-    def arguments(self) -> dict[str, Any]:
-        """For `submit` and `uploads.create`."""
-        return {name: getattr(self, name) for name in Storing.model_fields}
+    def arguments(self, storage: AudioStorageSystem) -> dict[str, Any]:
+        """For `submit` and `uploads.create`. Raises `UnknownSpec`."""
+        given = {name: getattr(self, name) for name in Storing.model_fields}
+        return {**given, "whisper_model": offered(storage, self.whisper_model)}
 
 
 class Stored(BaseModel):
@@ -69,9 +72,8 @@ class Stored(BaseModel):
     @classmethod
     def of(cls, job: Job) -> Self:
         """The answer for a job."""
-        return cls(
-            audio_id=job.audio_id or 0, job_id=job.id, duplicate=job.duplicate, state=job.state, reason=job.reason
-        )
+        reason = withheld.reason_of(job)
+        return cls(audio_id=job.audio_id or 0, job_id=job.id, duplicate=job.duplicate, state=job.state, reason=reason)
 
 
 async def awaited(storage: AudioStorageSystem, job: Job, seconds: float) -> Stored:

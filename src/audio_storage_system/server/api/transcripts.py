@@ -275,7 +275,7 @@ def _attachment(name: str) -> str:
 )
 def retranscribe_recording(storage: Caller, audio_id: AudioId, wanted: Retranscription) -> Job:
     """A worker makes a new version; earlier ones stay."""
-    [job] = storage.retranscribe([audio_id], **wanted.model_dump())
+    [job] = storage.retranscribe([audio_id], **wanted.arguments(storage))
     return Job.of(job)
 
 

@@ -138,7 +138,7 @@ async def create_upload(request: Request, response: Response, storage: Caller) -
     `metadata` a JSON object, the fields of the JSON body are what they are there, and any other key is metadata."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     wanted, note = await _announced(request, kind)
-    given = {**wanted.arguments(), "sha256": wanted.sha256, "note": note}
+    given = {**wanted.arguments(storage), "sha256": wanted.sha256, "note": note}
     begin = partial(storage.uploads.create, wanted.size, bare(wanted.name), **given)
     upload = await to_thread.run_sync(begin)
     if kind == tus.CONTENT_TYPE:

@@ -25,11 +25,13 @@ from audio_storage_system.errors import (
     Unexpected,
 )
 from audio_storage_system.live import Event, LiveSession
+from audio_storage_system.server import problems
 from audio_storage_system.server.live import door
 from audio_storage_system.server.live.feeding import Feed
 from audio_storage_system.server.live.limits import DRAIN_SECONDS
 from audio_storage_system.server.live.outbox import Message, Outbox
 from audio_storage_system.server.live.seats import Seats
+from audio_storage_system.server.problems import Problem
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ class Conversation(ABC):
         """Put what a session tells into the outbox."""
 
     @abstractmethod
-    def failed(self, error: AudioStorageSystemError) -> Message:
+    def failed(self, problem: Problem) -> Message:
         """The message that tells of an error."""
 
     async def leave(self) -> None:
@@ -96,11 +98,12 @@ class Conversation(ABC):
         except WebSocketDisconnect:
             return
         except AudioStorageSystemError as error:
-            code, reason = close_code(error), error.message
-            self.outbox.put(self.failed(error))
+            problem = problems.of_error(error)
+            code, reason = close_code(problem), problem.detail
+            self.outbox.put(self.failed(problem))
         except Exception:
             logger.exception("A live socket: this should not have happened")
-            self.outbox.put(self.failed(Unexpected()))
+            self.outbox.put(self.failed(problems.of_error(Unexpected())))
         finally:
             await self._end(sender, code, reason)
 
@@ -229,9 +232,9 @@ class Conversation(ABC):
                     await self.socket.close(code, _shortened(reason))
 
 
-def close_code(error: AudioStorageSystemError) -> int:
+def close_code(problem: Problem) -> int:
     """The code with which a socket closes for an error."""
-    return PRIVATE_CODES + error.http_status if error.http_status != 500 else UNEXPECTED
+    return PRIVATE_CODES + problem.status if problem.status != 500 else UNEXPECTED
 
 
 def _shortened(reason: str) -> str:

@@ -12,7 +12,7 @@ from fastapi import APIRouter
 from starlette.types import Message as Incoming
 from starlette.websockets import WebSocket
 
-from audio_storage_system.errors import AudioStorageSystemError, InvalidInput
+from audio_storage_system.errors import InvalidInput
 from audio_storage_system.live import Event, Final, LiveSession, Partial, SpeechStarted, Unheard
 from audio_storage_system.server.live import realtime_items as items
 from audio_storage_system.server.live.conversation import Conversation
@@ -22,6 +22,8 @@ from audio_storage_system.server.live.messages import parsed
 from audio_storage_system.server.live.outbox import Message
 from audio_storage_system.server.live.realtime_items import Item, event
 from audio_storage_system.server.live.realtime_session import Configuration
+from audio_storage_system.server.offers import offered
+from audio_storage_system.server.problems import Problem, of_error
 
 router = APIRouter()
 # Clients of OpenAI do not know that a socket must be kept alive.
@@ -67,7 +69,7 @@ class RealtimeSocket(Conversation):
             self._asking = _text(said.get("event_id"))
             await self._do(said)
         except InvalidInput as error:
-            self.outbox.put(self.failed(error))
+            self.outbox.put(self.failed(of_error(error)))
         return True
 
     def told(self, happened: Event) -> None:
@@ -84,10 +86,10 @@ class RealtimeSocket(Conversation):
         if isinstance(happened, Unheard):
             self._put(items.failed(item, happened.reason) for item in self._items.values())
 
-    def failed(self, error: AudioStorageSystemError) -> Message:
+    def failed(self, problem: Problem) -> Message:
         """OpenAI's `error` event, with the code of the error tree."""
-        kind = "invalid_request_error" if error.http_status < 500 else "server_error"
-        about = {"type": kind, "code": error.code, "message": error.message, "param": None}
+        kind = "invalid_request_error" if problem.status < 500 else "server_error"
+        about = {"type": kind, "code": problem.code, "message": problem.detail, "param": None}
         return event("error", error={**about, "event_id": self._asking})
 
     async def leave(self) -> None:
@@ -113,6 +115,7 @@ class RealtimeSocket(Conversation):
         if not isinstance(session, Mapping):
             raise InvalidInput(reason="session is an object")
         wanted = self._configuration.updated(session)
+        offered(self.storage, wanted.model)
         if self.session is not None and wanted != self._configuration:
             raise InvalidInput(reason="The session cannot be changed while there is sound that was not committed")
         self._configuration = wanted
@@ -137,7 +140,7 @@ class RealtimeSocket(Conversation):
         self.session = self.storage.live(
             sample_rate=wanted.rate,
             language=wanted.language,
-            whisper_model=wanted.whisper_model,
+            whisper_model=offered(self.storage, wanted.model),
             on_event=self.tell,
         )
         return self.session

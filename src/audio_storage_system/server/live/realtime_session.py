@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,8 +13,6 @@ PCM, PCM_RATE, TELEPHONE_RATE = "audio/pcm", 24_000, 8_000
 BETA_FORMATS = {"pcm16": PCM, "g711_ulaw": "audio/pcmu", "g711_alaw": "audio/pcma"}
 BETA_NAMES = {kind: name for name, kind in BETA_FORMATS.items()}
 SERVER_VAD = {"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 500}
-# Names of OpenAI's models: the archive's own is meant, as there is none of these here.
-THEIRS = re.compile(r"whisper-1|gpt-.*", re.ASCII)
 LONGEST_NAME = 200
 
 
@@ -35,10 +32,9 @@ class Configuration:
         return _name(self.transcription, "language")
 
     @property
-    def whisper_model(self) -> str | None:
-        """For the version that is made afterwards; `None` for the archive's own."""
-        model = _name(self.transcription, "model")
-        return None if model is None or THEIRS.fullmatch(model) else model
+    def model(self) -> str | None:
+        """For the version that is made afterwards, as the client names it."""
+        return _name(self.transcription, "model")
 
     def updated(self, session: Mapping[str, Any]) -> Configuration:
         """With what a `session.update` or `transcription_session.update` changes. Raises `InvalidInput`."""

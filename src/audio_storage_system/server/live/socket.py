@@ -13,7 +13,7 @@ from starlette.types import Message as Incoming
 from starlette.websockets import WebSocket
 
 from audio_storage_system.audio.streaming import Form
-from audio_storage_system.errors import AudioStorageSystemError, InvalidInput, SessionHeld
+from audio_storage_system.errors import InvalidInput, SessionHeld
 from audio_storage_system.live import Ended, Event, LiveReport, LiveSession, Suspended, Wanted
 from audio_storage_system.live.session import DEFAULT_RATE
 from audio_storage_system.server.live.conversation import Conversation
@@ -27,6 +27,8 @@ from audio_storage_system.server.live.limits import (
 )
 from audio_storage_system.server.live.messages import DECODED, PCM, Finish, Lost, Start, parsed, said_in, start_of
 from audio_storage_system.server.live.outbox import Message
+from audio_storage_system.server.offers import offered
+from audio_storage_system.server.problems import Problem, of_error
 
 router = APIRouter()
 NOTHING = LiveReport("", None, 0.0, 0.0, (), None, None)
@@ -71,7 +73,7 @@ class LiveSocket(Conversation):
         try:
             said = said_in(message["text"])
         except InvalidInput as error:
-            self.outbox.put(self.failed(error), "error")
+            self.outbox.put(self.failed(of_error(error)), "error")
             return True
         if isinstance(said, Finish):
             await self.work(self._finish)
@@ -92,9 +94,9 @@ class LiveSocket(Conversation):
             latest_only = event.type in ("partial", "lag")
             self.outbox.put(event.as_dict(), event.type if latest_only else None)
 
-    def failed(self, error: AudioStorageSystemError) -> Message:
+    def failed(self, problem: Problem) -> Message:
         """Code, message and whether it can help to try again."""
-        return {"type": "error", **error.as_dict()}
+        return {"type": "error", **problem.brief()}
 
     async def leave(self) -> None:
         """Leave the session to whoever resumes it."""
@@ -118,8 +120,8 @@ class LiveSocket(Conversation):
             channels=form.channels,
             metadata=start.metadata,
             language=start.language,
-            whisper_model=start.whisper_model,
-            transcriber=start.transcriber,
+            whisper_model=offered(self.storage, start.whisper_model),
+            transcriber=offered(self.storage, start.transcriber),
             resume_seconds=self.storage.settings.live_resume_seconds,
         )
 
@@ -168,7 +170,8 @@ class LiveSocket(Conversation):
 
     async def _lose(self, seconds: float) -> None:
         if self.session is None:
-            self.outbox.put(self.failed(InvalidInput(reason="Nothing can be lost before there is sound")), "error")
+            error = InvalidInput(reason="Nothing can be lost before there is sound")
+            self.outbox.put(self.failed(of_error(error)), "error")
         else:
             await self.work(self.session.skip, seconds)
 

@@ -16,6 +16,7 @@ from mcp.server.stdio import stdio_server
 
 from audio_storage_system.server.mcp.caller import Caller
 from audio_storage_system.server.mcp.protocol import make_server
+from audio_storage_system.server.problems import of_error_here
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def serve(caller: Callable[[], Caller]) -> None:
 
 
 async def _serve(caller: Callable[[], Caller]) -> None:
-    server = make_server(lambda context: caller())
+    server = make_server(lambda context: caller(), of_error_here)
     with _taken(STDIN) as descriptor:
         async with stdio_server(stdin=cast(Any, Lines(descriptor))) as (incoming, outgoing):
             await server.run(incoming, outgoing, server.create_initialization_options())

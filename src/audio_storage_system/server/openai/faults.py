@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from audio_storage_system.errors import AudioStorageSystemError, InvalidInput, TranscriptionFailed
+from audio_storage_system.server import withheld
 from audio_storage_system.server.problems import Problem
 
 Kind = Literal["invalid_request_error", "permission_error", "rate_limit_error", "server_error"]
@@ -59,5 +60,5 @@ def as_error(problem: Problem, error: AudioStorageSystemError | None) -> JSONRes
 def _status(problem: Problem, error: AudioStorageSystemError | None) -> int:
     status = problem.status
     if isinstance(error, TranscriptionFailed) and isinstance(error.__cause__, AudioStorageSystemError):
-        status = error.__cause__.http_status
+        status = withheld.status_of(error.__cause__)
     return HTTPStatus.BAD_REQUEST if status in BAD_REQUESTS else status

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from audio_storage_system import AudioStorageSystem
-from audio_storage_system.errors import InvalidSetting, NotFound
+from audio_storage_system.errors import NotFound, UnknownSpec
 from audio_storage_system.records import EmbeddingKind
+from audio_storage_system.server import offers
 from audio_storage_system.server.openai.clients import Client
 from audio_storage_system.server.openai.faults import documented
 from audio_storage_system.transcribers.weights import WHISPER_SIZES, repository_of
 
 router = APIRouter(responses=documented(404))
 
-# These mean what the archive is set to: its transcriber, and its text space in use.
-SPEECH = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize", "gpt-transcribe")
-SPEECH_DATED = re.compile(r"gpt-[a-z0-9.-]*transcribe[a-z0-9-]*", re.ASCII)
+# These mean the archive's text space in use.
 TEXT = ("text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002")
 OWNER = "audio-storage-system"
 
@@ -56,21 +53,11 @@ def model(storage: Client, model: str) -> Model:
 
 
 def transcriber(storage: AudioStorageSystem, model: str) -> str | None:
-    """What transcribes for a model; `None`: what the archive is set to. Raises `NotFound`.
-
-    Only Whisper's sizes and what the settings name: otherwise anybody could have any model loaded from the network, any
-    folder of this machine, or the operator's account with a service.
-    """
-    named = _named(storage.settings.openai_models)
-    if model in named:
-        return named[model]
-    if model in SPEECH or SPEECH_DATED.fullmatch(model):
-        return None
-    if model in SIZES:
-        return f"faster-whisper:{SIZES[model]}"
-    if model in ("pocketsphinx", storage.settings.transcriber):
-        return model
-    raise unknown(model)
+    """What transcribes for a model; `None`: what the archive is set to. Raises `NotFound`."""
+    try:
+        return offers.transcriber(storage, model)
+    except UnknownSpec as error:
+        raise unknown(model) from error
 
 
 def text_space(storage: AudioStorageSystem, model: str) -> str | None:
@@ -88,30 +75,11 @@ def unknown(model: str) -> NotFound:
     return NotFound(message, kind="model", id=model[:100], param="model", code="model_not_found")
 
 
-def _sizes() -> Iterator[tuple[str, str]]:
-    """Whisper's sizes under the names that people give them."""
-    for size in sorted(WHISPER_SIZES):
-        prefix = "distil-whisper/" if size.startswith("distil-") else "openai/whisper-"
-        for name in (size, f"faster-whisper:{size}", f"{prefix}{size}", repository_of(size)):
-            yield name, size
-
-
-SIZES = dict(_sizes())
-
-
-def _named(setting: str) -> Mapping[str, str]:
-    """What the setting `openai_models` says. Raises `InvalidSetting`."""
-    pairs = [entry.strip().partition("=") for entry in setting.split(",") if entry.strip()]
-    if any(not (name.strip() and spec.strip()) for name, _, spec in pairs):
-        raise InvalidSetting(name="openai_models", reason="it is a list of id=transcriber, separated by commas")
-    return {name.strip(): spec.strip() for name, _, spec in pairs}
-
-
 def _spaces(storage: AudioStorageSystem) -> list[str]:
     return [space.model for space in storage.embedding_spaces() if space.kind is EmbeddingKind.TRANSCRIPT]
 
 
 def _ids(storage: AudioStorageSystem) -> list[str]:
     sizes = (repository_of(size) for size in sorted(WHISPER_SIZES))
-    named = _named(storage.settings.openai_models)
-    return list(dict.fromkeys([*named, *SPEECH, *sizes, "pocketsphinx", *TEXT, *_spaces(storage)]))
+    named = offers.named_in(storage.settings.openai_models)
+    return list(dict.fromkeys([*named, *offers.SPEECH, *sizes, offers.BUNDLED, *TEXT, *_spaces(storage)]))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,10 @@ import pytest
 from fastapi import FastAPI, Response
 
 from audio_storage_system import AudioStorageSystem
-from audio_storage_system.server import bodies, protocol
+from audio_storage_system.server import app, bodies, protocol
+from audio_storage_system.server import waiting as waiting_module
 from audio_storage_system.server.rates import Rates
+from receiving import receiving
 from serving import as_bearer, serving
 
 
@@ -212,3 +216,82 @@ def test_one_that_is_named_may(tmp_path: Path) -> None:
         assert (got.status_code, got.headers["access-control-allow-origin"]) == (200, "https://two.example")
         other = httpx.get(f"{url}/api/v1/stats", headers={"Origin": "https://evil.example"})
         assert (other.status_code, "access-control-allow-origin" in other.headers) == (403, False)
+
+
+# Threads
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server has six threads for all that is not slow."""
+    monkeypatch.setattr(app, "THREADS", 6)
+
+
+def test_that_it_lives_is_said_while_every_thread_is_at_work(tmp_path: Path, few: None) -> None:
+    goes_on = threading.Event()
+
+    def prepare(app: FastAPI) -> None:
+        app.get("/held")(lambda: goes_on.wait(20))
+
+    with serving(lambda: AudioStorageSystem(tmp_path / "archive"), prepare) as url, ThreadPoolExecutor(8) as pool:
+        held = [pool.submit(httpx.get, f"{url}/held", timeout=30) for _ in range(8)]
+        time.sleep(0.3)
+        try:
+            assert httpx.get(f"{url}/health/live", timeout=5).status_code == 200
+        finally:
+            goes_on.set()
+        assert all(one.result(30).json() for one in held)
+
+
+SLOW: list[tuple[str, str, dict[str, Any] | None]] = [
+    ("generate_embeddings", "/api/v1/recordings/1/embeddings", None),
+    ("activate_transcript", "/api/v1/transcripts/1/activate", None),
+    ("generate_text_embeddings", "/v1/embeddings", {"model": "text-embedding-3-small", "input": "good morning"}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), SLOW)
+def test_slow_calls_leave_threads_to_others(
+    tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch, method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    goes_on, running = threading.Event(), list[str]()
+    whole = getattr(AudioStorageSystem, method)
+
+    def slow(*given: Any, **further: Any) -> Any:
+        running.append(method)
+        assert goes_on.wait(20)
+        return whole(*given, **further)
+
+    monkeypatch.setattr(AudioStorageSystem, method, slow)
+    with serving(lambda: AudioStorageSystem(tmp_path / "archive")) as url, ThreadPoolExecutor(12) as pool:
+        waiting = [pool.submit(httpx.post, f"{url}{path}", json=body, timeout=30) for _ in range(12)]
+        time.sleep(0.5)
+        try:
+            assert httpx.get(f"{url}/api/v1/recordings", timeout=5).status_code == 200
+            assert len(running) == waiting_module.SLOW_AT_ONCE
+        finally:
+            goes_on.set()
+        assert {one.result(30).status_code for one in waiting} <= {200, 404}
+    assert len(running) == 12
+
+
+def test_webhooks_that_do_not_answer_leave_threads_to_others(
+    tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUDIO_STORAGE_WEBHOOK_ALLOW_PRIVATE", "1")
+    goes_on = threading.Event()
+    with (
+        receiving() as receiver,
+        serving(lambda: AudioStorageSystem(tmp_path / "archive")) as url,
+        ThreadPoolExecutor(12) as pool,
+    ):
+        receiver.answer = lambda call, handler: 204 if goes_on.wait(20) else 500
+        httpx.post(f"{url}/api/v1/webhooks", json={"url": receiver.url}, timeout=30).raise_for_status()
+        tests = [pool.submit(httpx.post, f"{url}/api/v1/webhooks/1/test", timeout=30) for _ in range(12)]
+        time.sleep(0.5)
+        try:
+            assert httpx.get(f"{url}/api/v1/recordings", timeout=5).status_code == 200
+            assert len(receiver.calls) == waiting_module.SLOW_AT_ONCE
+        finally:
+            goes_on.set()
+        assert {one.result(30).json()["state"] for one in tests} == {"delivered"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,6 @@ def serve_and_hang(home: str, told: Any) -> None:
     """In a process of its own: a server whose engine never comes to an end."""
     working.register()
     ScriptedTranscriber.before = lambda window: threading.Event().wait()  # type: ignore[assignment, method-assign]
-    tempfile.gettempdir()  # looks about in the file system once
     work.LEFT_ALONE_SECONDS = 2.0
     with serving(lambda: AudioStorageSystem(home, transcriber=SPEC, transcribe_at_once=1)) as url:
         told.send(url)

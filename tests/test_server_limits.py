@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -107,7 +108,7 @@ def test_a_slow_body_is_not_waited_for(url: str, monkeypatch: pytest.MonkeyPatch
 
 def test_a_body_that_says_it_is_too_large_is_refused_unread(url: str) -> None:
     with connected(url) as connection:
-        connection.sendall(b"POST /json HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n{")
+        connection.sendall(b"POST /json HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999999\r\n\r\n{")
         answer = connection.recv(1 << 16)
         assert answer.startswith(b"HTTP/1.1 413")
         assert b'"code":"too_large"' in answer or b'"code":"too_large"' in connection.recv(1 << 16)
@@ -295,3 +296,31 @@ def test_webhooks_that_do_not_answer_leave_threads_to_others(
         finally:
             goes_on.set()
         assert {one.result(30).json()["state"] for one in tests} == {"delivered"}
+
+
+# Files of who may not store them
+
+
+@pytest.mark.parametrize("path", ["/api/v1/recordings", "/api/v1/recordings/1/transcripts", "/v1/audio/transcriptions"])
+def test_a_file_is_not_taken_from_who_may_only_read(tmp_path: Path, path: str) -> None:
+    with AudioStorageSystem(tmp_path / "archive") as storage:
+        storage.users.add("anna")
+        token = storage.tokens.create("anna", scopes=["read"]).secret
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Length: 9999999\r\n"
+    form = '--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF'
+    with serving(lambda: AudioStorageSystem(tmp_path / "archive")) as url, connected(url) as connection:
+        connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n{form}".encode())
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 403 "), "though most of it has not come"
+
+
+def test_what_is_on_its_way_in_is_on_the_disk_of_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    for encryption in (None, True):
+        monkeypatch.setenv("AUDIO_STORAGE_KEY_FILE", str(tmp_path / "key"))
+        with AudioStorageSystem(tmp_path / f"archive{encryption}", encryption=encryption) as storage:
+            with storage.temporary_file() as file:
+                file.write(b"sound")
+                file.seek(0)
+                assert file.read(5) == b"sound"
+                assert list((storage.home / "spool").iterdir()) == [], "it has no name"
+            assert storage.recovered == [] and storage.verify(deep=True).clean

@@ -172,6 +172,7 @@ def list_transcripts(storage: Caller, audio_id: AudioId) -> Versions:
 )
 async def import_transcript(request: Request, response: Response, storage: Caller, audio_id: AudioId) -> Imported:
     """It becomes a version with the engine `import`; the same file again makes nothing new."""
+    incoming.must_write(storage, "import transcripts")
     async with incoming.form_of(request, storage) as form:
         file, wanted = incoming.file_in(form), forms.read(form, Import)
         name = PurePath((file.filename or "").replace("\\", "/")).name[:255]

@@ -489,6 +489,24 @@ def test_nobody_stays_whose_token_was_revoked(
     assert archive.get_recording(audio_id).status == "recording", "what was said is kept"
 
 
+def test_nor_does_who_is_much_too_fast(
+    guarded: tuple[AudioStorageSystem, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compressed sound waits before it is decoded, here for most of a minute."""
+    monkeypatch.setattr("audio_storage_system.server.live.conversation.ADMITTED_SECONDS", 0.2)
+    monkeypatch.setattr("audio_storage_system.server.live.feeding.Pace", lambda: Pace(fastest=1, burst=1))
+    monkeypatch.setattr("audio_storage_system.audio.streaming.PIPE_BYTES", 10_000)
+    archive, url = guarded
+    made, data = archive.tokens.create("anna", scopes=["write"]), recorded("webm", speechlike(40), RATE)
+    with talking_as(as_bearer(made.secret), url, encoding="webm", **HEARD) as talk:
+        talk.sound(data, (len(data),))
+        talk.until("started")
+        archive.tokens.revoke(made.token.id)
+        since = time.monotonic()
+        assert failing(talk) == ("unauthorized", 4401)
+        assert time.monotonic() - since < 10
+
+
 def test_of_an_encrypted_archive_nothing_lies_open(tmp_path: Path) -> None:
     sound, coded = speechlike(2).tobytes(), recorded("webm", speechlike(2), RATE)
     key = os.urandom(32)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,10 @@ from fastapi import FastAPI, Request, Response
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.permissions import Tokens
-from audio_storage_system.server import bodies, protocol
+from audio_storage_system.server import app, bodies, protocol
+from audio_storage_system.server import waiting as waiting_module
 from audio_storage_system.server.rates import Rates
+from receiving import receiving
 from serving import as_bearer, serving
 
 
@@ -147,7 +151,7 @@ def test_a_slow_body_is_not_waited_for(url: str, monkeypatch: pytest.MonkeyPatch
 
 def test_a_body_that_says_it_is_too_large_is_refused_unread(url: str) -> None:
     with connected(url) as connection:
-        connection.sendall(b"POST /json HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n{")
+        connection.sendall(b"POST /json HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999999\r\n\r\n{")
         answer = connection.recv(1 << 16)
         assert answer.startswith(b"HTTP/1.1 413")
         assert b'"code":"too_large"' in answer or b'"code":"too_large"' in connection.recv(1 << 16)
@@ -265,3 +269,110 @@ def test_one_that_is_named_may(tmp_path: Path) -> None:
         assert (got.status_code, got.headers["access-control-allow-origin"]) == (200, "https://two.example")
         other = httpx.get(f"{url}/api/v1/stats", headers={"Origin": "https://evil.example"})
         assert (other.status_code, "access-control-allow-origin" in other.headers) == (403, False)
+
+
+# Threads
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server has six threads for all that is not slow."""
+    monkeypatch.setattr(app, "THREADS", 6)
+
+
+def test_that_it_lives_is_said_while_every_thread_is_at_work(tmp_path: Path, few: None) -> None:
+    goes_on = threading.Event()
+
+    def prepare(app: FastAPI) -> None:
+        app.get("/held")(lambda: goes_on.wait(20))
+
+    with serving(lambda: AudioStorageSystem(tmp_path / "archive"), prepare) as url, ThreadPoolExecutor(8) as pool:
+        held = [pool.submit(httpx.get, f"{url}/held", timeout=30) for _ in range(8)]
+        time.sleep(0.3)
+        try:
+            assert httpx.get(f"{url}/health/live", timeout=5).status_code == 200
+        finally:
+            goes_on.set()
+        assert all(one.result(30).json() for one in held)
+
+
+SLOW: list[tuple[str, str, dict[str, Any] | None]] = [
+    ("generate_embeddings", "/api/v1/recordings/1/embeddings", None),
+    ("activate_transcript", "/api/v1/transcripts/1/activate", None),
+    ("generate_text_embeddings", "/v1/embeddings", {"model": "text-embedding-3-small", "input": "good morning"}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), SLOW)
+def test_slow_calls_leave_threads_to_others(
+    tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch, method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    goes_on, running = threading.Event(), list[str]()
+    whole = getattr(AudioStorageSystem, method)
+
+    def slow(*given: Any, **further: Any) -> Any:
+        running.append(method)
+        assert goes_on.wait(20)
+        return whole(*given, **further)
+
+    monkeypatch.setattr(AudioStorageSystem, method, slow)
+    with serving(lambda: AudioStorageSystem(tmp_path / "archive")) as url, ThreadPoolExecutor(12) as pool:
+        waiting = [pool.submit(httpx.post, f"{url}{path}", json=body, timeout=30) for _ in range(12)]
+        time.sleep(0.5)
+        try:
+            assert httpx.get(f"{url}/api/v1/recordings", timeout=5).status_code == 200
+            assert len(running) == waiting_module.SLOW_AT_ONCE
+        finally:
+            goes_on.set()
+        assert {one.result(30).status_code for one in waiting} <= {200, 404}
+    assert len(running) == 12
+
+
+def test_webhooks_that_do_not_answer_leave_threads_to_others(
+    tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUDIO_STORAGE_WEBHOOK_ALLOW_PRIVATE", "1")
+    goes_on = threading.Event()
+    with (
+        receiving() as receiver,
+        serving(lambda: AudioStorageSystem(tmp_path / "archive")) as url,
+        ThreadPoolExecutor(12) as pool,
+    ):
+        receiver.answer = lambda call, handler: 204 if goes_on.wait(20) else 500
+        httpx.post(f"{url}/api/v1/webhooks", json={"url": receiver.url}, timeout=30).raise_for_status()
+        tests = [pool.submit(httpx.post, f"{url}/api/v1/webhooks/1/test", timeout=30) for _ in range(12)]
+        time.sleep(0.5)
+        try:
+            assert httpx.get(f"{url}/api/v1/recordings", timeout=5).status_code == 200
+            assert len(receiver.calls) == waiting_module.SLOW_AT_ONCE
+        finally:
+            goes_on.set()
+        assert {one.result(30).json()["state"] for one in tests} == {"delivered"}
+
+
+# Files of who may not store them
+
+
+@pytest.mark.parametrize("path", ["/api/v1/recordings", "/api/v1/recordings/1/transcripts", "/v1/audio/transcriptions"])
+def test_a_file_is_not_taken_from_who_may_only_read(tmp_path: Path, path: str) -> None:
+    with AudioStorageSystem(tmp_path / "archive") as storage:
+        storage.users.add("anna")
+        token = storage.tokens.create("anna", scopes=["read"]).secret
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Length: 9999999\r\n"
+    form = '--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF'
+    with serving(lambda: AudioStorageSystem(tmp_path / "archive")) as url, connected(url) as connection:
+        connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n{form}".encode())
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 403 "), "though most of it has not come"
+
+
+def test_what_is_on_its_way_in_is_on_the_disk_of_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    for encryption in (None, True):
+        monkeypatch.setenv("AUDIO_STORAGE_KEY_FILE", str(tmp_path / "key"))
+        with AudioStorageSystem(tmp_path / f"archive{encryption}", encryption=encryption) as storage:
+            with storage.temporary_file() as file:
+                file.write(b"sound")
+                file.seek(0)
+                assert file.read(5) == b"sound"
+                assert list((storage.home / "spool").iterdir()) == [], "it has no name"
+            assert storage.recovered == [] and storage.verify(deep=True).clean

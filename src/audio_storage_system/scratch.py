@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -23,9 +24,10 @@ class SealedFile(Positioned):
     Raises `OSError` where the disk is full.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        """folder: on whose disk it is; default: where the system has temporary files."""
         self._cipher_key = os.urandom(64)
-        self._file = tempfile.TemporaryFile(buffering=0)
+        self._file = tempfile.TemporaryFile(buffering=0, dir=folder)
         self._position = self._size = 0
         self._number, self._block, self._changed = 0, bytearray(BLOCK), False
 

@@ -252,15 +252,20 @@ class AudioStorageSystem(Reading, Describing, Transcribing, Embedding, Living, U
         recorded_at: datetime | None = None,
         on_duplicate: OnDuplicate = "keep",
         priority: Priority | str = Priority.NORMAL,
+        prompt: str | None = None,
+        delay_seconds: float | None = None,
     ) -> Job:
         """Store a file now, and leave transcribing and embedding it to the workers; the job, which knows the
         recording's id. What has been stored is safe, whatever becomes of the job; see `jobs`. path, name: as of `add`.
 
         priority: `high`, `normal` or `low`. Who brings many files does not keep others waiting: each `user_id` of the
-        metadata has its turn, and each view.
+        metadata has its turn, and each view. prompt: as of `generate_transcript`. delay_seconds: so long the workers
+        leave it to whoever gives it, to be done at once and then ended with `jobs.done`.
         """
-        options = submission.options_of(self._archive, whisper_model, language, generate_embeddings=generate_embeddings)
+        asked: dict[str, Any] = {"generate_embeddings": generate_embeddings, "prompt": prompt}
+        options = submission.options_of(self._archive, whisper_model, language, **asked)
         further: dict[str, Any] = {"recorded_at": recorded_at, "on_duplicate": on_duplicate, "priority": priority}
+        further["delay_seconds"] = delay_seconds
         return submission.submit(self._archive, self._jobs, path, options, name=name, metadata=metadata, **further)
 
     @property

@@ -118,8 +118,18 @@ class Archive:
         return self.keys is not None and self.keys.encrypted
 
     def temporary_file(self) -> BinaryIO:
-        """A file without a name, gone when it is closed; nobody can read it where the archive is encrypted."""
-        return cast(BinaryIO, SealedFile() if self.encrypted else tempfile.TemporaryFile())
+        """A file without a name, gone when it is closed; nobody can read it where the archive is encrypted. On the disk
+        of the archive: where the system has such files there is often little room, or memory."""
+        with disk_errors(self.spool):
+            try:
+                return self._temporary_file()
+            except FileNotFoundError:
+                make_folders(self.spool, private=True)
+                return self._temporary_file()
+
+    def _temporary_file(self) -> BinaryIO:
+        made = SealedFile(self.spool) if self.encrypted else tempfile.TemporaryFile(dir=self.spool)
+        return cast(BinaryIO, made)
 
     def mark(self) -> None:
         """Write the marker anew, with the spaces as they are now."""

@@ -205,10 +205,10 @@ def forget(connection: Connection, before: datetime, limit: int) -> int:
     return len(ids)
 
 
-def cancel_all(connection: Connection, job_ids: Iterable[int]) -> list[Job]:
-    """End those of these jobs that have not ended; which they are."""
+def end_all(connection: Connection, job_ids: Iterable[int], state: JobState) -> list[Job]:
+    """End those of these jobs that have not ended, in one of the states that are ends; which they are."""
     mine = (within(jobs.c.id, job_ids), _UNFINISHED)
-    values = {"outcome": JobState.CANCELLED.value, "updated_at": utc_now()}
+    values = {"outcome": state.value, "updated_at": utc_now()}
     rows = connection.execute(update(jobs).where(*mine).values(**values).returning(jobs)).mappings()
     return [_job(row) for row in rows]
 

@@ -70,12 +70,14 @@ class Jobs:
         *,
         priority: Priority | str = Priority.NORMAL,
         share: str | None = None,
+        delay_seconds: float | None = None,
     ) -> list[Job]:
         """Give a job for each of these recordings. Where one waits for the same, that one is returned; of a kind that
         is done once for each recording, also one that is done.
 
-        They are in the catalogue when this returns; should the process end before they are queued, the sweep of a
-        worker queues them. Raises `NotFound`, `Forbidden` as the access to the recordings says, and `StillRecording`.
+        delay_seconds: so long workers leave those alone that are new. They are in the catalogue when this returns;
+        should the process end before they are queued, the sweep of a worker queues them. Raises `NotFound`,
+        `Forbidden` as the access to the recordings says, and `StillRecording`.
         """
         order = self._order(kind, options, priority, share)
         with self._archive.database.write() as connection:
@@ -90,7 +92,8 @@ class Jobs:
             fresh = [audio_id for audio_id in dict.fromkeys(audio_ids) if audio_id not in given]
             made = jobs.add(connection, kind, fresh, **order)
         given |= dict(zip(fresh, made, strict=True))
-        self._queue_if_possible([job for job in given.values() if not job.state.ended])  # what is queued stays so
+        waiting = [job for job in given.values() if not job.state.ended]
+        self._queue_if_possible(waiting, delay_seconds)  # what is queued stays so
         return [given[audio_id] for audio_id in audio_ids]
 
     def submit_again(
@@ -128,10 +131,10 @@ class Jobs:
             "share": whose,
         }
 
-    def _queue_if_possible(self, waiting: Sequence[Job]) -> None:
+    def _queue_if_possible(self, waiting: Sequence[Job], delay_seconds: float | None = None) -> None:
         """A job counts from when the catalogue has it: a worker queues what could not be queued here."""
         try:
-            self.queue(waiting)
+            self.queue(waiting, delay_seconds)
         except StorageFailed as error:
             logger.warning("What is to be done is stored, and will be queued by a worker: %s", error)
 
@@ -222,16 +225,42 @@ class Jobs:
         """End these jobs; those that this ended. What they have stored stays. One being worked at stops after the
         window in hand. Raises `NotFound`, `Forbidden`."""
         with self._archive.database.write() as connection:
-            for job_id in job_ids:
-                self._archive.access.require_job(connection, job_id, Role.EDITOR, "cancel the jobs of")
-            jobs.must_exist(connection, job_ids)
-            ended = jobs.cancel_all(connection, job_ids)
+            self._require(connection, job_ids, "cancel the jobs of")
+            ended = jobs.end_all(connection, job_ids, JobState.CANCELLED)
             self._note(connection, "job.cancelled", ended)
+        self._take_out(ended)
+        return ended
+
+    def done(self, *job_ids: int) -> list[Job]:
+        """End these jobs, as what they are for has been done without them; those that this ended. Raises `NotFound`,
+        `Forbidden`."""
+        with self._archive.database.write() as connection:
+            self._require(connection, job_ids, "end the jobs of")
+            ended = jobs.end_all(connection, job_ids, JobState.DONE)
+        self._take_out(ended)
+        return ended
+
+    def hasten(self, *job_ids: int) -> list[Job]:
+        """Let these jobs wait no longer for their time, where they do; those that did. Raises `NotFound`,
+        `Forbidden`."""
+        with self._archive.database.read() as connection:
+            found = [self._got(connection, job_id, Role.EDITOR, "hasten the jobs of") for job_id in job_ids]
+        delayed = [job for job in self._told(found) if job.state is JobState.DELAYED]
+        with self._archive.database.write() as connection:
+            moved = [again for job in delayed if (again := jobs.run_anew(connection, job))]
+        self._queue_if_possible(moved)
+        return moved
+
+    def _require(self, connection: Connection, job_ids: Sequence[int], action: str) -> None:
+        for job_id in job_ids:
+            self._archive.access.require_job(connection, job_id, Role.EDITOR, action)
+        jobs.must_exist(connection, job_ids)
+
+    def _take_out(self, ended: Sequence[Job]) -> None:
         try:
             self.runs.cancel([id_of(job) for job in ended])
         except StorageFailed as error:  # whoever takes one of these runs sees that its job has ended
             logger.warning("The jobs have ended, and still stand in the queue: %s", error)
-        return ended
 
     def retry(self, *job_ids: int) -> list[Job]:
         """Let jobs that failed or were cancelled go on at the step where they ended. Raises `NotFound`, `Forbidden`,

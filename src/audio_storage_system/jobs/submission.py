@@ -25,6 +25,7 @@ def submit(
     recorded_at: datetime | None = None,
     on_duplicate: OnDuplicate = "keep",
     priority: Priority | str = Priority.NORMAL,
+    delay_seconds: float | None = None,
 ) -> Job:
     """Store a file or stream, and give the job of all that follows, with these options (see `options_of`)."""
     named = metadata is not None and "user_id" in metadata and not archive.access.restricted
@@ -32,18 +33,24 @@ def submit(
     order: dict[str, Any] = {"priority": priority, "share": whose}
     entry = board.entry("add", options, **order)
     stored = processing.store(archive, given, metadata, recorded_at, on_duplicate, entry, name=name)
-    [job] = board.submit("add", [stored.audio_id], options, **order)
+    [job] = board.submit("add", [stored.audio_id], options, **order, delay_seconds=delay_seconds)
     return replace(job, duplicate=stored.duplicate)
 
 
 def options_of(
-    archive: Archive, whisper_model: str | None, language: str | None, *, generate_embeddings: bool
+    archive: Archive,
+    whisper_model: str | None,
+    language: str | None,
+    *,
+    generate_embeddings: bool,
+    prompt: str | None = None,
 ) -> dict[str, Any]:
     """What a job to add a recording is told: as it is set here, whoever does it. Raises `UnknownSpec`."""
     task = processing.task_of(archive, whisper_model, language)
     given = {
         "whisper_model": task.asked,
         "language": task.language,
+        "prompt": prompt,
         "embed": None if generate_embeddings else False,
     }
     return {name: value for name, value in given.items() if value is not None}

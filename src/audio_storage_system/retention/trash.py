@@ -131,9 +131,8 @@ def purge_due(archive: Archive) -> Emptied:
 
 
 def _end_jobs(connection: Connection, audio_id: int) -> None:
-    jobs.cancel_all(
-        connection, [job.id for job in jobs.select_where(connection, job_table.c.audio_file_id == audio_id)]
-    )
+    mine = jobs.select_where(connection, job_table.c.audio_file_id == audio_id)
+    jobs.end_all(connection, [job.id for job in mine], JobState.CANCELLED)
 
 
 def _ended_jobs(connection: Connection, entry: Trashed) -> bool:

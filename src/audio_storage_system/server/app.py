@@ -42,6 +42,7 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
         storage = await to_thread.run_sync(open_archive)
+        await to_thread.run_sync(lambda: storage.temporary_file().close())  # which may have to make their folder
         app.state.storage, app.state.gate, app.state.news = storage, Gate(storage), News()
         app.state.seats, app.state.long_tasks = Seats(storage.settings.live_sessions), LongTasks()
         try:

@@ -21,8 +21,8 @@ class Health(BaseModel):
 
 @router.get("/health", include_in_schema=False)
 @router.get("/health/live", summary="Whether the server lives")
-def live() -> Health:
-    """Answers as long as the process does."""
+async def live() -> Health:
+    """Answers as long as the process does, also while every thread is at work."""
     return Health()
 
 

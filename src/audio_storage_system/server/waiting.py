@@ -14,6 +14,8 @@ from starlette.exceptions import HTTPException
 from audio_storage_system import Cancellation
 
 T = TypeVar("T")
+# Of what takes seconds, or waits for others: so much at once in each process. The rest waits without a thread.
+SLOW_AT_ONCE = 4
 
 
 class Patience:
@@ -37,6 +39,14 @@ async def while_wanted(request: Request, patience: Patience, call: Callable[[], 
         return await to_thread.run_sync(call)
     finally:
         watch.cancel()
+
+
+async def in_turn(request: Request, call: Callable[[], T]) -> T:
+    """What `call` answers in a thread, when it is its turn: slow calls leave threads to the others."""
+    state = request.app.state
+    if not hasattr(state, "slow"):
+        state.slow = CapacityLimiter(SLOW_AT_ONCE)
+    return await to_thread.run_sync(call, limiter=state.slow)
 
 
 async def _cancel_when_gone(request: Request, cancellation: Cancellation) -> None:

@@ -133,6 +133,7 @@ async def store_recording(
 
 
 async def _received(request: Request, storage: AudioStorageSystem) -> Job:
+    incoming.must_write(storage, "store recordings")
     async with incoming.form_of(request, storage) as form:
         file, wanted = incoming.file_in(form), forms.read(form, NewRecording)
         name = bare(wanted.name or file.filename or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from audio_storage_system.server.api.jobs import Job, Retranscription
 from audio_storage_system.server.api.shapes import Page
 from audio_storage_system.server.fields import LARGEST_ID, AudioId, Text
 from audio_storage_system.server.gate import Caller
+from audio_storage_system.server.waiting import in_turn
 
 router = APIRouter(tags=["transcripts"], responses=problems.documented(404))
 
@@ -170,6 +172,7 @@ def list_transcripts(storage: Caller, audio_id: AudioId) -> Versions:
 )
 async def import_transcript(request: Request, response: Response, storage: Caller, audio_id: AudioId) -> Imported:
     """It becomes a version with the engine `import`; the same file again makes nothing new."""
+    incoming.must_write(storage, "import transcripts")
     async with incoming.form_of(request, storage) as form:
         file, wanted = incoming.file_in(form), forms.read(form, Import)
         name = PurePath((file.filename or "").replace("\\", "/")).name[:255]
@@ -232,8 +235,12 @@ def diff_transcripts(storage: Caller, transcript_id: TranscriptId, other_id: Tra
     summary="Have search follow a version",
     responses=problems.documented(404, 409),
 )
-def activate_transcript(storage: Caller, transcript_id: TranscriptId) -> Version:
+async def activate_transcript(request: Request, storage: Caller, transcript_id: TranscriptId) -> Version:
     """Nothing is lost, and it can be undone the same way."""
+    return await in_turn(request, partial(_activated, storage, transcript_id))
+
+
+def _activated(storage: AudioStorageSystem, transcript_id: int) -> Version:
     storage.activate_transcript(transcript_id)
     return Version.of(storage.get_transcript(transcript_id))
 
@@ -280,7 +287,8 @@ def retranscribe_recording(storage: Caller, audio_id: AudioId, wanted: Retranscr
 
 
 @router.post("/recordings/{audio_id}/embeddings", summary="Make the embeddings that are missing")
-def generate_embeddings(
+async def generate_embeddings(
+    request: Request,
     storage: Caller,
     audio_id: AudioId,
     transcript_id: Annotated[
@@ -288,4 +296,4 @@ def generate_embeddings(
     ] = None,
 ) -> Embedded:
     """Of all kinds, for one version; answers once they are there."""
-    return Embedded(made=storage.generate_embeddings(audio_id, transcript_id))
+    return Embedded(made=await in_turn(request, lambda: storage.generate_embeddings(audio_id, transcript_id)))

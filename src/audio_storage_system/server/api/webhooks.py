@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import Field
 
 from audio_storage_system.server import problems
@@ -21,6 +21,7 @@ from audio_storage_system.server.api.shapes import (
     part,
 )
 from audio_storage_system.server.gate import Caller
+from audio_storage_system.server.waiting import in_turn
 
 router = APIRouter(tags=["webhooks"], responses=problems.documented())
 # What receivers have to offer: for the document only, nothing answers here.
@@ -159,9 +160,9 @@ def disable_webhook(storage: Caller, webhook_id: IdInPath) -> Webhook:
 
 
 @router.post("/webhooks/{webhook_id}/test", summary="Call a webhook now", responses=problems.documented(404))
-def test_webhook(storage: Caller, webhook_id: IdInPath) -> Delivery:
+async def test_webhook(request: Request, storage: Caller, webhook_id: IdInPath) -> Delivery:
     """With the event `webhook.test`, once. The answer tells what came of it; it takes 10 s at most."""
-    return Delivery.of(storage.webhooks.test(webhook_id))
+    return Delivery.of(await in_turn(request, lambda: storage.webhooks.test(webhook_id)))
 
 
 @router.get("/webhooks/{webhook_id}/deliveries", summary="What it was told", responses=problems.documented(404))

@@ -43,6 +43,8 @@ PRIVATE_CODES = 4000
 LONGEST_REASON_BYTES = 123
 # Between two looks at whether who asks is still admitted.
 ADMITTED_SECONDS = 60.0
+# So much sound goes on at once: between two pieces the socket can be stopped.
+PIECE_BYTES = 1 << 14
 
 
 class Conversation(ABC):
@@ -135,13 +137,16 @@ class Conversation(ABC):
         """Take sound; a client that is too fast waits."""
         if self.feed is None:
             raise Conflict(reason="No session has begun yet")
-        if pause := await self.work(self.feed.write, data):
-            await asyncio.sleep(pause)
+        for start in range(0, len(data), PIECE_BYTES):
+            if pause := await self.work(self.feed.write, data[start : start + PIECE_BYTES]):
+                await asyncio.sleep(pause)
 
     def stop(self, why: Exception) -> None:
         """End the socket as if what it does now had raised this."""
         self._why = why
         self._scope.cancel()
+        if self.feed is not None:  # a thread may wait in it
+            self._loop.run_in_executor(None, self.feed.cut)
 
     async def give_up(self) -> None:
         """Another socket goes on with the session: let go of it and end."""

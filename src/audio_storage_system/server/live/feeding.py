@@ -24,6 +24,9 @@ class Feed(Protocol):
     def close(self) -> None:
         """That was all: it is in the session when this returns."""
 
+    def cut(self) -> None:
+        """From another thread: nothing is to wait here any more; what is not in the session yet may be lost."""
+
 
 class Samples:
     """16-bit samples as they are: whole frames go to the session, wherever messages cut them. begins: the second of the
@@ -52,6 +55,9 @@ class Samples:
 
     def close(self) -> None:
         """As of `Feed`; half a frame at the end is no sound."""
+
+    def cut(self) -> None:
+        """As of `Feed`: nothing here waits for its pace."""
 
 
 class Coded:
@@ -85,6 +91,11 @@ class Coded:
         self._pipe.close()
         self._thread.join()
         self._raise()
+
+    def cut(self) -> None:
+        """As of `Feed`."""
+        self._closing.set()
+        self._pipe.abandon()
 
     def _raise(self) -> None:
         if self._error is not None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import base64
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from audio_storage_system import AudioStorageSystem
 from audio_storage_system.errors import InvalidInput
 from audio_storage_system.search.context import estimate_tokens
 from audio_storage_system.server.openai import models
 from audio_storage_system.server.openai.clients import Client
 from audio_storage_system.server.openai.faults import documented, refused
+from audio_storage_system.server.waiting import in_turn
 
 router = APIRouter(responses=documented(404))
 
@@ -62,9 +65,14 @@ class Embeddings(BaseModel):
     usage: Usage
 
 
-@router.post("/embeddings", summary="Texts to vectors")
-def embeddings(storage: Client, asked: EmbeddingRequest) -> Embeddings:
+@router.post("/embeddings", summary="Texts to vectors", response_model=Embeddings)
+async def embeddings(request: Request, storage: Client, asked: EmbeddingRequest) -> Response:
     """Unit vectors, comparable with those that the archive searches by. What is sent here is not kept."""
+    return await in_turn(request, partial(_answer, storage, asked))
+
+
+def _answer(storage: AudioStorageSystem, asked: EmbeddingRequest) -> Response:
+    """In a thread, also the writing of so many numbers."""
     space = models.text_space(storage, asked.model)
     texts, tokens = _texts(asked)
     try:
@@ -76,7 +84,8 @@ def embeddings(storage: Client, asked: EmbeddingRequest) -> Embeddings:
         raise refused("dimensions", reason, "unsupported_value")
     encode = _base64 if asked.encoding_format == "base64" else _floats
     data = [Embedding(index=number, embedding=encode(row)) for number, row in enumerate(rows)]
-    return Embeddings(data=data, model=asked.model, usage=Usage(prompt_tokens=tokens, total_tokens=tokens))
+    answer = Embeddings(data=data, model=asked.model, usage=Usage(prompt_tokens=tokens, total_tokens=tokens))
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def _texts(asked: EmbeddingRequest) -> tuple[list[str], int]:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Annotated, Any, BinaryIO, TypeVar
 
@@ -15,7 +16,7 @@ from starlette.requests import Request
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.records import Metadata
-from audio_storage_system.server.incoming import file_in, form_of
+from audio_storage_system.server.incoming import file_in, form_of, must_write
 from audio_storage_system.server.openai import models
 from audio_storage_system.server.openai.clients import Client
 from audio_storage_system.server.openai.faults import refused
@@ -35,8 +36,14 @@ T = TypeVar("T")
 
 
 async def _form(request: Request, storage: Client) -> AsyncIterator[FormData]:
-    async with form_of(request, storage) as form:
+    async with form_of(request, storage, partial(_refuse_storing, request.headers, storage)) as form:
         yield form
+
+
+def _refuse_storing(headers: Headers, storage: AudioStorageSystem, fields: FormData) -> None:
+    """Who may only read says that nothing is to be stored before the file comes."""
+    if _is_to_store(Fields(fields), headers, storage):
+        must_write(storage, "store recordings")
 
 
 # Whoever may not ask has sent nothing that is read; files are there until the answer is sent.
@@ -160,13 +167,17 @@ def _common(fields: Fields, headers: Headers, storage: AudioStorageSystem) -> di
     if model is None:
         raise refused("model", "Say which model: /v1/models lists them", "missing_required_parameter")
     _check_temperature(fields)
-    store = _first(fields.boolean("store"), _header(headers, STORE), storage.settings.openai_store)
+    store = _is_to_store(fields, headers, storage)
     metadata = _metadata(fields, headers)
     if metadata and not store:
         raise refused("metadata", "Metadata is kept with a recording, and this one is not to be stored")
     anew = bool(_first(fields.boolean("anew"), _header(headers, ANEW)))
     spec = models.transcriber(storage, model)
-    return {"model": model, "spec": spec, "store": bool(store), "anew": anew, "metadata": metadata}
+    return {"model": model, "spec": spec, "store": store, "anew": anew, "metadata": metadata}
+
+
+def _is_to_store(fields: Fields, headers: Headers, storage: AudioStorageSystem) -> bool:
+    return bool(_first(fields.boolean("store"), _header(headers, STORE), storage.settings.openai_store))
 
 
 def _first(*values: T | None) -> T | None:

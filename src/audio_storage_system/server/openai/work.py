@@ -14,11 +14,14 @@ from starlette.requests import Request
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.errors import AudioStorageSystemError
-from audio_storage_system.records import Segment
+from audio_storage_system.records import Job, Segment
 from audio_storage_system.server.openai.answers import Said
 from audio_storage_system.server.openai.forms import Asked, Upload
 
 logger = logging.getLogger(__name__)
+
+# So long workers leave a file to the request that brought it, which may wait for its turn or die with its process.
+LEFT_ALONE_SECONDS = 900.0
 
 Listener = Callable[[Sequence[Segment]], None]
 T = TypeVar("T")
@@ -35,6 +38,7 @@ class Work:
         self._storage, self._asked, self._upload = storage, asked, upload
         self._gone = Event()
         self._audio_id: int | None = None
+        self._job: Job | None = None
 
     @property
     def headers(self) -> dict[str, str]:
@@ -58,8 +62,15 @@ class Work:
         self._gone.set()
 
     def _keep(self) -> None:
+        """With a job, should this process end before it is done; no job makes translations."""
         asked, upload = self._asked, self._upload
-        self._audio_id = int(self._storage.store_audio_file(upload.file, name=upload.name, metadata=asked.metadata))
+        given: dict[str, Any] = {"name": upload.name, "metadata": asked.metadata}
+        if asked.translate:
+            self._audio_id = int(self._storage.store_audio_file(upload.file, **given))
+            return
+        given |= {"whisper_model": asked.spec, "language": asked.language, "prompt": asked.prompt}
+        self._job = self._storage.submit(upload.file, delay_seconds=LEFT_ALONE_SECONDS, **given)
+        self._audio_id = self._job.audio_id
 
     def _hear(self, listener: Listener | None) -> Said:
         try:
@@ -112,16 +123,23 @@ class Work:
         except AudioStorageSystemError as error:
             logger.warning("Recording %d is transcribed, and embedded later: %s", audio_id, error)
             self._storage.jobs.submit("add", [audio_id], {})
+            self._hasten()
+        else:
+            if self._job is not None:
+                self._storage.jobs.done(self._job.id)
+
+    def _hasten(self) -> None:
+        if self._job is not None:
+            self._storage.jobs.hasten(self._job.id)
 
     def _leave_to_workers(self, audio_id: int) -> None:
-        """A first version is what `add` lacks; any other is one more."""
+        """A first version is what its job lacks; any other is one more."""
         asked = self._asked
         given = {"whisper_model": asked.spec, "language": asked.language, "prompt": asked.prompt}
         options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if any(version.active for version in self._storage.transcripts(audio_id)):
             self._storage.retranscribe([audio_id], **options)
-        else:
-            self._storage.jobs.submit("add", [audio_id], options)
+        self._hasten()
 
 
 def _turns(request: Request) -> CapacityLimiter:

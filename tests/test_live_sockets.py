@@ -494,7 +494,7 @@ def test_nor_does_who_is_much_too_fast(
 ) -> None:
     """Compressed sound waits before it is decoded, here for most of a minute."""
     monkeypatch.setattr("audio_storage_system.server.live.conversation.ADMITTED_SECONDS", 0.2)
-    monkeypatch.setattr("audio_storage_system.server.live.feeding.Pace", lambda: Pace(fastest=1, burst=1))
+    monkeypatch.setattr("audio_storage_system.server.live.feeding.Pace", lambda: Pace(fastest=0.05, burst=1))
     monkeypatch.setattr("audio_storage_system.audio.streaming.PIPE_BYTES", 10_000)
     archive, url = guarded
     made, data = archive.tokens.create("anna", scopes=["write"]), recorded("webm", speechlike(40), RATE)

@@ -223,7 +223,7 @@ class TestListing:
             if (cursor := page["next_cursor"]) is None:
                 break
             store(served, sound(0.1, seed=(seed := seed + 1)), recorded_at="2026-02-01T00:00:00Z")
-            served.delete(f"{RECORDINGS}/{page['recordings'][-1]['audio_id']}")
+            served.delete(f"{RECORDINGS}/{page['items'][-1]['audio_id']}")
         assert [one["audio_id"] for one in listed] == [6, 5, 4, 3, 2, 1]
 
     def test_the_last_page_says_so(self, served: httpx.Client) -> None:

@@ -142,7 +142,7 @@ def events_of(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
             event = {}
 
 
-def news(events: Iterator[dict[str, Any]]) -> dict[str, Any]:
+def told(events: Iterator[dict[str, Any]]) -> dict[str, Any]:
     """The next event; on a slow machine comments keep the connection alive before it."""
     return next(event for event in events if "data" in event)
 
@@ -160,10 +160,10 @@ def test_a_job_is_followed_to_its_end(client: httpx.Client, storage: AudioStorag
     going = threading.Event()
     ScriptedTranscriber.before = lambda window: going.wait(20) and None  # type: ignore[assignment]
     with following(client, f"/jobs/{job.id}/events") as events:
-        first = next(events)
+        first = told(events)
         assert (first["event"], first["data"]["job_id"]) == ("waiting", job.id)
         with working(storage):
-            second = next(events)
+            second = told(events)
             assert (second["event"], second["data"]["worker"] is not None) == ("running", True)
             assert second["data"]["seconds"] > 0
             going.set()
@@ -181,7 +181,7 @@ def test_a_job_is_followed_to_its_end(client: httpx.Client, storage: AudioStorag
 def test_the_end_of_a_job_is_told_soon(client: httpx.Client, storage: AudioStorageSystem, give: Give) -> None:
     job = give()
     with following(client, f"/jobs/{job.id}/events") as events:
-        assert news(events)["event"] == "waiting"
+        assert told(events)["event"] == "waiting"
         storage.jobs.cancel(job.id)
         began = time.monotonic()
         assert [event["event"] for event in events] == ["cancelled"]
@@ -193,25 +193,25 @@ def test_all_jobs_are_followed_and_nothing_is_missed_by_who_comes_back(
 ) -> None:
     first, second = give(), give()
     with following(client, "/jobs/events") as events:
-        assert [news(events)["data"]["job_id"] for _ in range(2)] == [first.id, second.id]
+        assert [told(events)["data"]["job_id"] for _ in range(2)] == [first.id, second.id]
         third = give()
-        new = next(events)
+        new = told(events)
         assert (new["event"], new["data"]["job_id"]) == ("waiting", third.id)
         storage.jobs.cancel(second.id)
-        ended = next(events)
+        ended = told(events)
         assert (ended["event"], ended["data"]["job_id"]) == ("cancelled", second.id)
     storage.jobs.cancel(third.id)  # while nobody listens
     with following(client, "/jobs/events", **{"Last-Event-ID": ended["id"]}) as events:
-        back = [next(events) for _ in range(3)]
+        back = [told(events) for _ in range(3)]
         assert ("cancelled", third.id) in [(event["event"], event["data"]["job_id"]) for event in back]
     with following(client, "/jobs/events", **{"Last-Event-ID": "nonsense"}) as events:
-        assert news(events)["data"]["job_id"] == first.id
+        assert told(events)["data"]["job_id"] == first.id
 
 
 def test_a_silent_stream_shows_that_it_lives(client: httpx.Client, give: Give, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_events, "HEARTBEAT_SECONDS", 0.3)
     with following(client, f"/jobs/{give().id}/events") as events:
-        assert news(events)["event"] == "waiting"
+        assert told(events)["event"] == "waiting"
         assert [next(events) for _ in range(2)] == [{"comment": "still here"}] * 2
 
 
@@ -221,7 +221,7 @@ def test_the_job_of_a_recording_that_is_deleted_ends_its_stream(
     monkeypatch.setattr(job_events, "HEARTBEAT_SECONDS", 0.3)
     job = give()
     with following(client, f"/jobs/{job.id}/events") as events:
-        assert news(events)["event"] == "waiting"
+        assert told(events)["event"] == "waiting"
         storage.delete(job.audio_id or 0)
         assert all("comment" in event for event in events)
 
@@ -251,7 +251,7 @@ def test_a_token_that_is_revoked_is_told_nothing_more(
     storage.grants.give("anna", "reader", audio_id=job.audio_id)
     made = storage.tokens.create("anna")
     with following(client, "/jobs/events", **as_bearer(made.secret)) as events:
-        assert news(events)["data"]["job_id"] == job.id
+        assert told(events)["data"]["job_id"] == job.id
         storage.tokens.revoke(made.token.id)
         assert all("comment" in event for event in events)
 
@@ -309,9 +309,9 @@ def test_jobs_of_others_are_not_there(client: httpx.Client, storage: AudioStorag
         assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), path
     assert client.post("/reembed", headers=write, json={}).status_code == 403, "for administrators"
     with following(client, "/jobs/events", **read) as events:
-        assert news(events)["data"]["job_id"] == mine.id
+        assert told(events)["data"]["job_id"] == mine.id
         storage.jobs.cancel(theirs.id, mine.id)
-        assert news(events)["data"]["job_id"] == mine.id
+        assert told(events)["data"]["job_id"] == mine.id
     assert client.post(f"/jobs/{mine.id}/retry", headers=write).status_code == 200
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
@@ -26,8 +28,16 @@ def read(form: FormData, model: type[M]) -> M:
         if name in given:
             raise InvalidInput(reason="The form has a field twice")
         given[name] = parsed_object(value, name) if value and _is_object(model, name) else value
-    try:
+    with checked():
         return model.model_validate({name: value for name, value in given.items() if value != ""})
+
+
+@contextmanager
+def checked() -> Iterator[None]:
+    """What does not fit a model in this block is a fault of the request's body, as where the framework reads it. Raises
+    `RequestValidationError`."""
+    try:
+        yield
     except ValidationError as error:
         faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors(include_url=False)]
         raise RequestValidationError(faults) from error

@@ -113,7 +113,12 @@ def caller(
     """The archive as whoever sends this request sees it."""
     given = credentials.credentials if credentials else None
     gate: Gate = connection.app.state.gate
-    return gate.admit(given, connection.headers, connection.client.host if connection.client else "")
+    return gate.admit(given, connection.headers, address_of(connection))
+
+
+def address_of(connection: HTTPConnection) -> str:
+    """Where a request or socket comes from; empty where that is unknown."""
+    return connection.client.host if connection.client else ""
 
 
 Caller = Annotated[AudioStorageSystem, Depends(caller)]

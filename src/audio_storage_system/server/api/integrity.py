@@ -9,7 +9,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from audio_storage_system.server import problems
-from audio_storage_system.server.api.shapes import LARGEST_ID, PATTERN, Answer, Asked, Cursor, Limit, Page, part
+from audio_storage_system.server.api.shapes import PATTERN, Answer, Asked, Cursor, Limit, Page, part
+from audio_storage_system.server.fields import LARGEST_ID
 from audio_storage_system.server.gate import Caller
 from audio_storage_system.server.long_tasks import Line, NdJson, Tasks, Tell
 

@@ -10,8 +10,8 @@ from fastapi import Path, Query
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, Strict
 
 from audio_storage_system.errors import InvalidInput
+from audio_storage_system.server.fields import LARGEST_ID
 
-LARGEST_ID = 2**63 - 1
 LARGEST_PAGE = 1_000
 # Text without NUL, which no database takes; the pattern also refuses halves of characters.
 PATTERN = r"^[^\x00]*$"

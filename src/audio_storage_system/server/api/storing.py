@@ -6,12 +6,11 @@ import time
 from typing import Annotated, Any, Literal, Self
 
 from anyio import sleep, to_thread
-from fastapi.exceptions import RequestValidationError
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.records import Job
-from audio_storage_system.server import withheld
+from audio_storage_system.server import forms, withheld
 from audio_storage_system.server.fields import Text, parsed_object
 from audio_storage_system.server.offers import offered
 
@@ -48,11 +47,8 @@ class Storing(BaseModel):
         values = {name: value for name, value in given.items() if value != ""}
         if "metadata" in values:
             values["metadata"] = parsed_object(values["metadata"], "metadata")
-        try:
+        with forms.checked():
             return cls.model_validate(values)
-        except ValidationError as error:
-            faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors(include_url=False)]
-            raise RequestValidationError(faults) from error
 
     def arguments(self, storage: AudioStorageSystem) -> dict[str, Any]:
         """For `submit` and `uploads.create`. Raises `UnknownSpec`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import quote
 
 from anyio import to_thread
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from audio_storage_system import AudioStorageSystem, records
 from audio_storage_system.formats import FORMATS
 from audio_storage_system.server import forms, incoming, problems
+from audio_storage_system.server.api.audio import disposition
 from audio_storage_system.server.api.jobs import Job, Retranscription
 from audio_storage_system.server.api.shapes import Page
 from audio_storage_system.server.fields import LARGEST_ID, AudioId, Text
@@ -267,14 +267,8 @@ def export(
     """Subtitles (srt, vtt), plain text, a table, or whisper's JSON."""
     text = storage.export(audio_id, format, transcript_id)
     name = PurePath(storage.get_recording(audio_id).original_name).stem + FORMATS[format].suffix
-    headers = {"Content-Disposition": _attachment(name)}
+    headers = {"Content-Disposition": disposition(name, "attachment")}
     return Response(text, media_type=FORMATS[format].media_type, headers=headers)
-
-
-def _attachment(name: str) -> str:
-    """As RFC 6266 has it: in ASCII, and as it is."""
-    plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in name)
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
 @router.post(

@@ -8,13 +8,12 @@ from typing import Annotated, Any, Self
 
 from anyio import to_thread
 from fastapi import APIRouter, Path, Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from audio_storage_system import AudioStorageSystem, records
 from audio_storage_system.errors import InvalidInput, TooLarge
-from audio_storage_system.server import problems
+from audio_storage_system.server import forms, problems
 from audio_storage_system.server.api import tus
 from audio_storage_system.server.api.recordings import bare
 from audio_storage_system.server.api.storing import Stored, Storing
@@ -151,11 +150,8 @@ async def create_upload(request: Request, response: Response, storage: Caller) -
 async def _announced(request: Request, kind: str) -> tuple[NewUpload, str]:
     """What is to come, and the header that says it."""
     if kind == "application/json":
-        try:
+        with forms.checked():
             return NewUpload.model_validate_json(await request.body()), ""
-        except ValidationError as error:
-            faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors(include_url=False)]
-            raise RequestValidationError(faults) from error
     if "upload-defer-length" in request.headers:
         raise InvalidInput(reason="The length of an upload is said when it is created")
     note, texts = tus.metadata_in(request)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from starlette.websockets import WebSocket
 
 from audio_storage_system import AudioStorageSystem
-from audio_storage_system.server.gate import Gate, token_of
+from audio_storage_system.server.gate import Gate, address_of, token_of
 
 # Ours, and as OpenAI's clients in browsers send them.
 OURS, REALTIME = "audio-storage", "realtime"
@@ -18,7 +18,7 @@ def admitted(socket: WebSocket) -> AudioStorageSystem:
     """The archive as whoever opened this socket sees it. Raises `Unauthorized`, `Forbidden`,
     `TooManyRequests`."""
     gate: Gate = socket.app.state.gate
-    address, of_openai = socket.client.host if socket.client else "", socket.url.path.startswith(OPENAI)
+    address, of_openai = address_of(socket), socket.url.path.startswith(OPENAI)
     return gate.admit(_token(socket), socket.headers, address, any_key=of_openai)
 
 

@@ -9,7 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials
 from starlette.requests import HTTPConnection
 
 from audio_storage_system import AudioStorageSystem
-from audio_storage_system.server.gate import Gate, bearer
+from audio_storage_system.server.gate import Gate, address_of, bearer
 
 
 def client(
@@ -19,7 +19,7 @@ def client(
     """The archive as whoever sends this request sees it."""
     gate: Gate = connection.app.state.gate
     given = credentials.credentials if credentials else None
-    return gate.admit(given, connection.headers, connection.client.host if connection.client else "", any_key=True)
+    return gate.admit(given, connection.headers, address_of(connection), any_key=True)
 
 
 Client = Annotated[AudioStorageSystem, Depends(client)]

@@ -496,7 +496,8 @@ def test_who_is_told_something_may_end_the_session(storage: AudioStorageSystem) 
             reports.append(session.finish())
 
     session = begin(storage, on_event=tell)
-    speak(session, sentences(2))
+    with contextlib.suppress(Conflict):  # ended while there was more to say
+        speak(session, sentences(2))
     assert isinstance(list(session.events(10))[-1], Ended)
     assert reports == [session.finish()]
     assert stored(storage, session.audio_id).size

@@ -108,7 +108,7 @@ class Ours(Engine):
         self.index.catch_up(SPACE)
         seconds = time.perf_counter() - started
         with self.database.read() as connection:
-            size = connection.execute(text("SELECT sum(length(embedding_ids) + length(codes)) FROM vector_blocks"))
+            size = connection.execute(text("SELECT sum(length(embedding_ids) + length(signs) + length(remainders)) FROM vector_blocks"))
             return {"build_s": seconds, "disk_mb": size.scalar_one() / 1e6}
 
 

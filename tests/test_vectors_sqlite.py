@@ -136,10 +136,10 @@ def test_codes_without_the_mean_taken_off_would_not_find_them() -> None:
     vectors, queries = topical(5000, seed=1, offset=2), topical(20, seed=2, offset=2)
 
     def recall(mean: Vectors) -> float:
-        coding = Coding(mean, mean, mean)
+        coding = Coding(mean, np.ones(WIDTH, np.float32))
         codes, hits = coding.encode(vectors), 0
         for query in queries:
-            distances = hamming(codes, coding.encode(query[None]))
+            distances = hamming(codes.signs, coding.signs_of(query))
             true = np.argsort(-(vectors @ query))[:10]
             hits += len(np.intersect1d(true, np.argsort(distances, kind="stable")[:100]))
         return hits / (10 * len(queries))

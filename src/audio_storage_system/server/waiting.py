@@ -14,8 +14,9 @@ from starlette.exceptions import HTTPException
 from audio_storage_system import Cancellation
 
 T = TypeVar("T")
-# Of what takes seconds, or waits for others: so much at once in each process. The rest waits without a thread.
-SLOW_AT_ONCE = 4
+# Of what takes seconds, or waits for others, and of searches: so many at once in each process. The rest waits without a
+# thread, each in its turn: of searches that share a processor none is done before nearly all are.
+SLOW_AT_ONCE = SEARCHES_AT_ONCE = 4
 
 
 class Patience:
@@ -36,17 +37,22 @@ async def while_wanted(request: Request, patience: Patience, call: Callable[[], 
     """What `call` answers in a thread. It is cancelled when the client goes away. The request's body was read."""
     watch = asyncio.create_task(_cancel_when_gone(request, patience.cancellation))
     try:
-        return await to_thread.run_sync(call)
+        return await to_thread.run_sync(call, limiter=_limiter(request, "searches", SEARCHES_AT_ONCE))
     finally:
         watch.cancel()
 
 
 async def in_turn(request: Request, call: Callable[[], T]) -> T:
     """What `call` answers in a thread, when it is its turn: slow calls leave threads to the others."""
+    return await to_thread.run_sync(call, limiter=_limiter(request, "slow", SLOW_AT_ONCE))
+
+
+def _limiter(request: Request, name: str, most: int) -> CapacityLimiter:
     state = request.app.state
-    if not hasattr(state, "slow"):
-        state.slow = CapacityLimiter(SLOW_AT_ONCE)
-    return await to_thread.run_sync(call, limiter=state.slow)
+    if not hasattr(state, name):
+        setattr(state, name, CapacityLimiter(most))
+    limiter: CapacityLimiter = getattr(state, name)
+    return limiter
 
 
 async def _cancel_when_gone(request: Request, cancellation: Cancellation) -> None:

@@ -54,13 +54,18 @@ def _blocks(connection: Connection, generation: Generation) -> Iterator[tuple[in
             yield row.id, "cannot be read"
             continue
         edges = (int(block.ids[0]), int(block.ids[-1]), len(block)) if len(block) else (0, 0, 0)
-        words = -(-len(generation.coding.mean) // 64)
-        fits = edges == (row.first_id, row.last_id, row.size) and len(block.codes) == words
+        words, octets = (-(-len(generation.coding.mean) // size) for size in (64, 4))
+        shapes = (words, len(block)), (len(block), octets)
+        whole = (block.codes.signs.shape, block.codes.remainders.shape) == shapes
+        fits = whole and edges == (row.first_id, row.last_id, row.size)
         yield row.id, block if fits else "is not what its row says"
 
 
 def _codes_fit(connection: Connection, space: Space, generation: Generation, block: Block) -> bool:
     """Whether the codes of the vectors that are there still are those of the block."""
     ids, vectors = stored.read(connection, space, block.ids.tolist())
-    kept = np.isin(block.ids, ids)
-    return bool(np.array_equal(generation.coding.encode(vectors), block.codes[:, kept])) if len(ids) else True
+    if not len(ids):
+        return True
+    wanted, kept = generation.coding.encode(vectors), block.codes[np.isin(block.ids, ids)]
+    same_signs = np.array_equal(wanted.signs, kept.signs)
+    return same_signs and np.array_equal(wanted.remainders, kept.remainders)

@@ -37,7 +37,8 @@ SCHEMA = (
     last_id INTEGER NOT NULL,
     size INTEGER NOT NULL,
     embedding_ids BLOB NOT NULL,
-    codes BLOB NOT NULL)""",
+    signs BLOB NOT NULL,
+    remainders BLOB NOT NULL)""",
     "CREATE INDEX IF NOT EXISTS idx_vector_blocks_order ON vector_blocks (generation_id, first_id, last_id, size)",
 )
 SCHEMA_EXISTS = "SELECT count(*) FROM sqlite_master WHERE name = 'idx_vector_blocks_order'"
@@ -56,9 +57,10 @@ ADD_CURSOR = (
 MOVE_WATERMARK = "UPDATE vector_generations SET watermark = :watermark, complete = :complete WHERE id = :generation"
 MOVE_CURSOR = "UPDATE index_cursors SET position = :position WHERE index_name = 'sqlite/' || :generation"
 BLOCK_ROWS = "SELECT id, first_id, last_id, size FROM vector_blocks WHERE generation_id = :generation ORDER BY first_id"
+BLOCK = "SELECT embedding_ids, signs, remainders FROM vector_blocks WHERE id = :id"
 ADD_BLOCK = (
-    "INSERT INTO vector_blocks (generation_id, first_id, last_id, size, embedding_ids, codes)"
-    " VALUES (:generation, :first, :last, :size, :ids, :codes)"
+    "INSERT INTO vector_blocks (generation_id, first_id, last_id, size, embedding_ids, signs, remainders)"
+    " VALUES (:generation, :first, :last, :size, :ids, :signs, :remainders)"
 )
 DROP = (
     "DELETE FROM vector_blocks WHERE generation_id = :generation",
@@ -151,9 +153,10 @@ def size(connection: Connection, generation: Generation) -> int:
 
 def load(connection: Connection, block_id: int) -> Block:
     """One block; its arrays share the bytes read."""
-    row = _run(connection, "SELECT embedding_ids, codes FROM vector_blocks WHERE id = :id", id=block_id).one()
+    row = _run(connection, BLOCK, id=block_id).one()
     ids = np.frombuffer(row.embedding_ids, dtype="<i8")
-    return Block(block_id, ids, np.frombuffer(row.codes, dtype="<u8").reshape(-1, len(ids)))
+    signs = np.frombuffer(row.signs, dtype="<u8").reshape(-1, len(ids))
+    return Block(block_id, ids, Codes(signs, np.frombuffer(row.remainders, dtype=np.uint8).reshape(len(ids), -1)))
 
 
 def append(connection: Connection, generation: Generation, ids: Ids, codes: Codes, block_size: int) -> None:
@@ -161,7 +164,7 @@ def append(connection: Connection, generation: Generation, ids: Ids, codes: Code
     rows = block_rows(connection, generation)
     if rows and rows[-1].size + len(ids) <= block_size:
         last = load(connection, rows[-1].id)
-        ids, codes = np.concatenate([last.ids, ids]), np.concatenate([last.codes, codes], axis=1)
+        ids, codes = np.concatenate([last.ids, ids]), Codes.joined([last.codes, codes])
         _remove_block(connection, last.id)
     _add_block(connection, generation, ids, codes)
 
@@ -175,13 +178,14 @@ def remove(connection: Connection, generation: Generation, ids: Ids) -> None:
         kept = ~np.isin(block.ids, ids)
         if not kept.all():
             _remove_block(connection, block.id)
-            _add_block(connection, generation, block.ids[kept], block.codes[:, kept])
+            _add_block(connection, generation, block.ids[kept], block.codes[kept])
 
 
 def _add_block(connection: Connection, generation: Generation, ids: Ids, codes: Codes) -> None:
     if len(ids):
         first, last, size = int(ids[0]), int(ids[-1]), len(ids)
-        data = {"ids": ids.astype("<i8").tobytes(), "codes": codes.astype("<u8").tobytes()}
+        signs, remainders = codes.signs.astype("<u8").tobytes(), codes.remainders.tobytes()
+        data = {"ids": ids.astype("<i8").tobytes(), "signs": signs, "remainders": remainders}
         _run(connection, ADD_BLOCK, generation=generation.id, first=first, last=last, size=size, **data)
 
 

@@ -22,8 +22,8 @@ from audio_storage_system.vectors.views import NO_IDS, View
 SAMPLE = 128
 # No share is taken to be smaller: a sample that small says no more.
 LEAST_SHARE = 0.02
-# How many of the closest codes are put into a finer order first, at least.
-WINDOW = 2000
+# How many of the closest codes are put into a finer order first, at least: that many, or this share of all.
+WINDOW, WINDOW_SHARE = 4000, 0.01
 # How many that pass are compared exactly first; and how many per match wanted.
 FIRST, FIRST_PER_MATCH = 128, 2
 # Listing one embedding that passes takes about a twentieth of the time of asking about one.
@@ -146,8 +146,8 @@ class Search:
         total, generation = len(self.view.coded_ids), self.view.state.generation
         if not total or generation is None:
             return
-        distances = scan(self.view.blocks, generation.coding.encode(self.vector[None]), self.deadline)
-        start, end = 0, max(WINDOW, size)
+        distances = scan(self.view.blocks, generation.coding.signs_of(self.vector), self.deadline)
+        start, end = 0, max(WINDOW, int(WINDOW_SHARE * total), size)
         while start < total:
             yield self._ranked(np.sort(closest(distances, end)[start:]), generation.coding)
             start, end = end, 4 * end

@@ -10,7 +10,7 @@ from audio_storage_system.database.engine import Database
 from audio_storage_system.database.tables import metadata_of_schema
 from audio_storage_system.errors import ArchiveMismatch, NewerFormat
 
-VERSIONS = ["0001", "0002", "0003", "0004", "0005"]
+VERSIONS = ["0001", "0002", "0003", "0004", "0005", "0006"]
 HEAD = VERSIONS[-1]
 
 

@@ -13,6 +13,21 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     """uvicorn's protocol; a connection whose client takes nothing off the line for so long is cut."""
 
     _unread_timer: TimerHandle | None = None
+    _heard_at = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        """As of `asyncio.Protocol`."""
+        self._heard_at = self.loop.time()
+        super().data_received(data)
+
+    def keepalive_timeout(self) -> None:
+        """As uvicorn calls it: a ping was not answered. Whoever speaks on and does not read yet, as simple programs do,
+        is there all the same."""
+        if self._heard_at <= self.ping_sent_at:
+            super().keepalive_timeout()
+        elif not self.transport.is_closing():
+            self.pong_timer = self.pending_ping_payload = None
+            self.schedule_ping()
 
     def pause_writing(self) -> None:
         """As of `asyncio.Protocol`: the client reads more slowly than we write."""

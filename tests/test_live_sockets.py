@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -19,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from audio_storage_system import AudioStorageSystem, load_audio
+from audio_storage_system.server.live import UVICORN
 from audio_storage_system.server.live.outbox import Outbox
 from audio_storage_system.server.live.pace import Pace
 from serving import as_bearer, serving
@@ -459,6 +461,27 @@ def test_who_never_reads_loses_no_sound(archive: AudioStorageSystem, url: str) -
     with talking(url, session=session) as talk:
         assert talk.until("started")["position"] == 20.0
         assert talk.finish()["seconds"] == 20.0
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_who_speaks_is_there_also_without_reading(
+    archive: AudioStorageSystem, monkeypatch: pytest.MonkeyPatch, goes_on: bool
+) -> None:
+    """Pings are answered by whoever reads; but whoever speaks is not gone."""
+    for name in ("ws_ping_interval", "ws_ping_timeout"):
+        monkeypatch.setitem(UVICORN, name, 0.3)
+    sound, kinds = speechlike(4).tobytes(), list[str]()
+    with serving(lambda: AudioStorageSystem(archive.home, **OFFERED)) as url:
+        address = url.replace("http", "ws") + "/api/v1/live?sample_rate=16000&transcriber=scripted"
+        with connect(address, max_queue=1, ping_interval=None, close_timeout=0) as connection:
+            for start in range(0, len(sound), 6_400):
+                connection.send(sound[start : start + 6_400])
+                time.sleep(0.1 if goes_on else 0)
+            time.sleep(0 if goes_on else 2)
+            with contextlib.suppress(ConnectionClosed):
+                connection.send(json.dumps({"type": "finish"}))
+                kinds = [json.loads(message)["type"] for message in connection]
+    assert ("ended" in kinds) is goes_on
 
 
 def test_who_never_reads_is_cut_in_the_end(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

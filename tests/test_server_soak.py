@@ -12,6 +12,7 @@ import time
 import wave
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -61,13 +62,14 @@ class Day:
     def speak(self, sound: bytes) -> None:
         address = self.url.replace("http", "ws") + f"/api/v1/live?encoding=pcm16&sample_rate={RATE}"
         while self.goes_on():
-            with connect(address, max_size=None) as socket:
+            with connect(address, max_size=None) as socket, ThreadPoolExecutor(1) as reader:
+                reading = reader.submit(lambda socket: [json.loads(message) for message in socket], socket)
                 size, began = int(RATE * PIECE_SECONDS) * 2, time.monotonic()
                 for turn, start in enumerate(range(0, len(sound), size), 1):
                     socket.send(sound[start : start + size])
                     time.sleep(max(0.0, began + turn * PIECE_SECONDS - time.monotonic()))
                 socket.send(json.dumps({"type": "finish"}))
-                events = [json.loads(message) for message in socket]
+                events = reading.result()
             ended = next(event for event in events if event["type"] == "ended")
             assert ended["missing_seconds"] == 0
             assert abs(ended["seconds"] - len(sound) / 2 / RATE) < 0.001

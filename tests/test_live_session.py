@@ -324,7 +324,8 @@ def test_an_engine_that_always_fails_costs_the_text_and_not_the_sound(storage: A
     told: list[Event] = []
     with begin(storage, on_event=told.append) as session:
         speak(session, sentences(4))
-    assert ["broken" in event.reason for event in told if isinstance(event, Unheard)] == [True]
+    [unheard] = [event.as_dict() for event in told if isinstance(event, Unheard)]
+    assert (unheard["code"], unheard["retryable"]) == ("transcription_failed", False) and "broken" in unheard["message"]
     assert np.array_equal(stored(storage, session.audio_id), sentences(4))
     [version] = storage.transcripts(session.audio_id)
     assert version.outcome is Outcome.FAILED and not version.active
@@ -336,6 +337,7 @@ def test_an_engine_that_is_not_to_be_had_costs_the_text_and_not_the_sound(home: 
         with storage.live(transcriber="tiny", language="de", on_event=told.append) as session:
             speak(session, sentences(1))
         assert [event.type for event in told] == ["unheard", "ended"]
+        assert told[0].as_dict()["code"] == "weights_unavailable"
         assert storage.get_recording(session.audio_id).status == "stored"
 
 

@@ -23,6 +23,7 @@ from audio_storage_system import AudioStorageSystem, load_audio
 from audio_storage_system.server.live import UVICORN
 from audio_storage_system.server.live.outbox import Outbox
 from audio_storage_system.server.live.pace import Pace
+from audio_storage_system.testing.scripted import ScriptedTranscriber
 from serving import as_bearer, serving
 from sounds import integers, noise, tone
 from talking import Talk, pieces_of, recorded, samples_in, talking, talking_as
@@ -128,6 +129,23 @@ def test_what_is_said_is_text_while_it_is_spoken_and_found_at_once(url: str, not
         talk.finish()
     partials = [message["text"] for message in talk.of("partial")]
     assert partials[-1].split()[0] in final["text"]
+
+
+def test_why_there_is_no_more_text_is_told_without_the_servers_own_words(
+    url: str, note: Path, scripted_engine: type[ScriptedTranscriber]
+) -> None:
+    def fail(window: object) -> None:
+        raise OSError(5, "Input/output error", "/srv/models/secret.bin")
+
+    scripted_engine.before = fail  # type: ignore[assignment]
+    with talking(url, **AS_IT_COMES) as talk:
+        started = talk.until("started")
+        for _ in range(4):  # one that fails once is only a bad moment
+            talk.sound(integers(np.asarray(load_audio(note))[: 3 * RATE]).tobytes() + bytes(4 * RATE))
+        unheard, ended = talk.until("unheard"), talk.finish()
+    assert (unheard["code"], unheard["retryable"]) == ("transcription_failed", False)
+    assert unheard["message"].startswith("Recording ") and "/srv" not in unheard["message"]
+    assert ended["audio_id"] == started["audio_id"] and ended["missing_seconds"] == 0
 
 
 def test_positions_tell_what_is_safe(url: str) -> None:

@@ -85,7 +85,7 @@ class Captions:
             say(f"The text is {data['seconds']:.0f} s behind; the sound is stored all the same.")
         elif data["type"] == "unheard":
             self._clear()
-            say(f"There is no more text: {data['reason']}. The sound is stored all the same.")
+            say(f"There is no more text; the sound is stored all the same. {data['message']}")
 
     def _rewrite(self, data: dict[str, Any]) -> None:
         if self._changing:

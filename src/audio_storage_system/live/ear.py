@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from audio_storage_system.errors import ServiceFailed
 from audio_storage_system.pipeline.sources import MODEL_RATE, Samples
 from audio_storage_system.transcribers import Listener, TranscribeOptions, Transcriber, WindowResult
 
@@ -121,9 +120,7 @@ class Ear:
             self._lost = True
             self._failures += 1
             if self._failures >= MOST_FAILURES:
-                raise ServiceFailed(
-                    service=self._transcriber.spec, reason=str(error) or type(error).__name__
-                ) from error
+                raise
             logger.warning("A piece of speech is left to the whole model: %s", error)
             self.close()
             return None

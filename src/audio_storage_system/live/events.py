@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+from audio_storage_system.errors import AudioStorageSystemError
 from audio_storage_system.records import Segment, Span, jsonable
 
 logger = logging.getLogger(__name__)
@@ -79,11 +80,15 @@ class Lag(Event):
 
 @dataclass(frozen=True, slots=True)
 class Unheard(Event):
-    """There will be no more text in this session, for this reason. The sound is stored all the same."""
+    """There will be no more text in this session, for this error. The sound is stored all the same."""
 
     type = "unheard"
 
-    reason: str
+    error: AudioStorageSystemError
+
+    def as_dict(self) -> dict[str, Any]:
+        """With code, message and retryable of the error."""
+        return {"type": self.type, **self.error.as_dict()}
 
 
 @dataclass(frozen=True, slots=True)

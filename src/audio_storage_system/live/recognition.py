@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from audio_storage_system.archive import Archive
-from audio_storage_system.errors import AudioStorageSystemError, StorageFailed
+from audio_storage_system.errors import AudioStorageSystemError, StorageFailed, TranscriptionFailed
 from audio_storage_system.live.ear import Ear, ToModelRate
 from audio_storage_system.live.events import Event, Final, Lag, Partial, SpeechStarted, Unheard
 from audio_storage_system.live.speech import Began, Change, Paused, SpeechSegmenter, Spoken
@@ -82,12 +82,14 @@ class Recognition:
             self._heard_all = True
         except _Stopped:
             pass
-        except (AudioStorageSystemError, OSError) as error:
+        except AudioStorageSystemError as error:
             logger.warning("There is no live text of recording %d any more: %s", self._recording.id, error)
-            self._tell(Unheard(str(error)))
+            self._tell(Unheard(error))
         except Exception as error:
             logger.exception("There is no live text of recording %d any more", self._recording.id)
-            self._tell(Unheard(f"{type(error).__name__}: {error}"))
+            failure = TranscriptionFailed(audio_id=self._recording.id, reason=f"{type(error).__name__}: {error}")
+            failure.__cause__ = error
+            self._tell(Unheard(failure))
 
     def _listen(self) -> None:
         """Hear everything from where the version is, to the end of the session."""

@@ -84,7 +84,8 @@ class RealtimeSocket(Conversation):
         elif isinstance(happened, Final):
             self._complete(happened)
         if isinstance(happened, Unheard):
-            self._put(items.failed(item, happened.reason) for item in self._items.values())
+            problem = of_error(happened.error)
+            self._put(items.failed(item, problem) for item in self._items.values())
 
     def failed(self, problem: Problem) -> Message:
         """OpenAI's `error` event, with the code of the error tree."""

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from audio_storage_system.server.live.outbox import Message
+from audio_storage_system.server.problems import Problem
 
 # Words that the bundled recogniser takes back, it takes back sooner, most of the time.
 STEADY_SECONDS = 1.0
@@ -70,7 +71,7 @@ def completed(item: Item, text: str, seconds: float, **further: Any) -> Iterator
     yield event(f"{TRANSCRIPTION}.completed", item_id=item.id, content_index=0, transcript=text, usage=usage, **further)
 
 
-def failed(item: Item, reason: str) -> Message:
-    """That nobody will say what was said in it."""
-    error = {"type": "transcription_error", "code": "unheard", "message": reason, "param": None}
+def failed(item: Item, problem: Problem) -> Message:
+    """That nobody will say what was said in it, with the code of the error tree."""
+    error = {"type": "transcription_error", "code": problem.code, "message": problem.detail, "param": None}
     return event(f"{TRANSCRIPTION}.failed", item_id=item.id, content_index=0, error=error)

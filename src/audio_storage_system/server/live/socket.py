@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket
 
 from audio_storage_system.audio.streaming import Form
 from audio_storage_system.errors import InvalidInput, SessionHeld
-from audio_storage_system.live import Ended, Event, LiveReport, LiveSession, Suspended, Wanted
+from audio_storage_system.live import Ended, Event, LiveReport, LiveSession, Suspended, Unheard, Wanted
 from audio_storage_system.live.session import DEFAULT_RATE
 from audio_storage_system.server.live.conversation import Conversation
 from audio_storage_system.server.live.feeding import Coded, Samples
@@ -90,6 +90,8 @@ class LiveSocket(Conversation):
             self._early += (event,)
         elif isinstance(event, Ended):
             self.outbox.put({"type": "ended", **event.report.as_dict()})
+        elif isinstance(event, Unheard):
+            self.outbox.put({"type": event.type, **of_error(event.error).brief()})
         elif not isinstance(event, Suspended):
             latest_only = event.type in ("partial", "lag")
             self.outbox.put(event.as_dict(), event.type if latest_only else None)

@@ -90,7 +90,7 @@ PARTS = "is for the archive's own parts"
 # The operations that do what each does; or why there is none.
 ROUTES: dict[str, str | tuple[str, ...]] = {
     "add": ("store_recording",),
-    "append_metadata": "is what `add_note` of the tools for language models does",
+    "append_metadata": ("patch_recording",),
     "check_metadata": ("check_metadata",),
     "check_security": ("check_security",),
     "cleanup_old_files": ("clean_up",),

@@ -341,7 +341,12 @@ def test_metadata_is_set_and_taken_away(asking: Asking) -> None:
     assert values.items() <= anna.ask("set_metadata", audio_id=HERS, values=values)["metadata"].items()
     found = anna.ask("list_recordings", where={"priority": {"gte": 2}})["recordings"]
     assert [one["audio_id"] for one in found] == [HERS]
-    left = anna.ask("set_metadata", audio_id=HERS, remove=list(values))["metadata"]
+    swapped = anna.ask("set_metadata", audio_id=HERS, values={"state": "done"}, remove=["done"])["metadata"]
+    assert swapped["state"] == "done" and "done" not in swapped
+    refused = anna.refused("set_metadata", audio_id=HERS, values={"state": 1, "done": 1}, remove=["done"])
+    assert refused["code"] == "invalid_metadata"
+    assert anna.ask("get_recording", audio_id=HERS)["metadata"]["state"] == "done", "all of it or nothing"
+    left = anna.ask("set_metadata", audio_id=HERS, remove=[*values, "state"])["metadata"]
     assert not values.keys() & left.keys()
 
 

@@ -57,6 +57,31 @@ def test_what_is_added_to_a_list_at_the_same_time_is_all_kept(storage: AudioStor
         storage.append_metadata(10**6, "notes", 1)
 
 
+# All or nothing
+
+
+def test_setting_and_taking_away_is_one_step(storage: AudioStorageSystem, tmp_path: Path) -> None:
+    audio_id = int(storage.store_audio_file(sound(tmp_path), metadata={"old": 1, "kept": True}))
+    storage.set_metadata_schema({"minProperties": 2, "maxProperties": 2})
+    storage.set_metadata(audio_id, {"new": None}, remove=["old"])
+    assert storage.get_recording(audio_id).metadata == {"kept": True, "new": None}
+    with pytest.raises(InvalidMetadata):
+        storage.set_metadata(audio_id, {"kept": False}, remove=["new"])
+    assert storage.get_recording(audio_id).metadata == {"kept": True, "new": None}
+    with pytest.raises(InvalidMetadata, match="set and to be taken away"):
+        storage.set_metadata(audio_id, {"new": 1}, remove=["new"])
+
+
+def test_a_patch_and_what_is_added_to_lists_is_one_step(storage: AudioStorageSystem, tmp_path: Path) -> None:
+    audio_id = int(storage.store_audio_file(sound(tmp_path), metadata={"notes": [1], "state": "new"}))
+    storage.patch_metadata(audio_id, {"state": "seen"}, append={"notes": 2, "by": "anna"})
+    after = {"notes": [1, 2], "state": "seen", "by": ["anna"]}
+    assert storage.get_recording(audio_id).metadata == after
+    with pytest.raises(InvalidMetadata, match="not a list"):
+        storage.patch_metadata(audio_id, {"notes": None}, append={"state": "x"})
+    assert storage.get_recording(audio_id).metadata == after
+
+
 # History
 
 

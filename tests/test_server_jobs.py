@@ -118,9 +118,8 @@ def test_work_is_given(client: httpx.Client, storage: AudioStorageSystem, give: 
     assert (anew.status_code, anew.json()["kind"], anew.json()["audio_id"]) == (202, "reembed", None)
     work(storage)
     assert client.get("/jobs/counts").json() == {"done": 6, "failed": 0, "cancelled": 0, "unfinished": 0}
-    models = [
-        one["whisper_model"] for one in client.get(f"/recordings/{first.audio_id}/transcripts").json()["transcripts"]
-    ]
+    versions = client.get(f"/recordings/{first.audio_id}/transcripts").json()["items"]
+    models = [one["whisper_model"] for one in versions]
     assert models == ["scripted", "scripted:b", "scripted:c"]
 
 

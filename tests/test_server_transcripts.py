@@ -37,10 +37,13 @@ def same(data: Any) -> Any:
 
 
 def test_versions_are_those_of_the_library(client: httpx.Client, storage: AudioStorageSystem) -> None:
-    listed = client.get("/recordings/1/transcripts").json()["transcripts"]
+    listed = client.get("/recordings/1/transcripts").json()["items"]
     assert listed == same([version.as_dict() for version in storage.transcripts(1)])
     assert [(one["transcript_id"], one["active"]) for one in listed] == [(1, True), (3, False)]
     assert client.get("/transcripts/3").json() == listed[1]
+    first = client.get("/recordings/1/transcripts", params={"limit": 1}).json()
+    rest = client.get("/recordings/1/transcripts", params={"limit": 1, "cursor": first["next_cursor"]}).json()
+    assert first["items"] + rest["items"] == listed and rest["next_cursor"] is None
 
 
 def test_segments_come_in_pages_with_their_words(client: httpx.Client, storage: AudioStorageSystem) -> None:

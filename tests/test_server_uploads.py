@@ -62,7 +62,7 @@ def client(urls: tuple[str, str], secrets: dict[str, str]) -> Iterator[httpx.Cli
     headers = {"Tus-Resumable": "1.0.0", **as_bearer(secrets["ann"])}
     with httpx.Client(base_url=urls[0], headers=headers, timeout=30) as made:
         yield made
-        for upload in made.get(UPLOADS).json():
+        for upload in made.get(UPLOADS).json()["items"]:
             made.delete(f"{UPLOADS}/{upload['upload_id']}")
 
 
@@ -248,7 +248,7 @@ class TestRefused:
         answer = client.post(UPLOADS, headers=[(name.encode(), value.encode()) for name, value in headers.items()])
         assert answer.status_code == status, answer.text
         assert answer.headers["tus-resumable"] == "1.0.0"
-        assert client.get(UPLOADS).json() == []
+        assert client.get(UPLOADS).json()["items"] == []
 
     @pytest.mark.parametrize(
         "body", ["", "[]", "{", '{"size": 9, "more": 1}', '{"size": "x"}', '{"size": 9, "name": "\\ud800"}']
@@ -293,8 +293,16 @@ class TestRefused:
             client.delete(upload, headers=ben),
         ]
         assert [answer.status_code for answer in answers] == [404] * 5
-        assert client.get(UPLOADS, headers=ben).json() == []
+        assert client.get(UPLOADS, headers=ben).json()["items"] == []
         assert client.head(upload).headers["upload-offset"] == "0"
+
+    def test_a_list_comes_in_pages_the_latest_first(self, client: httpx.Client) -> None:
+        mine = [begun(client, len(WAV)).rpartition("/")[2] for _ in range(3)]
+        first = client.get(UPLOADS, params={"limit": 2}).json()
+        begun(client, len(WAV))
+        rest = client.get(UPLOADS, params={"limit": 2, "cursor": first["next_cursor"]}).json()
+        assert [one["upload_id"] for one in first["items"] + rest["items"]] == mine[::-1]
+        assert rest["next_cursor"] is None
 
     def test_who_may_only_read(self, client: httpx.Client, secrets: dict[str, str]) -> None:
         upload, reader = begun(client, len(WAV)), as_bearer(secrets["reader"])

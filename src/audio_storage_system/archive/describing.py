@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,48 +35,60 @@ class Nonconforming:
         return {**asdict(self), "violations": [violation.as_dict() for violation in self.violations]}
 
 
-def set_values(archive: Archive, audio_id: int, values: Metadata) -> None:
-    """Set these keys. Raises `NotFound`, `Forbidden`, `InvalidMetadata`."""
-    with archive.database.write(locks.of_recording(audio_id)) as connection:
-        _check(archive, connection, audio_id)
-        changed = metadata.put(connection, audio_id, values, archive.access.principal_id)
-        _end(archive, connection, audio_id, "metadata.set", changed)
-    sidecars.refresh(archive, audio_id)
+def set_values(archive: Archive, audio_id: int, values: Metadata, remove: Iterable[str] = ()) -> None:
+    """Set these keys and take those away. Raises `NotFound`, `Forbidden`, `InvalidMetadata`."""
+    metadata.validate(values)
+    gone = tuple(remove)
+    if twice := values.keys() & gone:
+        raise InvalidMetadata(key=repr(min(twice)), reason="it is to be set and to be taken away")
+    _change(archive, audio_id, lambda present: (values, gone))
 
 
-def append(archive: Archive, audio_id: int, key: str, value: MetadataValue) -> None:
-    """Add this to the end of the list under `key`. Raises as `set_values`."""
-    with archive.database.write(locks.of_recording(audio_id)) as connection:
-        _check(archive, connection, audio_id)
-        present = metadata.get(connection, audio_id).get(key, [])
-        if not isinstance(present, list):
-            raise InvalidMetadata(key=repr(key), reason="it is there, and is not a list")
-        changed = metadata.put(connection, audio_id, {key: [*present, value]}, archive.access.principal_id)
-        _end(archive, connection, audio_id, "metadata.set", changed)
-    sidecars.refresh(archive, audio_id)
+def patch(
+    archive: Archive, audio_id: int, changes: Mapping[str, Any], append: Mapping[str, MetadataValue] | None = None
+) -> None:
+    """Merge into the metadata what a JSON merge patch (RFC 7396) says, then add these values to the ends of lists.
+    Raises as `set_values`."""
+    metadata.validate(changes)
+
+    def patched(present: Metadata) -> tuple[Metadata, Sequence[str]]:
+        wanted = {key: merged(present.get(key), value) for key, value in changes.items()}
+        for key, value in (append or {}).items():
+            wanted[key] = _longer(key, wanted.get(key, present.get(key)), value)
+        gone = [key for key, value in wanted.items() if value is None]
+        return {key: value for key, value in wanted.items() if value is not None}, gone
+
+    _change(archive, audio_id, patched)
 
 
 def remove(archive: Archive, audio_id: int, keys: tuple[str, ...]) -> None:
     """Take these keys away. Raises as `set_values`."""
+    _change(archive, audio_id, lambda present: ({}, keys))
+
+
+def _change(archive: Archive, audio_id: int, change: Callable[[Metadata], tuple[Metadata, Sequence[str]]]) -> None:
+    """In one transaction: what is to be set, and which keys are to go, of the metadata that is there."""
+    who = archive.access.principal_id
     with archive.database.write(locks.of_recording(audio_id)) as connection:
-        _check(archive, connection, audio_id)
-        removed = metadata.remove(connection, audio_id, keys, archive.access.principal_id)
-        _end(archive, connection, audio_id, "metadata.removed", removed)
+        archive.access.require(connection, audio_id, Role.EDITOR, "change")
+        recordings.get(connection, audio_id)
+        values, gone = change(metadata.get(connection, audio_id))
+        put = metadata.put(connection, audio_id, values, who)
+        removed = metadata.remove(connection, audio_id, gone, who)
+        recordings.touch(connection, audio_id)
+        if put or removed:
+            schemas.require(connection, audio_id)
+        for action, keys in (("metadata.set", put), ("metadata.removed", removed)):
+            if keys:
+                archive.audit.note(connection, action, audio_id, keys=keys)
     sidecars.refresh(archive, audio_id)
 
 
-def patch(archive: Archive, audio_id: int, changes: Mapping[str, Any]) -> None:
-    """Merge into the metadata what a JSON merge patch (RFC 7396) says. Raises as `set_values`."""
-    metadata.validate(changes)
-    with archive.database.write(locks.of_recording(audio_id)) as connection:
-        _check(archive, connection, audio_id)
-        present = metadata.get(connection, audio_id)
-        wanted = {key: merged(present.get(key), value) for key, value in changes.items() if value is not None}
-        gone = [key for key, value in changes.items() if value is None]
-        who = archive.access.principal_id
-        changed = metadata.put(connection, audio_id, wanted, who) + metadata.remove(connection, audio_id, gone, who)
-        _end(archive, connection, audio_id, "metadata.set", changed)
-    sidecars.refresh(archive, audio_id)
+def _longer(key: str, present: Any, value: MetadataValue) -> list[Any]:
+    """A list with one more at its end; where nothing is, a new one."""
+    if not isinstance(present, list | None):
+        raise InvalidMetadata(key=repr(key), reason="it is there, and is not a list")
+    return [*(present or []), value]
 
 
 def merged(present: Any, change: Any) -> Any:
@@ -92,24 +104,14 @@ def merged(present: Any, change: Any) -> Any:
     return kept
 
 
-def _check(archive: Archive, connection: Connection, audio_id: int) -> None:
-    archive.access.require(connection, audio_id, Role.EDITOR, "change")
-    recordings.get(connection, audio_id)
-
-
-def _end(archive: Archive, connection: Connection, audio_id: int, action: str, changed: list[str]) -> None:
-    recordings.touch(connection, audio_id)
-    if changed:
-        schemas.require(connection, audio_id)
-        archive.audit.note(connection, action, audio_id, keys=changed)
-
-
-def history(archive: Archive, audio_id: int, key: str | None) -> list[MetadataChange]:
+def history(
+    archive: Archive, audio_id: int, key: str | None, *, after: int = 0, limit: int | None = None
+) -> list[MetadataChange]:
     """What the metadata was before, the oldest change first. Raises `NotFound`."""
     with archive.database.read() as connection:
         archive.access.require(connection, audio_id)
         recordings.get(connection, audio_id)
-        found = metadata.changes(connection, audio_id, key)
+        found = metadata.changes(connection, audio_id, key, after=after, limit=limit)
     archive.audit.read("metadata.history_read", audio_id)
     return found
 

@@ -19,9 +19,10 @@ OPS: tuple[Op, ...] = get_args(Op)
 
 @dataclass(frozen=True, slots=True)
 class MetadataChange:
-    """A change of one key. `op`: it was added, updated or removed; `old_value`: what it was before (`None` where it was
-    added); `principal`: who did it, as far as that is still known."""
+    """A change of one key. `id`: its place among all of them; `op`: it was added, updated or removed; `old_value`: what
+    it was before (`None` where it was added); `principal`: who did it, as far as that is still known."""
 
+    id: int
     key: str
     op: Op
     old_value: Any
@@ -55,13 +56,16 @@ def enter(
         connection.execute(insert(metadata_history), rows)
 
 
-def rows_of(connection: Connection, audio_id: int, key: str | None = None) -> Sequence[Any]:
-    """What was entered for a recording, or for one of its keys, the oldest first."""
+def rows_of(
+    connection: Connection, audio_id: int, key: str | None = None, *, after: int = 0, limit: int | None = None
+) -> Sequence[Any]:
+    """What was entered for a recording, or for one of its keys, the oldest first: at most `limit`, behind `after`."""
     table = metadata_history
     query = (
         select(table, principals.c.name)
         .outerjoin(principals, principals.c.id == table.c.principal_id)
-        .where(table.c.audio_file_id == audio_id)
+        .where(table.c.audio_file_id == audio_id, table.c.id > after)
         .order_by(table.c.id)
+        .limit(limit)
     )
     return connection.execute(query if key is None else query.where(table.c.key == key)).all()

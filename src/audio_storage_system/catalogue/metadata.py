@@ -167,10 +167,13 @@ def remove(connection: Connection, audio_id: int, keys: Iterable[str], by: int) 
     return list(present)
 
 
-def changes(connection: Connection, audio_id: int, key: str | None = None) -> list[MetadataChange]:
-    """What was changed since the recording was stored, the oldest first."""
+def changes(
+    connection: Connection, audio_id: int, key: str | None = None, *, after: int = 0, limit: int | None = None
+) -> list[MetadataChange]:
+    """What was changed since the recording was stored, the oldest first: at most `limit`, behind the one `after`."""
     return [
         MetadataChange(
+            row.id,
             row.key,
             row.op,
             None if row.old_type is None else decode(row.old_value, row.old_type),
@@ -178,7 +181,7 @@ def changes(connection: Connection, audio_id: int, key: str | None = None) -> li
             row.principal_id,
             row.name,
         )
-        for row in history.rows_of(connection, audio_id, key)
+        for row in history.rows_of(connection, audio_id, key, after=after, limit=limit)
     ]
 
 

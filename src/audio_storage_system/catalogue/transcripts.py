@@ -286,9 +286,11 @@ def active_of(connection: Connection, audio_id: int) -> Transcript | None:
     return found[0] if found else None
 
 
-def select_where(connection: Connection, *conditions: ColumnElement[bool]) -> list[Transcript]:
-    """Versions that meet the conditions, the oldest first."""
-    return _selected(connection, select(transcripts).where(*conditions).order_by(transcripts.c.id))
+def select_where(
+    connection: Connection, *conditions: ColumnElement[bool], limit: int | None = None
+) -> list[Transcript]:
+    """Versions that meet the conditions, the oldest first; at most `limit`."""
+    return _selected(connection, select(transcripts).where(*conditions).order_by(transcripts.c.id).limit(limit))
 
 
 def _selected(connection: Connection, query: Select[Any], one: int | None = None) -> list[Transcript]:

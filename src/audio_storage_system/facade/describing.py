@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from audio_storage_system.archive import Archive, describing
@@ -16,29 +16,35 @@ class Describing:
 
     _archive: Archive
 
-    def set_metadata(self, audio_id: int, values: Metadata) -> None:
-        """Set these keys, leaving the others. Raises `InvalidMetadata`, also for what the owner's schema refuses."""
-        describing.set_values(self._archive, int(audio_id), values)
+    def set_metadata(self, audio_id: int, values: Metadata, *, remove: Iterable[str] = ()) -> None:
+        """Set these keys and take those of `remove` away, in one step, leaving the others. Raises `InvalidMetadata`,
+        also for what the owner's schema refuses, and for a key that is in both."""
+        describing.set_values(self._archive, int(audio_id), values, remove)
 
     def append_metadata(self, audio_id: int, key: str, value: MetadataValue) -> None:
         """Add `value` to the end of the list under `key`, which is made where it is not there; nothing that others add
         at the same time is lost. Raises as `set_metadata`, and `InvalidMetadata` where there is something else."""
-        describing.append(self._archive, int(audio_id), key, value)
+        describing.patch(self._archive, int(audio_id), {}, {key: value})
 
-    def patch_metadata(self, audio_id: int, changes: Mapping[str, Any]) -> None:
-        """Merge these changes into the metadata in one step, as a JSON merge patch (RFC 7396) does: `None` takes a key
-        away, an object is merged key by key, any other value takes the place of what was there. Raises
-        `InvalidMetadata`."""
-        describing.patch(self._archive, int(audio_id), changes)
+    def patch_metadata(
+        self, audio_id: int, changes: Mapping[str, Any], *, append: Mapping[str, MetadataValue] | None = None
+    ) -> None:
+        """Merge these changes into the metadata, as a JSON merge patch (RFC 7396) does: `None` takes a key away, an
+        object is merged key by key, any other value takes the place of what was there. Then add each value of `append`
+        as `append_metadata` does. All of it is one step. Raises `InvalidMetadata`."""
+        describing.patch(self._archive, int(audio_id), changes, append)
 
     def remove_metadata(self, audio_id: int, *keys: str) -> None:
         """Take these keys away. Raises `InvalidMetadata` where the owner's schema wants one of them."""
         describing.remove(self._archive, int(audio_id), keys)
 
-    def metadata_history(self, audio_id: int, key: str | None = None) -> list[MetadataChange]:
+    def metadata_history(
+        self, audio_id: int, key: str | None = None, *, after: int = 0, limit: int | None = None
+    ) -> list[MetadataChange]:
         """What the metadata of a recording (or one `key` of it) was before it was changed, when and by whom; the oldest
-        change first. What a recording was stored with is no change. Raises `NotFound`."""
-        return describing.history(self._archive, int(audio_id), key)
+        change first. What a recording was stored with is no change. after: only changes with a higher id; limit: at
+        most so many. Raises `NotFound`."""
+        return describing.history(self._archive, int(audio_id), key, after=after, limit=limit)
 
     def set_metadata_schema(self, schema: Mapping[str, Any], owner: str | None = None) -> None:
         """Have the metadata of an owner's recordings (default: of one's own) meet a JSON Schema (Draft 2020-12) from

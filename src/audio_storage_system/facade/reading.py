@@ -209,12 +209,14 @@ class Reading:
 
     # Versions
 
-    def transcripts(self, audio_id: int) -> list[Transcript]:
-        """Every version of what is said in a recording, the oldest first."""
+    def transcripts(self, audio_id: int, *, after: int = 0, limit: int | None = None) -> list[Transcript]:
+        """Every version of what is said in a recording, the oldest first. after: only those with a higher id; limit:
+        at most so many."""
+        mine = transcript_table.c.audio_file_id == int(audio_id)
         with self._archive.database.read() as connection:
             self._archive.access.require(connection, int(audio_id))
             recordings.get(connection, int(audio_id))
-            found = transcripts.select_where(connection, transcript_table.c.audio_file_id == int(audio_id))
+            found = transcripts.select_where(connection, mine, transcript_table.c.id > after, limit=limit)
         self._archive.audit.read("transcript.read", audio_id, versions=len(found))
         return found
 

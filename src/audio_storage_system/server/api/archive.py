@@ -9,7 +9,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from audio_storage_system.server import problems
-from audio_storage_system.server.api.shapes import PATTERN, Answer
+from audio_storage_system.server.api.shapes import Answer
+from audio_storage_system.server.fields import Text
 from audio_storage_system.server.gate import Caller
 from audio_storage_system.server.long_tasks import Line, NdJson, Tasks, Tell
 
@@ -111,7 +112,7 @@ def reindex(storage: Caller, tasks: Tasks) -> StreamingResponse:
 @router.get("/reembed/plan", summary="What embedding anew would do")
 def plan_reembedding(
     storage: Caller,
-    embedder: Annotated[str | None, Query(max_length=1_000, pattern=PATTERN, examples=["wordllama"])] = None,
+    embedder: Annotated[Annotated[Text, Field(max_length=1_000)] | None, Query(examples=["wordllama"])] = None,
     kind: Literal["transcript", "audio"] = "transcript",
 ) -> ReembeddingPlan:
     """Makes nothing and loads no model. For administrators."""

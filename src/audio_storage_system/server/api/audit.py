@@ -10,7 +10,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel, Field, Strict
 
 from audio_storage_system.server import problems
-from audio_storage_system.server.api.shapes import Answer, Asked, Cursor, IdInQuery, Limit, NameInQuery, Page, number_in
+from audio_storage_system.server.api.shapes import Answer, Asked, Page, number_in
+from audio_storage_system.server.fields import Cursor, Id, Limit, Name
 from audio_storage_system.server.gate import Caller
 from audio_storage_system.server.long_tasks import MEDIA_TYPE, Line, NdJson, Tasks, Tell
 
@@ -86,9 +87,9 @@ class AuditVerification(Answer):
 
 
 def wanted(
-    audio_id: IdInQuery = None,
-    principal: NameInQuery = None,
-    action: Annotated[NameInQuery, Query(description="`recording.` is all that begin so.")] = None,
+    audio_id: Id | None = None,
+    principal: Name | None = None,
+    action: Annotated[Name | None, Query(description="`recording.` is all that begin so.")] = None,
     since: Moment = None,
     until: Moment = None,
 ) -> dict[str, Any]:
@@ -102,7 +103,7 @@ Wanted = Annotated[dict[str, Any], Depends(wanted)]
 @router.get("", summary="The log, the latest first")
 def list_audit(storage: Caller, wanted: Wanted, limit: Limit = 100, cursor: Cursor = None) -> Page[AuditEntry]:
     """409 in an archive that keeps none, here and below."""
-    found = storage.audit.list(**wanted, limit=limit, cursor=number_in(cursor) if cursor is not None else None)
+    found = storage.audit.list(**wanted, limit=limit, cursor=number_in(cursor) or None)
     following = str(found.cursor) if found.cursor is not None else None
     return Page(items=[AuditEntry.of(one) for one in found.entries], next_cursor=following)
 

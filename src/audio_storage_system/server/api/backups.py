@@ -14,7 +14,8 @@ from audio_storage_system import AudioStorageSystem
 from audio_storage_system.errors import NotFound
 from audio_storage_system.server import problems
 from audio_storage_system.server.api.audit import AuditAnchor
-from audio_storage_system.server.api.shapes import Answer, Asked, Cursor, Limit, Page, part
+from audio_storage_system.server.api.shapes import Answer, Asked, Page, part
+from audio_storage_system.server.fields import Cursor, Limit
 from audio_storage_system.server.gate import Caller
 from audio_storage_system.server.long_tasks import Line, NdJson, Tasks, Tell
 

@@ -9,22 +9,8 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from audio_storage_system.server import problems
-from audio_storage_system.server.api.shapes import (
-    Answer,
-    Asked,
-    Cursor,
-    Id,
-    IdInPath,
-    IdInQuery,
-    Limit,
-    Name,
-    NameInQuery,
-    Page,
-    Until,
-    Values,
-    number_in,
-    page,
-)
+from audio_storage_system.server.api.shapes import Answer, Asked, Page, number_in, page
+from audio_storage_system.server.fields import Cursor, Id, Limit, Name, Until, Values
 from audio_storage_system.server.gate import Caller
 
 router = APIRouter(tags=["grants"], responses=problems.documented())
@@ -60,8 +46,8 @@ class NewGrant(Asked):
 @router.get("/grants", summary="Who may what")
 def list_grants(
     storage: Caller,
-    principal: NameInQuery = None,
-    audio_id: IdInQuery = None,
+    principal: Name | None = None,
+    audio_id: Id | None = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[Grant]:
@@ -86,6 +72,6 @@ def give_grant(storage: Caller, wanted: NewGrant) -> Grant:
 
 
 @router.delete("/grants/{grant_id}", summary="Take a grant back", responses=problems.documented(404))
-def revoke_grant(storage: Caller, grant_id: IdInPath) -> Grant:
+def revoke_grant(storage: Caller, grant_id: Id) -> Grant:
     """At once. What it was."""
     return Grant.of(storage.grants.revoke(grant_id))

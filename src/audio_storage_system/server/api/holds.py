@@ -9,21 +9,8 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from audio_storage_system.server import problems
-from audio_storage_system.server.api.shapes import (
-    Answer,
-    Asked,
-    Conditions,
-    Cursor,
-    Id,
-    Limit,
-    Name,
-    NameInPath,
-    Page,
-    RecordingSelection,
-    Text,
-    number_in,
-    part,
-)
+from audio_storage_system.server.api.shapes import Answer, Asked, Page, RecordingSelection, number_in, part
+from audio_storage_system.server.fields import Conditions, Cursor, Id, Limit, Name, Text
 from audio_storage_system.server.gate import Caller
 
 router = APIRouter(tags=["holds"], responses=problems.documented())
@@ -49,7 +36,7 @@ class NewHold(Asked):
     where: Conditions | None = None
     owner: Name | None = Field(default=None, description="What this principal owns.", examples=[None])
     tag: Name | None = Field(default=None, description="What has this label.", examples=[None])
-    reason: Text = ""
+    reason: Annotated[Text, Field(max_length=10_000)] = ""
 
 
 @router.get("/holds", summary="The legal holds")
@@ -79,6 +66,6 @@ def place_hold(storage: Caller, wanted: NewHold) -> Hold:
 
 
 @router.delete("/holds/{name:path}", summary="Release a hold", responses=problems.documented(404))
-def release_hold(storage: Caller, name: NameInPath) -> Hold:
+def release_hold(storage: Caller, name: Name) -> Hold:
     """What it covered is under the rules again. The hold stays on the list, as released."""
     return Hold.of(storage.holds.release(name))

@@ -9,8 +9,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from audio_storage_system.server import problems
-from audio_storage_system.server.api.shapes import PATTERN, Answer, Asked, Cursor, Limit, Page, part
-from audio_storage_system.server.fields import LARGEST_ID
+from audio_storage_system.server.api.shapes import Answer, Asked, Page, part
+from audio_storage_system.server.fields import LARGEST_ID, Cursor, Limit, Text
 from audio_storage_system.server.gate import Caller
 from audio_storage_system.server.long_tasks import Line, NdJson, Tasks, Tell
 
@@ -65,7 +65,7 @@ class FileKey(BaseModel):
 class QuarantineRestoring(Asked):
     """A file in quarantine."""
 
-    key: Annotated[str, Field(min_length=1, max_length=4_096, pattern=PATTERN)] = Field(
+    key: Annotated[Text, Field(min_length=1, max_length=4_096)] = Field(
         examples=["quarantine/20261122/audio_files/2026/11/audio_20261122_120000.wav"]
     )
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from audio_storage_system import AudioStorageSystem, records
 from audio_storage_system.server import problems, withheld
-from audio_storage_system.server.api.shapes import Page
-from audio_storage_system.server.fields import LARGEST_ID, Text
+from audio_storage_system.server.api.shapes import Asked, Given, Page, number_in, page
+from audio_storage_system.server.fields import Cursor, Id, Language, Limit, Name, Text
 from audio_storage_system.server.gate import Caller
 from audio_storage_system.server.offers import offered
 
@@ -19,9 +19,7 @@ router = APIRouter(tags=["jobs"], responses=problems.documented())
 State = Literal["waiting", "running", "delayed", "done", "failed", "cancelled"]
 Priority = Literal["high", "normal", "low"]
 Rule = Literal["always", "if-better", "never"]
-JobId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="The job.", examples=[12])]
-Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
-Model = Annotated[Text, Field(min_length=1, max_length=255)]
+JobId = Annotated[Id, Path(description="The job.", examples=[12])]
 MOST_AT_ONCE = 200
 
 
@@ -61,26 +59,20 @@ class Counts(BaseModel):
     unfinished: int
 
 
-class Listing(BaseModel):
+class Listing(Given):
     """Which jobs to list."""
-
-    model_config = ConfigDict(extra="forbid")
 
     state: State | None = None
     audio_id: Id | None = Field(default=None, description="Of this recording.")
-    limit: int = Field(default=50, ge=1, le=200)
-    cursor: str | None = Field(
-        default=None, pattern=r"^[1-9][0-9]{0,17}$", description="The `next_cursor` of the page before."
-    )
+    limit: Limit = 50
+    cursor: Cursor = None
 
 
-class Retranscription(BaseModel):
+class Retranscription(Asked):
     """How to make a new version of what is said."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    whisper_model: Model | None = Field(default=None, description="Else as it is set.", examples=["large-v3"])
-    language: Annotated[Text, Field(max_length=35)] | None = Field(default=None, examples=["en"])
+    whisper_model: Name | None = Field(default=None, description="Else as it is set.", examples=["large-v3"])
+    language: Language | None = Field(default=None, examples=["en"])
     prompt: Annotated[Text, Field(max_length=10_000)] | None = Field(
         default=None, description="Words and names that are likely to be said."
     )
@@ -99,12 +91,10 @@ class Retranscriptions(Retranscription):
     audio_ids: list[Id] = Field(min_length=1, max_length=MOST_AT_ONCE, examples=[[7, 8]])
 
 
-class Reembedding(BaseModel):
+class Reembedding(Asked):
     """How to embed the archive anew."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    embedder: Model | None = Field(default=None, description="Else the one in use.", examples=["fastembed:small"])
+    embedder: Name | None = Field(default=None, description="Else the one in use.", examples=["fastembed:small"])
     kind: Literal["transcript", "audio"] = "transcript"
     drop_old: bool = Field(default=False, description="Free the spaces of this kind that are no longer used.")
     priority: Priority = "normal"
@@ -113,11 +103,10 @@ class Reembedding(BaseModel):
 @router.get("/jobs", summary="List jobs")
 def list_jobs(storage: Caller, wanted: Annotated[Listing, Query()]) -> Page[Job]:
     """Of the recordings that you may see, the latest first."""
-    before = None if wanted.cursor is None else int(wanted.cursor)
+    before = number_in(wanted.cursor) or None
     found = storage.jobs.find(wanted.state, audio_id=wanted.audio_id, before=before, limit=wanted.limit + 1)
-    page = found[: wanted.limit]
-    cursor = str(page[-1].id) if len(found) > len(page) else None
-    return Page(items=[Job.of(job) for job in page], next_cursor=cursor)
+    shown, following = page(found, wanted.limit, lambda one: str(one.id))
+    return Page(items=[Job.of(job) for job in shown], next_cursor=following)
 
 
 @router.get("/jobs/counts", summary="How many jobs there are")

@@ -9,18 +9,13 @@ from pydantic import BaseModel
 
 from audio_storage_system.errors import NotFound
 from audio_storage_system.server import problems
-from audio_storage_system.server.api.shapes import PATTERN, Answer, Cursor, Limit, Page, Values, number_in, part
+from audio_storage_system.server.api.shapes import Answer, Page, number_in, part
+from audio_storage_system.server.fields import Cursor, Limit, Name, Values
 from audio_storage_system.server.gate import Caller
 
 router = APIRouter(prefix="/metadata-schema", tags=["metadata"], responses=problems.documented(404))
 Owner = Annotated[
-    str | None,
-    Query(
-        min_length=1,
-        max_length=255,
-        pattern=PATTERN,
-        description="Whose recordings; default one's own. Others' are for administrators.",
-    ),
+    Name | None, Query(description="Whose recordings; default one's own. Others' are for administrators.")
 ]
 EXAMPLE = {"type": "object", "required": ["session"], "properties": {"session": {"type": "string"}}}
 

@@ -7,22 +7,20 @@ from typing import Annotated, Any, Self
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from audio_storage_system import AudioStorageSystem, records
+from audio_storage_system import AudioStorageSystem
 from audio_storage_system.records import Job
 from audio_storage_system.server import forms, incoming, problems
-from audio_storage_system.server.api.shapes import Page
-from audio_storage_system.server.api.storing import LONGEST_WAIT, Stored, Storing, Values, awaited
-from audio_storage_system.server.fields import AudioId, Text, cursor_of, parsed_object, place_of
+from audio_storage_system.server.api.shapes import Answer, Asked, Filters, Page, cursor_of, number_in, page, place_of
+from audio_storage_system.server.api.storing import LONGEST_WAIT, Stored, Storing, awaited
+from audio_storage_system.server.fields import AudioId, ConditionTexts, Cursor, Limit, Name, Text, Values, where_of
 from audio_storage_system.server.gate import Caller
 
 router = APIRouter(prefix="/recordings", tags=["recordings"], responses=problems.documented())
 
-MOST_LISTED = 200
 
-
-class Recording(BaseModel):
+class Recording(Answer):
     """A recording: what its file is, and what was said of it."""
 
     audio_id: int = Field(examples=[7])
@@ -43,44 +41,43 @@ class Recording(BaseModel):
     metadata: dict[str, Any]
     warnings: list[str] = Field(description="What is wrong with the file.")
 
-    @classmethod
-    def of(cls, found: records.Recording) -> Self:
-        """The answer for a recording."""
-        values = found.as_dict()
-        return cls.model_validate({name: values[name] for name in cls.model_fields})
 
-
-class Listing(BaseModel):
+class Listing(Filters):
     """Which recordings to list."""
 
-    model_config = ConfigDict(extra="forbid")
+    where: ConditionTexts = Field(default=[])
+    limit: Limit = 50
+    cursor: Cursor = None
 
-    where: Annotated[Text, Field(max_length=8_000)] | None = Field(
-        default=None, description="A filter on metadata and facts, as JSON.", examples=['{"user": "john"}']
+
+class RecordingPatch(Asked):
+    """What is to change: something is."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    metadata: Values = Field(
+        default={},
+        description="A JSON merge patch (RFC 7396): keys to set; null takes one away, objects are merged key by key.",
+        examples=[{"user": "john", "old": None}],
     )
-    since: Annotated[Text, Field(max_length=64)] | None = Field(
-        default=None, description="Recorded then or later.", examples=["2026-11-01"]
-    )
-    until: Annotated[Text, Field(max_length=64)] | None = Field(default=None, description="Recorded before then.")
-    language: Annotated[Text, Field(max_length=35)] | None = Field(default=None, examples=["en"])
-    speaker: Annotated[Text, Field(max_length=255)] | None = None
-    limit: int = Field(default=50, ge=1, le=MOST_LISTED)
-    cursor: Annotated[Text, Field(max_length=200)] | None = Field(
-        default=None, description="The `next_cursor` of the page before."
+    append: Values = Field(
+        default={},
+        description="Values to add, each to the end of the list under its key; one is made where nothing is there. "
+        "Done after `metadata`.",
+        examples=[{"notes": "call back on Monday"}],
     )
 
-
-class RecordingPatch(BaseModel):
-    """A JSON merge patch (RFC 7396) of a recording."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    metadata: Values = Field(description="Keys to set; null takes one away.", examples=[{"user": "john", "old": None}])
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("nothing is to change")
+        return self
 
 
-class MetadataChange(BaseModel):
+class MetadataChange(Answer):
     """What one key was before it was changed."""
 
+    id: int
     key: str
     op: str = Field(examples=["update"])
     old_value: Any
@@ -149,21 +146,10 @@ def bare(name: str) -> str:
 @router.get("", summary="List recordings", responses=problems.documented())
 def list_recordings(storage: Caller, wanted: Annotated[Listing, Query()]) -> Page[Recording]:
     """The latest recorded first. A page stays what it is while recordings come and go."""
-    found = storage.list_recordings(
-        where=parsed_object(wanted.where, "where") if wanted.where else None,
-        since=wanted.since,
-        until=wanted.until,
-        language=wanted.language,
-        speaker=wanted.speaker,
-        limit=wanted.limit + 1,
-        after=place_of(wanted.cursor),
-    )
-    page = found[: wanted.limit]
-    last = page[-1] if len(found) > len(page) else None
-    return Page(
-        items=[Recording.of(one) for one in page],
-        next_cursor=cursor_of(last.recorded_at, last.id) if last else None,
-    )
+    limits = wanted.limits(where_of(wanted.where))
+    found = storage.list_recordings(**limits, limit=wanted.limit + 1, after=place_of(wanted.cursor))
+    shown, following = page(found, wanted.limit, lambda one: cursor_of(one.recorded_at, one.id))
+    return Page(items=[Recording.of(one) for one in shown], next_cursor=following)
 
 
 @router.get("/{audio_id}", summary="One recording", responses=problems.documented(404))
@@ -174,8 +160,9 @@ def get_recording(storage: Caller, audio_id: AudioId) -> Recording:
 
 @router.patch("/{audio_id}", summary="Change metadata", responses=problems.documented(404))
 def patch_recording(storage: Caller, audio_id: AudioId, patch: RecordingPatch) -> Recording:
-    """Merges the keys that are given, in one step; null takes a key away. The history keeps what was there before."""
-    storage.patch_metadata(audio_id, patch.metadata)
+    """In one step, or not at all. The history keeps what was there before. Adding to a list loses nothing that others
+    add at the same time; 400 where something else is under that key."""
+    storage.patch_metadata(audio_id, patch.metadata, append=patch.append)
     return Recording.of(storage.get_recording(audio_id))
 
 
@@ -185,10 +172,12 @@ def patch_recording(storage: Caller, audio_id: AudioId, patch: RecordingPatch) -
     responses=problems.documented(404),
 )
 def metadata_history(
-    storage: Caller, audio_id: AudioId, key: Annotated[Text | None, Query(max_length=255)] = None
-) -> list[MetadataChange]:
+    storage: Caller, audio_id: AudioId, key: Name | None = None, limit: Limit = 100, cursor: Cursor = None
+) -> Page[MetadataChange]:
     """Every change of the metadata, or of one key, the oldest first."""
-    return [MetadataChange.model_validate(one.as_dict()) for one in storage.metadata_history(audio_id, key)]
+    found = storage.metadata_history(audio_id, key, after=number_in(cursor), limit=limit + 1)
+    shown, following = page(found, limit, lambda one: str(one.id))
+    return Page(items=[MetadataChange.of(one) for one in shown], next_cursor=following)
 
 
 @router.delete("/{audio_id}", summary="Remove a recording", responses=problems.documented(404, 409))

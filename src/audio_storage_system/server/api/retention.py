@@ -12,19 +12,8 @@ from pydantic import BaseModel, Field
 
 from audio_storage_system.server import problems
 from audio_storage_system.server.api.removal import Receipt, Stage
-from audio_storage_system.server.api.shapes import (
-    Answer,
-    Asked,
-    Conditions,
-    Cursor,
-    Limit,
-    Name,
-    NameInPath,
-    Page,
-    RecordingSelection,
-    number_in,
-    part,
-)
+from audio_storage_system.server.api.shapes import Answer, Asked, Page, RecordingSelection, number_in, part
+from audio_storage_system.server.fields import Conditions, Cursor, Limit, Name
 from audio_storage_system.server.gate import Caller
 from audio_storage_system.server.long_tasks import Line, NdJson, Tasks, Tell
 
@@ -144,7 +133,7 @@ def add_retention_rule(storage: Caller, wanted: NewRetentionRule) -> RetentionRu
 
 
 @router.delete("/rules/{name:path}", status_code=204, summary="Forget a rule", responses=problems.documented(404))
-def remove_retention_rule(storage: Caller, name: NameInPath) -> Response:
+def remove_retention_rule(storage: Caller, name: Name) -> Response:
     """What it has deleted stays deleted."""
     storage.retention.remove(name)
     return Response(status_code=204)

@@ -19,8 +19,8 @@ from audio_storage_system.server.api.searching import (
     Search,
     SearchAnswer,
     TextQuery,
-    where_of,
 )
+from audio_storage_system.server.fields import where_of
 from audio_storage_system.server.gate import Caller
 from audio_storage_system.server.offers import offered
 from audio_storage_system.server.waiting import Patience, while_wanted
@@ -62,7 +62,7 @@ async def search_by_audio(request: Request, storage: Caller) -> Response:
 async def context(request: Request, storage: Caller, wanted: Question) -> Response:
     """The best passages that fit into a number of tokens, each under a numbered label, with links to listen to them."""
     patience = _patience(storage, wanted)
-    limits = _limits(wanted, wanted.where)
+    limits = wanted.limits(wanted.where)
 
     def pack() -> bytes:
         found = storage.context_pack(
@@ -95,14 +95,9 @@ def _patience(storage: AudioStorageSystem, wanted: Limits) -> Patience:
     return Patience(storage.settings.search_seconds, wanted.deadline)
 
 
-def _limits(wanted: Limits, where: dict[str, Any] | None) -> dict[str, Any]:
-    names = ("since", "until", "language", "speaker")
-    return {"where": where, **{name: getattr(wanted, name) for name in names}}
-
-
 def _page(wanted: Page, where: dict[str, Any] | None) -> dict[str, Any]:
     names = ("limit", "offset", "context", "space")
-    return {**_limits(wanted, where), **{name: getattr(wanted, name) for name in names}}
+    return {**wanted.limits(where), **{name: getattr(wanted, name) for name in names}}
 
 
 def _linked(pack: ContextPack, root: str) -> dict[str, Any]:

@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import base64
+import binascii
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Annotated, Any, Generic, Protocol, Self, TypeVar
 
-from fastapi import Path, Query
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, Strict
+from pydantic import BaseModel, ConfigDict, Field
 
 from audio_storage_system.errors import InvalidInput
-from audio_storage_system.server.fields import LARGEST_ID
-
-LARGEST_PAGE = 1_000
-# Text without NUL, which no database takes; the pattern also refuses halves of characters.
-PATTERN = r"^[^\x00]*$"
-
-Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
-IdInPath = Annotated[int, Path(ge=1, le=LARGEST_ID)]
-IdInQuery = Annotated[int | None, Query(ge=1, le=LARGEST_ID)]
-Name = Annotated[str, Field(min_length=1, max_length=255, pattern=PATTERN)]
-NameInPath = Annotated[str, Path(min_length=1, max_length=255, pattern=PATTERN)]
-NameInQuery = Annotated[str | None, Query(min_length=1, max_length=255, pattern=PATTERN)]
-NeededName = Annotated[str, Query(min_length=1, max_length=255, pattern=PATTERN)]
-Text = Annotated[str, Field(max_length=10_000, pattern=PATTERN)]
-Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="At most so many.")]
-Cursor = Annotated[
-    str | None,
-    Query(max_length=4_096, pattern=PATTERN, description="The `next_cursor` of the page before; none for the first."),
-]
-
-# JSON has no times and no pairs: what is strict elsewhere takes text and lists here.
-Until = Annotated[AwareDatetime, Strict(False)]
+from audio_storage_system.server.fields import LARGEST_ID, Language, Name, Text
 
 Item = TypeVar("Item")
 Key = TypeVar("Key", int, str)
@@ -50,6 +30,29 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class Given(BaseModel):
+    """The same of an address or a form, where all values are text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Filters(Given):
+    """To what recordings something is limited, beside conditions."""
+
+    since: Annotated[Text, Field(max_length=64)] | None = Field(
+        default=None, description="Recorded then or later (ISO 8601; without a zone: UTC).", examples=["2026-11-01"]
+    )
+    until: Annotated[Text, Field(max_length=64)] | None = Field(
+        default=None, description="Recorded before then.", examples=["2026-12-01T00:00:00+01:00"]
+    )
+    language: Language | None = Field(default=None, description="Of what is said (ISO 639-1).", examples=["en"])
+    speaker: Name | None = Field(default=None, description="Who speaks.", examples=["Anna"])
+
+    def limits(self, where: dict[str, Any] | None) -> dict[str, Any]:
+        """As the Python API takes them, with these conditions."""
+        return {"where": where, **{name: getattr(self, name) for name in Filters.model_fields}}
+
+
 class Answer(BaseModel):
     """The content of an answer: what a value of the Python API says of itself."""
 
@@ -57,6 +60,17 @@ class Answer(BaseModel):
     def of(cls, value: Dictable) -> Self:
         """The answer that such a value is."""
         return cls.model_validate(value.as_dict())
+
+
+class RecordingSelection(Answer):
+    """Which recordings a rule or a hold is about."""
+
+    where: dict[str, Any] = {}
+    owner: str | None = None
+    tag: str | None = None
+
+
+# Lists, page by page
 
 
 class Page(BaseModel, Generic[Item]):
@@ -87,30 +101,29 @@ def number_in(cursor: str | None) -> int:
     """The id that a cursor is; 0 for the first page. Raises `InvalidInput`."""
     if cursor is None:
         return 0
-    if not (cursor.isascii() and cursor.isdigit()) or int(cursor[:20]) > LARGEST_ID:
-        raise InvalidInput(reason="The cursor is none that this list gave")
+    if not (cursor.isascii() and cursor.isdigit()) or len(cursor) > 19 or int(cursor) > LARGEST_ID:
+        raise _no_cursor()
     return int(cursor)
 
 
-def _checked(value: dict[str, Any]) -> dict[str, Any]:
-    """JSON whose text is whole: halves of characters (`\\ud800`) are text in JSON, and nowhere else."""
-    json.dumps(value, ensure_ascii=False).encode()
-    return value
+def cursor_of(moment: datetime, number: int) -> str:
+    """The place behind something in a list by time, as text that says nothing."""
+    return base64.urlsafe_b64encode(f"{moment.isoformat()} {number}".encode()).decode()
 
 
-Values = Annotated[dict[str, Any], AfterValidator(_checked)]
-Conditions = Annotated[
-    Values,
-    Field(
-        description="Conditions on metadata and fields, all of which hold: as of a search.",
-        examples=[{"session": "meeting_1", "duration": {"gt": 60}}],
-    ),
-]
+def place_of(cursor: str | None) -> tuple[datetime, int] | None:
+    """The place that such a cursor stands for; `None` for the first page. Raises `InvalidInput`."""
+    if cursor is None:
+        return None
+    try:
+        moment, _, number = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
+        place = datetime.fromisoformat(moment), int(number)
+        if place[0].tzinfo is None or not 0 < place[1] <= LARGEST_ID:
+            raise ValueError
+    except (ValueError, binascii.Error) as error:
+        raise _no_cursor() from error
+    return place
 
 
-class RecordingSelection(Answer):
-    """Which recordings a rule or a hold is about."""
-
-    where: dict[str, Any] = {}
-    owner: str | None = None
-    tag: str | None = None
+def _no_cursor() -> InvalidInput:
+    return InvalidInput(reason="The cursor is not one that this list gave")

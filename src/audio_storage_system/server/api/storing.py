@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from anyio import sleep, to_thread
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AwareDatetime, BaseModel, Field
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.records import Job
 from audio_storage_system.server import forms, withheld
-from audio_storage_system.server.fields import Text, parsed_object
+from audio_storage_system.server.api.shapes import Given
+from audio_storage_system.server.fields import Language, Name, Values, parsed_object
 from audio_storage_system.server.offers import offered
 
 POLL_SECONDS = 0.25
 LONGEST_WAIT = 60.0
 
-Key = Annotated[Text, Field(min_length=1, max_length=255)]
-Values = dict[Key, JsonValue]
 
-
-class Storing(BaseModel):
+class Storing(Given):
     """How a file is to be stored and what is to become of it."""
 
-    model_config = ConfigDict(extra="forbid")
-
     metadata: Values = Field(default={}, description="Any keys and values.", examples=[{"user": "john"}])
-    whisper_model: Annotated[Text, Field(max_length=255)] | None = Field(default=None, examples=["base"])
-    language: Annotated[Text, Field(max_length=35)] | None = Field(
-        default=None, description="ISO 639-1; else the engine decides.", examples=["en"]
-    )
+    whisper_model: Name | None = Field(default=None, examples=["base"])
+    language: Language | None = Field(default=None, description="ISO 639-1; else the engine decides.", examples=["en"])
     generate_embeddings: bool = True
     recorded_at: AwareDatetime | None = Field(
         default=None, description="When it was recorded, where the file itself does not say it."

@@ -9,20 +9,8 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from audio_storage_system.server import problems
-from audio_storage_system.server.api.shapes import (
-    PATTERN,
-    Answer,
-    Asked,
-    Cursor,
-    IdInPath,
-    Limit,
-    Name,
-    NameInQuery,
-    Page,
-    Until,
-    number_in,
-    page,
-)
+from audio_storage_system.server.api.shapes import Answer, Asked, Page, number_in, page
+from audio_storage_system.server.fields import Cursor, Id, Limit, Name, Text, Until
 from audio_storage_system.server.gate import Caller
 
 router = APIRouter(tags=["tokens"], responses=problems.documented())
@@ -52,14 +40,14 @@ class NewToken(Asked):
     """A token to make."""
 
     principal: Name | None = Field(default=None, description="Whose; default who asks.", examples=[None, "anna"])
-    name: Annotated[str, Field(max_length=255, pattern=PATTERN, examples=["the newsroom's importer"])] = ""
+    name: Annotated[Text, Field(max_length=255, examples=["the newsroom's importer"])] = ""
     scopes: list[Scope] = Field(default=["read"], min_length=1, max_length=3)
     expires_at: Until | None = Field(default=None, examples=[None, "2030-01-01T00:00:00+00:00"])
 
 
 @router.get("/tokens", summary="The tokens that there are")
 def list_tokens(
-    storage: Caller, principal: NameInQuery = None, limit: Limit = 100, cursor: Cursor = None
+    storage: Caller, principal: Name | None = None, limit: Limit = 100, cursor: Cursor = None
 ) -> Page[Token]:
     """The oldest first, revoked and expired ones too: for administrators everybody's, for others their own."""
     found = storage.tokens.list(principal, limit=limit + 1, after=number_in(cursor))
@@ -77,6 +65,6 @@ def create_token(storage: Caller, wanted: NewToken, response: Response) -> Creat
 
 
 @router.delete("/tokens/{token_id}", summary="Revoke a token", responses=problems.documented(404))
-def revoke_token(storage: Caller, token_id: IdInPath) -> Token:
+def revoke_token(storage: Caller, token_id: Id) -> Token:
     """It is accepted no longer, from now on."""
     return Token.of(storage.tokens.revoke(token_id))

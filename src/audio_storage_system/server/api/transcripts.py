@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from audio_storage_system import AudioStorageSystem, records
 from audio_storage_system.formats import FORMATS
 from audio_storage_system.server import forms, incoming, problems
 from audio_storage_system.server.api.audio import disposition
 from audio_storage_system.server.api.jobs import Job, Retranscription
-from audio_storage_system.server.api.shapes import Page
-from audio_storage_system.server.fields import LARGEST_ID, AudioId, Text
+from audio_storage_system.server.api.shapes import Answer, Given, Page, number_in, page
+from audio_storage_system.server.fields import AudioId, Cursor, Id, Language, Limit
 from audio_storage_system.server.gate import Caller
 from audio_storage_system.server.waiting import in_turn
 
 router = APIRouter(tags=["transcripts"], responses=problems.documented(404))
 
 ExportFormat = Literal["srt", "vtt", "txt", "tsv", "json"]
-TranscriptId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="The version.", examples=[3])]
-MOST_SEGMENTS = 1_000
+TranscriptId = Annotated[Id, Path(description="The version.", examples=[3])]
+OtherVersion = Annotated[Id | None, Query(description="Another version than the active one.")]
 
 
-class Version(BaseModel):
+class Version(Answer):
     """One version of what is said in a recording."""
 
     transcript_id: int = Field(examples=[3])
@@ -46,17 +47,6 @@ class Version(BaseModel):
     created_at: str = Field(json_schema_extra={"format": "date-time"})
     flags: list[str] = Field(description="`fallback` where the bundled recogniser stood in.")
 
-    @classmethod
-    def of(cls, found: records.Transcript) -> Self:
-        """The answer for a version."""
-        return cls.model_validate(found.as_dict())
-
-
-class Versions(BaseModel):
-    """Every version, the oldest first."""
-
-    transcripts: list[Version]
-
 
 class Word(BaseModel):
     """A spoken word."""
@@ -67,7 +57,7 @@ class Word(BaseModel):
     probability: float | None
 
 
-class Segment(BaseModel):
+class Segment(Answer):
     """A timed piece."""
 
     id: int
@@ -89,17 +79,6 @@ class SpokenWord(Word):
     speaker: str | None
 
 
-class SegmentPage(BaseModel):
-    """Which segments."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    limit: int = Field(default=200, ge=1, le=MOST_SEGMENTS, description="How many segments.")
-    cursor: str | None = Field(
-        default=None, pattern=r"^[1-9][0-9]{0,17}$", description="The `next_cursor` of the page before."
-    )
-
-
 class Change(BaseModel):
     """A place where two versions differ."""
 
@@ -112,7 +91,7 @@ class Change(BaseModel):
     trail: str
 
 
-class Comparison(BaseModel):
+class Comparison(Answer):
     """Two versions compared, in words."""
 
     agreement: float = Field(description="The share of words that are the same, 0…1.")
@@ -131,19 +110,17 @@ class Embedded(BaseModel):
     made: int
 
 
-class Import(BaseModel):
+class Import(Given):
     """What is said of a transcript that is brought: the fields of the form beside the file."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    language: Annotated[Text, Field(max_length=35)] | None = Field(default=None, examples=["en"])
+    language: Language | None = Field(default=None, examples=["en"])
     activate: bool | None = Field(
         default=None, description="Whether search follows it; else only where it follows none so far."
     )
     generate_embeddings: bool = True
 
 
-class Imported(BaseModel):
+class Imported(Answer):
     """What became of a transcript that was brought."""
 
     audio_id: int
@@ -157,9 +134,11 @@ class Imported(BaseModel):
 
 
 @router.get("/recordings/{audio_id}/transcripts", summary="The versions of a recording")
-def list_transcripts(storage: Caller, audio_id: AudioId) -> Versions:
+def list_transcripts(storage: Caller, audio_id: AudioId, limit: Limit = 100, cursor: Cursor = None) -> Page[Version]:
     """Every version of what is said in it, the oldest first; one of them is active."""
-    return Versions(transcripts=[Version.of(one) for one in storage.transcripts(audio_id)])
+    found = storage.transcripts(audio_id, after=number_in(cursor), limit=limit + 1)
+    shown, following = page(found, limit, lambda one: str(one.id))
+    return Page(items=[Version.of(one) for one in shown], next_cursor=following)
 
 
 @router.post(
@@ -180,7 +159,7 @@ async def import_transcript(request: Request, response: Response, storage: Calle
         found = await to_thread.run_sync(lambda: storage.import_transcript(audio_id, file.file, name=name, **options))
     if found.known:
         response.status_code = 200
-    return Imported.model_validate(found.as_dict())
+    return Imported.of(found)
 
 
 @router.get("/transcripts/{transcript_id}", summary="One version")
@@ -190,16 +169,20 @@ def get_transcript(storage: Caller, transcript_id: TranscriptId) -> Version:
 
 
 @router.get("/transcripts/{transcript_id}/segments", summary="The timed pieces of a version")
-def list_segments(storage: Caller, transcript_id: TranscriptId, page: Annotated[SegmentPage, Query()]) -> Page[Segment]:
+def list_segments(
+    storage: Caller, transcript_id: TranscriptId, limit: Limit = 200, cursor: Cursor = None
+) -> Page[Segment]:
     """In order, with their words."""
-    found, cursor = _segments(storage, transcript_id, page)
-    return Page(items=[Segment.model_validate(one.as_dict()) for one in found], next_cursor=cursor)
+    found, following = _segments(storage, transcript_id, limit, cursor)
+    return Page(items=[Segment.of(one) for one in found], next_cursor=following)
 
 
 @router.get("/transcripts/{transcript_id}/words", summary="The words of a version")
-def list_words(storage: Caller, transcript_id: TranscriptId, page: Annotated[SegmentPage, Query()]) -> Page[SpokenWord]:
+def list_words(
+    storage: Caller, transcript_id: TranscriptId, limit: Limit = 200, cursor: Cursor = None
+) -> Page[SpokenWord]:
     """In order, where the engine times them; a page has those of `limit` segments."""
-    found, cursor = _segments(storage, transcript_id, page)
+    found, following = _segments(storage, transcript_id, limit, cursor)
     words = [
         SpokenWord(
             start=word.start,
@@ -212,22 +195,21 @@ def list_words(storage: Caller, transcript_id: TranscriptId, page: Annotated[Seg
         for one in found
         for word in one.words
     ]
-    return Page(items=words, next_cursor=cursor)
+    return Page(items=words, next_cursor=following)
 
 
 def _segments(
-    storage: AudioStorageSystem, transcript_id: int, page: SegmentPage
-) -> tuple[list[records.Segment], str | None]:
+    storage: AudioStorageSystem, transcript_id: int, limit: int, cursor: str | None
+) -> tuple[Sequence[records.Segment], str | None]:
     """A page, and where the next one begins."""
-    found = storage.segments(transcript_id, after=int(page.cursor or 0), limit=page.limit + 1)
-    shown = found[: page.limit]
-    return shown, str(shown[-1].id) if len(found) > len(shown) else None
+    found = storage.segments(transcript_id, after=number_in(cursor), limit=limit + 1)
+    return page(found, limit, lambda one: str(one.id))
 
 
 @router.get("/transcripts/{transcript_id}/diff/{other_id}", summary="Where two versions differ")
 def diff_transcripts(storage: Caller, transcript_id: TranscriptId, other_id: TranscriptId) -> Comparison:
     """Word by word, from the first to the second; both are of one recording."""
-    return Comparison.model_validate(storage.diff_transcripts(transcript_id, other_id).as_dict())
+    return Comparison.of(storage.diff_transcripts(transcript_id, other_id))
 
 
 @router.post(
@@ -260,9 +242,7 @@ def export(
     storage: Caller,
     audio_id: AudioId,
     format: Annotated[ExportFormat, Query()] = "srt",
-    transcript_id: Annotated[
-        int | None, Query(ge=1, le=LARGEST_ID, description="Another version than the active one.")
-    ] = None,
+    transcript_id: OtherVersion = None,
 ) -> Response:
     """Subtitles (srt, vtt), plain text, a table, or whisper's JSON."""
     text = storage.export(audio_id, format, transcript_id)
@@ -285,9 +265,7 @@ async def generate_embeddings(
     request: Request,
     storage: Caller,
     audio_id: AudioId,
-    transcript_id: Annotated[
-        int | None, Query(ge=1, le=LARGEST_ID, description="Another version than the active one.")
-    ] = None,
+    transcript_id: OtherVersion = None,
 ) -> Embedded:
     """Of all kinds, for one version; answers once they are there."""
     return Embedded(made=await in_turn(request, lambda: storage.generate_embeddings(audio_id, transcript_id)))

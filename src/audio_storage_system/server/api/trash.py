@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from audio_storage_system.errors import InvalidInput
 from audio_storage_system.server import problems
 from audio_storage_system.server.api.removal import Receipt
-from audio_storage_system.server.api.shapes import Answer, Asked, Cursor, Id, Limit, Page, page
+from audio_storage_system.server.api.shapes import Answer, Asked, Page, cursor_of, page, place_of
+from audio_storage_system.server.fields import Cursor, Id, Limit
 from audio_storage_system.server.gate import Caller
 from audio_storage_system.server.long_tasks import Line, NdJson, Tasks
 
 router = APIRouter(tags=["trash"], responses=problems.documented())
 AudioIds = Annotated[list[Id], Field(min_length=1, max_length=10_000, examples=[[1]])]
-EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
-LATEST = 250_000_000_000_000_000  # microseconds: the year 9892
 
 
 class Trashed(Answer):
@@ -62,8 +60,8 @@ class TrashEmptied(BaseModel):
 @router.get("/trash", summary="What is in the trash")
 def list_trash(storage: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[Trashed]:
     """The latest first, of what one could delete oneself."""
-    found = storage.trash.list(limit=limit + 1, after=_place(cursor))
-    shown, following = page(found, limit, lambda one: f"{(one.trashed_at - EPOCH) // MICROSECOND}-{one.audio_id}")
+    found = storage.trash.list(limit=limit + 1, after=place_of(cursor))
+    shown, following = page(found, limit, lambda one: cursor_of(one.trashed_at, one.audio_id))
     return Page(items=[Trashed.of(one) for one in shown], next_cursor=following)
 
 
@@ -86,13 +84,3 @@ def empty_trash(storage: Caller, tasks: Tasks, wanted: TrashEmptying) -> Streami
         return TrashEmptied.model_validate(storage.trash.empty(*wanted.audio_ids or ()).as_dict())
 
     return tasks.run(do)
-
-
-def _place(cursor: str | None) -> tuple[datetime, int] | None:
-    """The entry that a cursor is. Raises `InvalidInput`."""
-    if cursor is None:
-        return None
-    at, _, audio_id = cursor.partition("-")
-    if not (cursor.isascii() and at.isdigit() and audio_id.isdigit() and len(cursor) <= 38 and int(at) <= LATEST):
-        raise InvalidInput(reason="The cursor is none that this list gave")
-    return EPOCH + int(at) * MICROSECOND, int(audio_id)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.exceptions import HTTPException
 
 from audio_storage_system import AudioStorageSystem, records
@@ -16,9 +16,10 @@ from audio_storage_system.errors import InvalidInput, TooLarge
 from audio_storage_system.server import forms, problems
 from audio_storage_system.server.api import tus
 from audio_storage_system.server.api.recordings import bare
+from audio_storage_system.server.api.shapes import Answer, Page, page
 from audio_storage_system.server.api.storing import Stored, Storing
 from audio_storage_system.server.api.tus import TusRoute
-from audio_storage_system.server.fields import Text
+from audio_storage_system.server.fields import LARGEST_ID, Cursor, Limit, Text
 from audio_storage_system.server.gate import Caller
 from audio_storage_system.server.receiving import pour
 
@@ -31,14 +32,14 @@ OWN_NAMES = frozenset({*Storing.model_fields, "sha256"})
 class NewUpload(Storing):
     """The upload of a file that is to come."""
 
-    size: int = Field(ge=1, le=2**63 - 1, description="Bytes of the whole file.", examples=[52_428_800])
+    size: int = Field(ge=1, le=LARGEST_ID, description="Bytes of the whole file.", examples=[52_428_800])
     name: Annotated[Text, Field(max_length=1000)] = Field(default="", examples=["meeting.m4a"])
     sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = Field(
         default=None, description="The hash that the whole file must have."
     )
 
 
-class Upload(BaseModel):
+class Upload(Answer):
     """A file that arrives in parts."""
 
     upload_id: str
@@ -50,12 +51,6 @@ class Upload(BaseModel):
     audio_id: int | None = Field(description="The recording that it became.")
     job_id: int | None = Field(description="The job that transcribes and embeds it.")
     duplicate: bool
-
-    @classmethod
-    def of(cls, found: records.Upload) -> Self:
-        """The answer for an upload."""
-        values = found.as_dict()
-        return cls.model_validate({name: values[name] for name in cls.model_fields})
 
 
 CREATION: dict[str, Any] = {
@@ -164,9 +159,15 @@ async def _announced(request: Request, kind: str) -> tuple[NewUpload, str]:
 
 
 @router.get("", summary="One's own uploads", responses=problems.documented(412))
-def list_uploads(storage: Caller) -> list[Upload]:
+def list_uploads(storage: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[Upload]:
     """The latest first; finished ones too, until they expire."""
-    return [Upload.of(upload) for upload in storage.uploads.list()]
+    earlier = [one for one in storage.uploads.list() if cursor is None or _place(one) < cursor]
+    shown, following = page(sorted(earlier, key=_place, reverse=True), limit, _place)
+    return Page(items=[Upload.of(one) for one in shown], next_cursor=following)
+
+
+def _place(upload: records.Upload) -> str:
+    return f"{upload.created_at:%Y%m%dT%H%M%S%f}-{upload.id}"
 
 
 @router.get("/{upload_id}", summary="One upload", responses=problems.documented(404, 412))

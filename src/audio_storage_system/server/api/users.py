@@ -9,18 +9,8 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from audio_storage_system.server import problems
-from audio_storage_system.server.api.shapes import (
-    Answer,
-    Asked,
-    Cursor,
-    Limit,
-    Name,
-    NameInPath,
-    NeededName,
-    Page,
-    number_in,
-    page,
-)
+from audio_storage_system.server.api.shapes import Answer, Asked, Page, number_in, page
+from audio_storage_system.server.fields import Cursor, Limit, Name
 from audio_storage_system.server.gate import Caller
 
 router = APIRouter(tags=["users"], responses=problems.documented())
@@ -66,7 +56,7 @@ def add_user(storage: Caller, wanted: NewUser) -> User:
 
 
 @router.get("/users/{name:path}", summary="One of them", responses=problems.documented(404))
-def get_user(storage: Caller, name: NameInPath) -> User:
+def get_user(storage: Caller, name: Name) -> User:
     """With the groups that they are in."""
     return User.of(storage.users.get(name))
 
@@ -74,7 +64,7 @@ def get_user(storage: Caller, name: NameInPath) -> User:
 @router.delete(
     "/users/{name:path}", status_code=204, summary="Take somebody away", responses=problems.documented(404, 409)
 )
-def remove_user(storage: Caller, name: NameInPath) -> Response:
+def remove_user(storage: Caller, name: Name) -> Response:
     """With their grants, tokens and memberships. 409 for one that owns recordings."""
     storage.users.remove(name)
     return Response(status_code=204)
@@ -92,7 +82,7 @@ def join_group(storage: Caller, wanted: Membership) -> Response:
 @router.delete(
     "/memberships", status_code=204, summary="Take somebody out of a group", responses=problems.documented(404)
 )
-def leave_group(storage: Caller, group: NeededName, member: NeededName) -> Response:
+def leave_group(storage: Caller, group: Name, member: Name) -> Response:
     """A member that the group does not have is no error."""
     storage.users.leave(group, member)
     return Response(status_code=204)

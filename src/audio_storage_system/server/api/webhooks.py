@@ -9,17 +9,8 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import Field
 
 from audio_storage_system.server import problems
-from audio_storage_system.server.api.shapes import (
-    PATTERN,
-    Answer,
-    Asked,
-    Cursor,
-    IdInPath,
-    Limit,
-    Page,
-    number_in,
-    part,
-)
+from audio_storage_system.server.api.shapes import Answer, Asked, Page, number_in, part
+from audio_storage_system.server.fields import Cursor, Id, Limit, Text
 from audio_storage_system.server.gate import Caller
 from audio_storage_system.server.waiting import in_turn
 
@@ -71,11 +62,9 @@ class CreatedWebhook(Webhook):
 class NewWebhook(Asked):
     """A webhook to make."""
 
-    url: Annotated[
-        str, Field(min_length=1, max_length=2_000, pattern=PATTERN, examples=["https://hooks.example.org/audio"])
-    ]
+    url: Annotated[Text, Field(min_length=1, max_length=2_000, examples=["https://hooks.example.org/audio"])]
     events: list[Event] = Field(default=EVENTS, min_length=1, max_length=len(EVENTS))
-    name: Annotated[str, Field(max_length=255, pattern=PATTERN, examples=["the newsroom's index"])] = ""
+    name: Annotated[Text, Field(max_length=255, examples=["the newsroom's index"])] = ""
 
 
 class Delivery(Answer):
@@ -136,31 +125,31 @@ def create_webhook(storage: Caller, wanted: NewWebhook, response: Response) -> C
 
 
 @router.get("/webhooks/{webhook_id}", summary="One webhook", responses=problems.documented(404))
-def get_webhook(storage: Caller, webhook_id: IdInPath) -> Webhook:
+def get_webhook(storage: Caller, webhook_id: Id) -> Webhook:
     """Without its secret."""
     return Webhook.of(storage.webhooks.get(webhook_id))
 
 
 @router.delete("/webhooks/{webhook_id}", summary="Remove a webhook", responses=problems.documented(404))
-def remove_webhook(storage: Caller, webhook_id: IdInPath) -> Webhook:
+def remove_webhook(storage: Caller, webhook_id: Id) -> Webhook:
     """It is called no more, and what it was told is forgotten. The answer tells what it was."""
     return Webhook.of(storage.webhooks.remove(webhook_id))
 
 
 @router.post("/webhooks/{webhook_id}/enable", summary="Enable a webhook", responses=problems.documented(404))
-def enable_webhook(storage: Caller, webhook_id: IdInPath) -> Webhook:
+def enable_webhook(storage: Caller, webhook_id: Id) -> Webhook:
     """It is called again, beginning with what was waiting when it was disabled."""
     return Webhook.of(storage.webhooks.enable(webhook_id))
 
 
 @router.post("/webhooks/{webhook_id}/disable", summary="Disable a webhook", responses=problems.documented(404))
-def disable_webhook(storage: Caller, webhook_id: IdInPath) -> Webhook:
+def disable_webhook(storage: Caller, webhook_id: Id) -> Webhook:
     """It is not called until it is enabled; what happens meanwhile it is never told."""
     return Webhook.of(storage.webhooks.disable(webhook_id))
 
 
 @router.post("/webhooks/{webhook_id}/test", summary="Call a webhook now", responses=problems.documented(404))
-async def test_webhook(request: Request, storage: Caller, webhook_id: IdInPath) -> Delivery:
+async def test_webhook(request: Request, storage: Caller, webhook_id: Id) -> Delivery:
     """With the event `webhook.test`, once. The answer tells what came of it; it takes 10 s at most."""
     return Delivery.of(await in_turn(request, lambda: storage.webhooks.test(webhook_id)))
 
@@ -168,14 +157,13 @@ async def test_webhook(request: Request, storage: Caller, webhook_id: IdInPath) 
 @router.get("/webhooks/{webhook_id}/deliveries", summary="What it was told", responses=problems.documented(404))
 def list_deliveries(
     storage: Caller,
-    webhook_id: IdInPath,
+    webhook_id: Id,
     state: Annotated[State | None, Query(description="Only those in this state.")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[Delivery]:
     """Or is to be told, the latest first."""
-    before = number_in(cursor) if cursor else None
-    found = storage.webhooks.deliveries(webhook_id, state=state, limit=limit, cursor=before)
+    found = storage.webhooks.deliveries(webhook_id, state=state, limit=limit, cursor=number_in(cursor) or None)
     following = None if found.cursor is None else str(found.cursor)
     return Page(items=[Delivery.of(one) for one in found.deliveries], next_cursor=following)
 

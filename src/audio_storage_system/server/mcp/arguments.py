@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from audio_storage_system.server.fields import Text, checked_text
+from audio_storage_system.server.fields import Text, checked
 from audio_storage_system.server.mcp.cursors import MAX_CHARACTERS
 
 MAX_SEARCH_LIMIT, MAX_LIST_LIMIT, MAX_SEGMENTS = 50, 100, 500
@@ -25,19 +24,7 @@ def _is_bounded(value: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from error
     if len(text) > MAX_JSON_CHARS:
         raise ValueError(f"at most {MAX_JSON_CHARS:,} characters of JSON are taken")
-    for part in _texts(value):
-        checked_text(part)
-    return value
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in what is JSON."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        parts = [*value, *value.values()] if isinstance(value, dict) else value
-        for part in parts:
-            yield from _texts(part)
+    return checked(value)
 
 
 Json = Annotated[dict[str, Any], Field(max_length=MAX_KEYS), AfterValidator(_is_bounded)]

@@ -6,8 +6,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from audio_storage_system.server.fields import TEXT_PATTERN
+
 # What is in a schema by these names is named by us, and may be called `title` or `default` as well.
 _NAMED = ("properties", "$defs")
+# What a model knows without being told: that what may be absent may be, and that text has no NUL.
+_KNOWN = (("default", None), ("pattern", TEXT_PATTERN))
 
 
 def schema_of(model: type[BaseModel], *, of_answers: bool = False) -> dict[str, Any]:
@@ -29,7 +33,7 @@ def _smaller(schema: Any) -> Any:
         return [_smaller(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {key: value for key, value in schema.items() if key != "title" and (key, value) != ("default", None)}
+    kept = {key: value for key, value in schema.items() if key != "title"}
     some = [one for one in kept.get("anyOf", []) if one != {"type": "null"}]
     if len(some) == 1:
         del kept["anyOf"]
@@ -37,5 +41,5 @@ def _smaller(schema: Any) -> Any:
     return {
         key: {name: _smaller(one) for name, one in value.items()} if key in _NAMED else _smaller(value)
         for key, value in kept.items()
-        if not (key == "default" and value in ({}, []))
+        if (key, value) not in _KNOWN and not (key == "default" and value in ({}, []))
     }

@@ -28,10 +28,7 @@ def add_note(caller: Caller, given: AddNote) -> NoteAnswer:
 
 def set_metadata(caller: Caller, given: SetMetadata) -> MetadataAnswer:
     """Metadata of a recording as it is after the change."""
-    if given.values:
-        caller.storage.set_metadata(given.audio_id, given.values)
-    if given.remove:
-        caller.storage.remove_metadata(given.audio_id, *given.remove)
+    caller.storage.set_metadata(given.audio_id, given.values, remove=given.remove)
     present = caller.storage.get_recording(given.audio_id).metadata
     metadata, cut = telling.brief_metadata(present, MAX_CHARS)
     return MetadataAnswer(audio_id=given.audio_id, metadata=metadata, metadata_cut=cut)

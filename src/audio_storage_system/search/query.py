@@ -77,9 +77,7 @@ def standing(database: Database, query: Query, deadline: Deadline) -> Query:
         return replace(query, filter=query.filter.standing(connection))
 
 
-def one_state(
-    database: Database, index: VectorIndex, query: Query, deadline: Deadline
-) -> AbstractContextManager[None]:
+def one_state(database: Database, index: VectorIndex, query: Query, deadline: Deadline) -> AbstractContextManager[None]:
     """For a search in this database: all of it in one transaction, where the index is in the database too."""
     if not index.asks_only(database):
         return nullcontext()

@@ -232,6 +232,7 @@ CALLS: dict[str, Call] = {
     "jobs.submit_reembedding": admin(lambda v, t: v.jobs.submit_reembedding(None, "audio", drop_old=False)),
     "jobs.wait": on(R, lambda v, t: v.jobs.wait([t.job_id], timeout=0)),
     "jobs.workers": admin(lambda v, t: v.jobs.workers()),
+    "quarantine.empty": admin(lambda v, t: v.quarantine.empty()),
     "quarantine.list": admin(lambda v, t: v.quarantine.list()),
     "quarantine.restore": admin(lambda v, t: v.quarantine.restore(stray(v))),
     "retention.add": admin(lambda v, t: v.retention.add(some_name(), 10_000)),

@@ -136,6 +136,7 @@ ROUTES: dict[str, str | tuple[str, ...]] = {
     "holds.release": ("release_hold",),
     "keys.rotate": ("rotate_keys",),
     "keys.show": ("get_keys",),
+    "quarantine.empty": ("empty_quarantine",),
     "quarantine.list": ("list_quarantine",),
     "quarantine.restore": ("restore_from_quarantine",),
     "retention.add": ("add_retention_rule",),

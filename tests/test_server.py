@@ -51,6 +51,15 @@ def test_a_wrong_token_is_never_nobodys(served: httpx.Client, given: str) -> Non
     assert given.removeprefix("Bearer ") not in answer.text or given == "Bearer"
 
 
+def test_who_gives_a_token_before_there_is_one_is_told_to_ask_without(served: httpx.Client, home: Path) -> None:
+    wrong = as_bearer("ast_wrong")
+    assert "ask without one" in served.get("/api/v1/stats", headers=wrong).json()["detail"]
+    with AudioStorageSystem(home) as storage:
+        storage.tokens.create()
+    time.sleep(1.1)
+    assert "unknown" in served.get("/api/v1/stats", headers=wrong).json()["detail"]
+
+
 @pytest.mark.parametrize(
     "headers",
     [{"Host": "evil.example"}, {"Host": "evil.example:8765"}, {"Origin": "https://evil.example"}, {"Origin": "null"}],
@@ -117,6 +126,18 @@ def test_the_description_of_the_api_needs_no_other_server(served: httpx.Client) 
     assert len(links) >= 2
     assert {served.get(link).status_code for link in links if link.startswith("/")} == {200}
     assert [link for link in links if not link.startswith("/")] == []
+
+
+def test_the_description_has_the_colours_that_the_browser_prefers(served: httpx.Client) -> None:
+    page = served.get("/docs").text
+    assert 'matchMedia("(prefers-color-scheme: dark)")' in page
+    (named,) = re.findall(r'classList\.toggle\("([^"]+)"', page)
+    (styles,) = re.findall(r'href="([^"]+\.css)"', page)
+    assert f"html.{named}" in served.get(styles).text
+
+
+def test_who_opens_the_address_that_is_printed_comes_to_the_description(served: httpx.Client) -> None:
+    assert served.get("/", follow_redirects=True).url.path == "/docs"
 
 
 def test_health_needs_no_token(served: httpx.Client, home: Path) -> None:

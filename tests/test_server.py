@@ -213,6 +213,16 @@ def test_the_worker_is_there_and_ends_with_the_server(tmp_path: Path, call: Path
             wait_until_gone(children)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent differently there")
+def test_ctrl_c_is_how_it_ends_and_no_error(tmp_path: Path) -> None:
+    with running("--archive", str(tmp_path / "archive"), "--no-worker") as (process, url):
+        assert httpx.get(f"{url}/health/live", timeout=120).status_code == 200
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        assert process.stdout.read() == ""
+        assert process.wait(60) == 0
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at processes as Linux shows them")
 def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
     with running("--archive", str(tmp_path / "archive")) as (process, url):

@@ -33,7 +33,9 @@ class Page(Limits):
     limit: int = Field(default=10, ge=1, le=1000, description="How many hits.")
     offset: int = Field(default=0, ge=0, le=1_000_000, description="How many of the best hits to leave out.")
     context: int = Field(default=0, ge=0, le=20, description="Neighbouring segments with each hit, on each side.")
-    space: Name | None = Field(default=None, description="The model of another embedding space than the active one.")
+    space: Name | None = Field(
+        default=None, description="The model of another embedding space than the active one.", examples=["wordllama"]
+    )
 
 
 class TextQuery(Page):

@@ -23,15 +23,19 @@ STARTED_WITHIN = 30.0
 
 @contextmanager
 def serving(
-    open_archive: Callable[[], AudioStorageSystem], prepare: Callable[[FastAPI], None] = lambda app: None
+    open_archive: Callable[[], AudioStorageSystem],
+    prepare: Callable[[FastAPI], None] = lambda app: None,
+    *,
+    proxies: str = "",
 ) -> Iterator[str]:
-    """The address of a server over what this opens, for as long as the block. prepare: may add to the application.
+    """The address of a server over what this opens, for as long as the block. prepare: may add to the application;
+    proxies: the addresses of those that it trusts.
 
     Whatever of our code blocks the server's event loop is an error there: disks, databases, locks, sleeping.
     """
     app = create_app(open_archive)
     prepare(app)
-    server = uvicorn.Server(configuration(app, port=0))
+    server = uvicorn.Server(configuration(app, proxies=proxies, port=0))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     watch = BlockBuster(scanned_modules=["audio_storage_system"])

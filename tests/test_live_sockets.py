@@ -485,7 +485,7 @@ def test_who_speaks_is_there_also_without_reading(
 
 
 def test_who_never_reads_is_cut_in_the_end(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audio_storage_system.server.live.protocol.UNREAD_SECONDS", 0.5)
+    monkeypatch.setattr("audio_storage_system.server.protocol.UNREAD_SECONDS", 0.5)
     own, line = httpx.URL(url), socket.socket()
     line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
     line.connect((own.host, own.port or 80))

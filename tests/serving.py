@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -63,6 +65,15 @@ def served(home: Path) -> Iterator[httpx.Client]:
     """A client of a server over an archive, on SQLite and on PostgreSQL; without a token as long as none was made."""
     with serving(lambda: AudioStorageSystem(home)) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client
+
+
+@contextmanager
+def connected(url: str, source: str = "") -> Iterator[socket.socket]:
+    """A bare connection to a server. source: the address that it comes from."""
+    place = urlsplit(url)
+    where = (place.hostname or "", place.port or 0)
+    with socket.create_connection(where, 20, source_address=(source, 0) if source else None) as made:
+        yield made
 
 
 def as_bearer(secret: str) -> dict[str, str]:

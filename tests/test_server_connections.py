@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.server import protocol
-from serving import serving
+from serving import connected, serving
 from talking import talking
 
 GREEDY, OTHER = "127.0.0.2", "127.0.0.1"  # both of this machine
@@ -29,11 +28,6 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(protocol, "MOST_OF_ONE", 10)
     with serving(partial(AudioStorageSystem, tmp_path / "archive")) as url:
         yield url
-
-
-def connected(url: str, source: str) -> socket.socket:
-    place = urlsplit(url)
-    return socket.create_connection((place.hostname or "", place.port or 0), 20, source_address=(source, 0))
 
 
 def received(connection: socket.socket) -> bytes:

@@ -23,20 +23,16 @@ from audio_storage_system.errors import (
 from audio_storage_system.jobs import failures
 from audio_storage_system.outbox import Event
 from audio_storage_system.records import JobState
-from audio_storage_system.testing.scripted import ScriptedTranscriber
 from audio_storage_system.transcribers import Window
 from audio_storage_system.webhooks import DeliveryState, plan, rows
 from living import finals, sentences, speak
 from receiving import Call, Receiver, deliver, hurry, receiving, told
+from working import hear
 
 pytestmark = pytest.mark.usefixtures("scripted_engine", "private_receivers")
 
 KEY = bytes(range(32))
 PAGE = Path(__file__).parents[1] / "docs" / "howto" / "webhooks.md"
-
-
-def hear(act: Callable[[Window], None] | None) -> None:
-    ScriptedTranscriber.before = act  # type: ignore[assignment]
 
 
 # What is told

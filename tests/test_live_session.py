@@ -1,4 +1,4 @@
-"""Live sessions: what they take and refuse, how they are resumed, and what happens where recognition does not."""
+"""Live sessions: what they take and refuse, and how they are resumed."""
 
 from __future__ import annotations
 

@@ -34,8 +34,6 @@ from uploading import WAV, content_of, folder_of, sound, taking_uploads
 
 pytestmark = pytest.mark.usefixtures("emptied")
 
-OLD = "0" * 32
-
 
 @pytest.fixture(scope="module", params=["plain", "sealed"])
 def archive(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AudioStorageSystem]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from audio_storage_system.testing.vectors import (
     nearest,
 )
 from audio_storage_system.vectors import Candidates, IndexState, VectorIndex, searching
-from audio_storage_system.vectors.codes import Coding, hamming
+from audio_storage_system.vectors.codes import Codes, Coding, Signs, hamming
 from audio_storage_system.vectors.exact import ExactIndex
 from audio_storage_system.vectors.following import Sizes
 from audio_storage_system.vectors.searching import Precision
@@ -146,6 +146,39 @@ def test_codes_without_the_mean_taken_off_would_not_find_them() -> None:
 
     assert recall(vectors.mean(axis=0)) >= 0.9
     assert recall(np.zeros(WIDTH, np.float32)) <= 0.5
+
+
+def test_questions_that_have_nothing_of_what_all_have_in_common_find_their_answers() -> None:
+    vectors, queries = topical(8000, seed=1, offset=0.5), topical(40, seed=2, offset=0)
+    coding = Coding.train(vectors)
+    codes = coding.encode(vectors)
+
+    def recall(wanted: Callable[[Vectors], Signs]) -> float:
+        hits = 0
+        for query in queries:
+            near = np.argsort(hamming(codes.signs, wanted(query)), kind="stable")[:300]
+            hits += len(np.intersect1d(np.argsort(-(vectors @ query))[:10], near))
+        return hits / (10 * len(queries))
+
+    centred = recall(lambda query: coding.encode(query[None]).signs)
+    assert recall(coding.signs_of) >= max(0.9, centred + 0.05)
+
+
+def test_estimates_are_near_the_cosines() -> None:
+    vectors = topical(2000, seed=1, offset=1)
+    coding = Coding.train(vectors)
+    for query in topical(10, seed=2, offset=0.5):
+        errors = vectors @ query - coding.estimates(coding.encode(vectors), query)
+        assert errors.std() <= 0.03 and abs(errors.mean()) <= 0.03
+
+
+@pytest.mark.parametrize("dimension", [1, 3, 63, 64, 65, 96])
+def test_codes_keep_every_level(dimension: int) -> None:
+    levels = np.random.default_rng(dimension).integers(0, 8, (50, dimension), dtype=np.uint8)
+    codes = Codes.of(levels)
+    assert np.array_equal(codes.levels(dimension), levels)
+    assert np.array_equal(Codes.joined([codes[:20], codes[20:]]).levels(dimension), levels)
+    assert np.array_equal(codes[levels[:, 0] > 3].levels(dimension), levels[levels[:, 0] > 3])
 
 
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.02])

@@ -316,6 +316,21 @@ def test_the_codes_of_deleted_embeddings_go(archive: VectorArchive, space: Space
     assert codes_of(archive) == set(ids) - set(ids[50:90])
 
 
+def test_within_a_snapshot_it_writes_nothing_and_finds_all_the_same(archive: VectorArchive, space: Space) -> None:
+    vectors, index = draw(300), small_index(archive)
+    ids = archive.add(space, vectors[:200])
+    with archive.database.snapshot():
+        before = index.query(space, vectors[0], limit=5, within=Everything(), deadline=NEVER)
+        with ThreadPoolExecutor(1) as pool:  # goes on meanwhile, and sees what comes after
+            later = pool.submit(archive.add, space, vectors[200:]).result()
+            own = pool.submit(index.query, space, vectors[250], limit=1, within=Everything(), deadline=NEVER).result()
+        again = index.query(space, vectors[0], limit=5, within=Everything(), deadline=NEVER)
+    assert own[0].embedding_id == later[50]
+    assert before == again and {match.embedding_id for match in again} <= set(ids)
+    now = index.query(space, vectors[250], limit=1, within=Everything(), deadline=NEVER)
+    assert now == own and has_codes(archive)
+
+
 def test_a_space_that_grew_gets_a_new_mean(archive: VectorArchive) -> None:
     space = archive.space(WIDTH)
     index = SQLiteIndex(archive.database, Sizes(tail=200, block=1000))

@@ -16,7 +16,7 @@ from audio_storage_system.testing import scripted
 from audio_storage_system.transcribers import TRANSCRIBERS
 from servers import faulty, gcs
 
-pytest_plugins = ["postgres_server", "catalogues", "batch", "audited", "damages", "serving"]
+pytest_plugins = ["postgres_server", "catalogues", "batch", "audited", "damages", "serving", "receiving", "uploading"]
 pytest.register_assert_rewrite("working")
 
 

@@ -51,6 +51,11 @@ def blocks(sound: Sound, size: int = BLOCK) -> Iterator[bytes]:
         yield sound[begin : begin + size].tobytes()
 
 
+def begin(storage: AudioStorageSystem, **options: Any) -> LiveSession:
+    """A session with the engine for tests."""
+    return storage.live(transcriber="scripted", **options)
+
+
 def speak(session: LiveSession, sound: Sound) -> None:
     """All of it, as fast as the disk takes it."""
     for block in blocks(sound):

@@ -1,4 +1,4 @@
-"""A receiver of webhooks: a real HTTP server that keeps what it is told and answers as a test wants."""
+"""A receiver of webhooks: a real HTTP server that keeps what it is told and answers as a test wants; and deliveries."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ import hmac
 import json
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+import pytest
+
+from audio_storage_system import AudioStorageSystem
+from audio_storage_system.webhooks import Deliverer, Delivery
+from catalogues import plain_sql
+from sounds import noise, wav
 
 
 @dataclass(frozen=True)
@@ -93,3 +102,52 @@ def receiving(context: ssl.SSLContext | None = None, host: str = "127.0.0.1") ->
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture
+def private_receivers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Webhooks may lead to this machine, in archives that are opened from now on."""
+    monkeypatch.setenv("AUDIO_STORAGE_WEBHOOK_ALLOW_PRIVATE", "1")
+
+
+@pytest.fixture
+def receiver(private_receivers: None) -> Iterator[Receiver]:
+    with receiving() as running:
+        yield running
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Callable[[], Path]:
+    """A file that nobody has stored."""
+    numbers = iter(range(1_000))
+
+    def make() -> Path:
+        number = next(numbers)
+        path = tmp_path / f"{number}.wav"
+        path.write_bytes(wav(noise(0.2, seed=number)))
+        return path
+
+    return make
+
+
+def deliver(storage: AudioStorageSystem) -> None:
+    """Send what is due, as a worker does."""
+    sender = Deliverer(storage._archive)
+    sender.start()
+    try:
+        until = time.monotonic() + 20
+        while not sender.is_idle():
+            assert time.monotonic() < until, "there is always something to send"
+            time.sleep(0.01)
+    finally:
+        sender.stop()
+
+
+def hurry(storage: AudioStorageSystem) -> None:
+    """Let the time come for what waits."""
+    plain_sql(storage.home, "UPDATE webhook_deliveries SET due_at = created_at WHERE outcome IS NULL")
+
+
+def told(storage: AudioStorageSystem, webhook_id: int = 1) -> list[Delivery]:
+    """Its deliveries, the oldest first."""
+    return list(reversed(storage.webhooks.deliveries(webhook_id).deliveries))

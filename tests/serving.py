@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -23,15 +25,19 @@ STARTED_WITHIN = 30.0
 
 @contextmanager
 def serving(
-    open_archive: Callable[[], AudioStorageSystem], prepare: Callable[[FastAPI], None] = lambda app: None
+    open_archive: Callable[[], AudioStorageSystem],
+    prepare: Callable[[FastAPI], None] = lambda app: None,
+    *,
+    proxies: str = "",
 ) -> Iterator[str]:
-    """The address of a server over what this opens, for as long as the block. prepare: may add to the application.
+    """The address of a server over what this opens, for as long as the block. prepare: may add to the application;
+    proxies: the addresses of those that it trusts.
 
     Whatever of our code blocks the server's event loop is an error there: disks, databases, locks, sleeping.
     """
     app = create_app(open_archive)
     prepare(app)
-    server = uvicorn.Server(configuration(app, port=0))
+    server = uvicorn.Server(configuration(app, proxies=proxies, port=0))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     watch = BlockBuster(scanned_modules=["audio_storage_system"])
@@ -59,6 +65,15 @@ def served(home: Path) -> Iterator[httpx.Client]:
     """A client of a server over an archive, on SQLite and on PostgreSQL; without a token as long as none was made."""
     with serving(lambda: AudioStorageSystem(home)) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client
+
+
+@contextmanager
+def connected(url: str, source: str = "") -> Iterator[socket.socket]:
+    """A bare connection to a server. source: the address that it comes from."""
+    place = urlsplit(url)
+    where = (place.hostname or "", place.port or 0)
+    with socket.create_connection(where, 20, source_address=(source, 0) if source else None) as made:
+        yield made
 
 
 def as_bearer(secret: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pytest
 
 from audio_storage_system import load_audio
+from audio_storage_system.audio.spool import Spool, SpoolReport
 
 Samples = npt.NDArray[np.float32]
 
@@ -96,3 +97,11 @@ def spoken(text: str, folder: Path, voice: str = "slt") -> Samples:
         assert file.getframerate() == RATE
         data = np.frombuffer(file.readframes(file.getnframes()), "<i2")
     return (data / np.float32(32768)).astype(np.float32)
+
+
+def join(spool: Spool, target: Path) -> SpoolReport:
+    """Everything in a spool as a file."""
+    stream, report = spool.open()
+    with stream:
+        target.write_bytes(stream.read())
+    return report

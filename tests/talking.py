@@ -17,7 +17,11 @@ from urllib.parse import urlencode
 import av
 import numpy as np
 import numpy.typing as npt
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+
+from audio_storage_system import AudioStorageSystem
+from sounds import integers, noise
 
 WAIT = 60.0
 Message = dict[str, Any]
@@ -146,3 +150,26 @@ def pieces_of(data: bytes, seed: int, most: int = 4_000) -> list[bytes]:
         pieces.append(data[:size])
         data = data[size:]
     return pieces
+
+
+def speechlike(seconds: float, rate: int = 16_000, channels: int = 1) -> npt.NDArray[np.int16]:
+    """So much sound that is nobody's."""
+    return integers(noise(seconds * channels, rate, seed=1))
+
+
+def stored(archive: AudioStorageSystem, audio_id: int) -> npt.NDArray[np.int16]:
+    """The samples of a recording."""
+    with archive.open_audio(audio_id) as file:
+        return samples_in(file.read())
+
+
+def failing(talk: Talk) -> tuple[str, int]:
+    """The code of the error that a socket tells, and that with which it closes."""
+    code = ""
+    try:
+        while True:
+            message = json.loads(talk.connection.recv(30))
+            code = message["code"] if message["type"] == "error" else code
+    except ConnectionClosed as closed:
+        assert closed.rcvd is not None, closed
+        return code, closed.rcvd.code

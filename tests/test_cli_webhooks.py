@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from batch import Command
-from receiving import Receiver, receiving
+from receiving import Receiver
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 
@@ -17,13 +16,6 @@ pytestmark = pytest.mark.usefixtures("scripted_engine")
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     return tmp_path / "archive"
-
-
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    monkeypatch.setenv("AUDIO_STORAGE_WEBHOOK_ALLOW_PRIVATE", "1")
-    with receiving() as running:
-        yield running
 
 
 def test_from_adding_one_to_removing_it(run: Command, receiver: Receiver, call: Path) -> None:

@@ -143,6 +143,7 @@ def parsed(text: str) -> list[dict[str, Any]]:
 def test_lines_come_while_it_runs_and_the_result_at_the_end(client: httpx.Client, doing: Doing) -> None:
     with client.stream("POST", "/go-on") as answer:
         assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+        assert answer.headers["x-accel-buffering"] == "no", "a proxy passes each line on at once"
         lines = answer.iter_lines()
         first = json.loads(next(lines))
         assert first["event"] == "progress" and first["progress"]["stage"] == "stepping"

@@ -14,10 +14,10 @@ from audio_storage_system.errors import Conflict, InvalidInput, NotAudio, NotFou
 from audio_storage_system.jobs import JobEvent, failures
 from audio_storage_system.jobs import runs as runs_module
 from audio_storage_system.records import Job, JobState, Outcome
-from audio_storage_system.testing.scripted import ScriptedTranscriber
 from audio_storage_system.transcribers import Window
 from catalogues import database_url, plain_sql
 from sounds import concatenated, noise, wav
+from working import hear, work
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 
@@ -35,15 +35,6 @@ def calls(tmp_path: Path, demo: Path) -> Callable[[int], list[Path]]:
         return made
 
     return make
-
-
-def work(storage: AudioStorageSystem, on_event: Callable[[JobEvent], None] = lambda event: None) -> None:
-    """A worker that does one thing at a time, until nothing is left to do."""
-    storage.worker(concurrency=1, on_event=on_event).run_until_idle(threading.Event())
-
-
-def hear(act: Callable[[Window], None] | None) -> None:
-    ScriptedTranscriber.before = act  # type: ignore[assignment]
 
 
 def test_a_file_is_safe_at_once_and_done_by_a_worker(

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from audio_storage_system.records import Job, JobState
 from catalogues import FILE, Catalogues
 from postgres_server import Programs, Server, started
 from servers import faulty
-from working import BATCH, Plan, Told, ended, kill, start
+from working import BATCH, Plan, Told, disk, ended, fill, kill, start
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are killed and stopped by signals")
 
@@ -481,23 +480,3 @@ def test_the_disk_may_be_full_in_the_middle(small: Scene, files: list[Path]) -> 
         assert not {"failed", "again"} & {event.split()[0] for event in small.events()}, small.events()
         small.killed.append("the disk")
         small.check()
-
-
-def fill(path: Path) -> None:
-    """Take all the room that is left."""
-    with suppress(OSError), path.open("wb", buffering=0) as file:
-        while file.write(bytes(4096)):
-            pass
-
-
-@contextmanager
-def disk(folder: Path, size: str) -> Iterator[None]:
-    """A small disk of its own for this folder; skipped where nobody may have one."""
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True)
-    if done.returncode:
-        pytest.skip("no small disk can be mounted here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.errors import NotFound, StillRecording
-from audio_storage_system.live import LiveSession
 from audio_storage_system.records import Outcome
-from living import RATE, finals, sentences, speak, stored
+from living import RATE, begin, finals, sentences, speak, stored
+from working import work
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
-
-
-def begin(storage: AudioStorageSystem, **options: Any) -> LiveSession:
-    return storage.live(transcriber="scripted", **options)
-
-
-def work(storage: AudioStorageSystem) -> None:
-    storage.worker(concurrency=1).run_until_idle(threading.Event())
 
 
 def test_it_is_a_recording_from_the_first_second_and_found_while_it_goes_on(storage: AudioStorageSystem) -> None:

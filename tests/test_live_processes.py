@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 import audio_storage_system
 from audio_storage_system import AudioStorageSystem, load_audio
 from sounds import integers, noise
-from talking import Talk, samples_in, talking
+from talking import Talk, stored, talking
 from test_server import children_of, running
 
 RATE = 16_000
@@ -38,11 +38,6 @@ def archive(tmp_path: Path) -> Iterator[AudioStorageSystem]:
 
 def serve(archive: AudioStorageSystem, workers: int = 2) -> Any:
     return running("--archive", str(archive.home), "--workers", str(workers), "--no-worker")
-
-
-def stored(archive: AudioStorageSystem, audio_id: int) -> bytes:
-    with archive.open_audio(audio_id) as file:
-        return samples_in(file.read()).tobytes()
 
 
 def in_time(talk: Talk, sound: bytes, seconds: float) -> int:
@@ -80,7 +75,7 @@ def test_a_session_goes_on_in_whichever_process(archive: AudioStorageSystem) -> 
         talk.sound(sound[round(position * RATE) * 2 :])
         ended = talk.finish()
     assert ended["missing_seconds"] == 0.0
-    assert stored(archive, ended["audio_id"]) == sound
+    assert stored(archive, ended["audio_id"]).tobytes() == sound
 
 
 def test_killed_at_any_moment_it_loses_less_than_a_second_and_no_finished_piece(archive: AudioStorageSystem) -> None:
@@ -107,7 +102,7 @@ def test_killed_at_any_moment_it_loses_less_than_a_second_and_no_finished_piece(
         ended = talk.finish()
         finals += talk.of("final")
     assert (ended["audio_id"], ended["missing_seconds"]) == (started["audio_id"], 0.0)
-    assert stored(archive, ended["audio_id"]) == SPOKEN
+    assert stored(archive, ended["audio_id"]).tobytes() == SPOKEN
     [version] = archive.transcripts(ended["audio_id"])
     kept = archive.segments(version.id)
     for final in finals:
@@ -128,5 +123,5 @@ def test_killed_and_never_gone_on_with_it_is_a_recording_all_the_same(
         while archive.get_recording(audio_id).status != "stored":
             assert time.monotonic() < end
             time.sleep(0.2)
-        kept = stored(archive, audio_id)
+        kept = stored(archive, audio_id).tobytes()
         assert sound.startswith(kept) and len(kept) / 2 / RATE >= 2.0

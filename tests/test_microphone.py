@@ -19,8 +19,9 @@ import pytest
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.audio.microphone import list_devices, record
-from audio_storage_system.audio.spool import Spool, SpoolReport, find_abandoned
+from audio_storage_system.audio.spool import SpoolReport, find_abandoned
 from audio_storage_system.errors import InvalidInput, MicrophoneUnavailable, StorageFull
+from sounds import join
 from virtual_microphone import DEVICE, VirtualMicrophone, virtual_microphone
 
 RATE = 16_000
@@ -42,14 +43,6 @@ def samples_of(path: Path) -> bytes:
     with wave.open(str(path), "rb") as file:
         assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, RATE)
         return file.readframes(file.getnframes())
-
-
-def join(spool: Spool, target: Path) -> SpoolReport:
-    """Everything in a spool as a file."""
-    stream, report = spool.open()
-    with stream:
-        target.write_bytes(stream.read())
-    return report
 
 
 def recover(root: Path, target: Path) -> tuple[SpoolReport, bytes]:

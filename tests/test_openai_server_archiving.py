@@ -24,16 +24,12 @@ from audio_storage_system.transcribers import Capabilities, Window
 from catalogues import FILE
 from serving import as_bearer, serving
 from sounds import noise, wav
-from working import talk
+from working import hear, talk
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 WAIT = 30.0
 # Where the kind of catalogue makes no difference.
 ON_SQLITE = pytest.mark.parametrize("catalogues", ["sqlite"], indirect=True)
-
-
-def before(act: Callable[[Window], None] | None) -> None:
-    ScriptedTranscriber.before = act  # type: ignore[assignment]
 
 
 @pytest.fixture
@@ -201,7 +197,7 @@ def test_what_is_done_is_entered_in_the_audit_log_with_where_it_came_from(tmp_pa
 @ON_SQLITE
 def test_events_come_while_the_rest_is_still_to_be_heard(client: openai.OpenAI, long: Path) -> None:
     goes_on = threading.Event()
-    before(lambda window: None if window.start < 15 else (goes_on.wait(WAIT), None)[1])
+    hear(lambda window: None if window.start < 15 else (goes_on.wait(WAIT), None)[1])
     events = iter(ask(client, long, stream=True))
     first = next(events)
     assert not goes_on.is_set() and first.delta.startswith("second 0")
@@ -222,7 +218,7 @@ def test_when_the_client_goes_away_a_job_finishes_it(
             began.set()
             assert goes_on.wait(WAIT)
 
-    before(wait)
+    hear(wait)
     endpoint = f"{url}/audio/transcriptions"
     sent = threading.Thread(target=send_and_leave, args=(endpoint, long, {"stream": str(stream).lower()}, began))
     sent.start()
@@ -232,7 +228,7 @@ def test_when_the_client_goes_away_a_job_finishes_it(
     [job] = until(storage.jobs.find)
     [version] = storage.transcripts(job.audio_id)
     assert version.outcome is None, "it was left where it was"
-    before(lambda window: starts.append(window.start))
+    hear(lambda window: starts.append(window.start))
     storage.worker(concurrency=1).run_until_idle(threading.Event())
     assert storage.jobs.get(job.id).state is JobState.DONE
     assert len(starts) == len(set(starts)) == 5, "what was kept is not heard again"
@@ -254,7 +250,7 @@ def test_a_job_finishes_a_translation_when_the_client_goes_away(
         began.set()
         assert goes_on.wait(WAIT)
 
-    before(wait)
+    hear(wait)
     sent = threading.Thread(target=send_and_leave, args=(f"{url}/audio/translations", long, {}, began))
     sent.start()
     sent.join(WAIT)
@@ -296,7 +292,7 @@ def test_a_failure_before_the_first_event_has_a_status(
     def fail(window: Window) -> None:
         raise RuntimeError("the engine broke down")
 
-    before(fail)
+    hear(fail)
     for stream in (False, True):
         with pytest.raises(openai.InternalServerError) as failure:
             ask(client, long, stream=stream)
@@ -325,7 +321,7 @@ def test_no_worker_tries_again_what_the_client_was_told_of(
             said: Any = kind.create(model="whisper-1", file=file, **({"stream": True} if asked == "stream" else {}))
             return list(said)[-1] if asked == "stream" else said
 
-    before(fail)
+    hear(fail)
     with pytest.raises(openai.APIError, match="the engine broke down"):
         send()
     [job] = storage.jobs.find()
@@ -333,7 +329,7 @@ def test_no_worker_tries_again_what_the_client_was_told_of(
     tried = len(starts)
     storage.worker(concurrency=1).run_until_idle(threading.Event())
     assert len(starts) == tried, "the client decides"
-    before(None)
+    hear(None)
     assert send().text.count("is spoken") == 5
     assert [job.state for job in storage.jobs.find()] == [JobState.DONE, JobState.FAILED]
 
@@ -346,10 +342,10 @@ def test_a_failure_leaves_the_job_that_somebody_else_gave(
         raise MemoryError("the engine broke down")
 
     given = storage.submit(long)
-    before(fail)
+    hear(fail)
     with pytest.raises(openai.APIError, match="the engine broke down"):
         ask(client, long)
-    before(None)
+    hear(None)
     storage.worker(concurrency=1).run_until_idle(threading.Event())
     [job] = storage.jobs.find()
     assert (job.id, job.state) == (given.id, JobState.DONE)
@@ -361,14 +357,14 @@ def test_a_failure_after_that_ends_the_events(client: openai.OpenAI, storage: Au
         if window.start > 15:
             raise RuntimeError("the engine broke down")
 
-    before(fail)
+    hear(fail)
     events = ask(client, long, stream=True)
     told = []
     with pytest.raises(openai.APIError, match="the engine broke down"):
         for event in events:
             told.append(event.delta)  # noqa: PERF401 - it ends with an error
     assert len(told) == 2
-    before(None)
+    hear(None)
     assert ask(client, long).text.count("is spoken") == 5
 
 
@@ -386,7 +382,7 @@ def test_no_more_are_transcribed_at_once_than_the_settings_say(tmp_path: Path, a
 
     paths = [talk(tmp_path / f"{seed}.wav", seed=seed, windows=1) for seed in range(4)]
     given: dict[str, Any] = {"transcriber": "scripted", "transcribe_at_once": at_once}
-    before(count)
+    hear(count)
     with serving(lambda: AudioStorageSystem(tmp_path / "archive", **given)) as url, ThreadPoolExecutor(4) as pool:
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
         said = list(pool.map(lambda path: ask(client, path).audio_id, paths))

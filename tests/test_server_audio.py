@@ -34,7 +34,7 @@ from catalogues import Catalogues
 from servers.faulty import Day
 from serving import as_bearer, serving
 from sounds import integers, tone
-from test_uploads import sound
+from uploading import sound
 
 DATA = sound(100, seed=41)  # 3.2 MB: four segments where it is sealed
 

@@ -21,6 +21,7 @@ from audio_storage_system.server import news, protocol
 from audio_storage_system.server.api import job_events
 from audio_storage_system.testing.scripted import ScriptedTranscriber
 from serving import as_bearer, serving
+from working import work
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 
@@ -49,10 +50,6 @@ def give(storage: AudioStorageSystem, tmp_path: Path, call: Path) -> Give:
         return storage.submit(path, **further)
 
     return made
-
-
-def work(storage: AudioStorageSystem) -> None:
-    storage.worker(concurrency=1).run_until_idle(threading.Event())
 
 
 @contextmanager

@@ -8,10 +8,8 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -23,7 +21,7 @@ from audio_storage_system.server import app, bodies, protocol
 from audio_storage_system.server import waiting as waiting_module
 from audio_storage_system.server.rates import Rates
 from receiving import receiving
-from serving import as_bearer, serving
+from serving import as_bearer, connected, serving
 
 
 @pytest.fixture
@@ -41,13 +39,6 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 def _json(body: dict[str, Any]) -> dict[str, int]:
     return {"entries": len(body)}
-
-
-@contextmanager
-def connected(url: str) -> Iterator[socket.socket]:
-    place = urlsplit(url)
-    with socket.create_connection((place.hostname or "", place.port or 0), 20) as made:
-        yield made
 
 
 def seconds_until_closed(connection: socket.socket) -> float:

@@ -23,7 +23,7 @@ from audio_storage_system.errors import InvalidMetadata
 from audio_storage_system.testing import scripted
 from catalogues import Catalogues
 from serving import as_bearer, serving
-from test_uploads import WAV, sound
+from uploading import WAV, sound
 
 RECORDINGS = "/api/v1/recordings"
 

@@ -24,8 +24,8 @@ from tusclient.client import TusClient
 
 from audio_storage_system import AudioStorageSystem
 from catalogues import Catalogues
-from serving import as_bearer, serving
-from test_uploads import WAV, sound
+from serving import as_bearer, connected, serving
+from uploading import WAV, sound
 
 OFFSET = "application/offset+octet-stream"
 UPLOADS = "/api/v1/uploads"
@@ -317,13 +317,6 @@ class TestRefused:
 
 
 # Cut connections
-
-
-@contextmanager
-def connected(url: str) -> Iterator[socket.socket]:
-    place = urlsplit(url)
-    with socket.create_connection((place.hostname or "", place.port or 0), 20) as made:
-        yield made
 
 
 def reset(connection: socket.socket) -> None:

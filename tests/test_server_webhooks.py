@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from audio_storage_system import AudioStorageSystem
-from receiving import Receiver, receiving
+from receiving import Receiver
 from serving import as_bearer
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
-
-
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    monkeypatch.setenv("AUDIO_STORAGE_WEBHOOK_ALLOW_PRIVATE", "1")
-    with receiving() as running:
-        yield running
 
 
 def test_one_is_made_called_and_removed(receiver: Receiver, served: httpx.Client, home: Path, call: Path) -> None:

@@ -23,9 +23,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audio_storage_system.audio import spool_seal
-from audio_storage_system.audio.spool import PIECE_SECONDS, Spool, SpoolReport, SpoolWriter, find_abandoned
+from audio_storage_system.audio.spool import PIECE_SECONDS, Spool, SpoolWriter, find_abandoned
 from audio_storage_system.audio.wav import wav_header
 from audio_storage_system.errors import ArchiveDamaged, StorageFull
+from sounds import join
 
 RATE = 8000
 KEY = bytes(range(32))
@@ -43,14 +44,6 @@ def spooled(folder: Path, *parts: bytes, channels: int = 1, key: bytes | None = 
     for part in parts:
         writer.write(part)
     return writer.close()
-
-
-def join(spool: Spool, target: Path) -> SpoolReport:
-    """Everything in a spool as a file."""
-    stream, report = spool.open()
-    with stream:
-        target.write_bytes(stream.read())
-    return report
 
 
 def samples_of(path: Path) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,9 @@ import pytest
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.errors import InvalidVector, NotAudio, NotFound, TooLarge, UnknownSpec, Unsupported
 from audio_storage_system.records import EmbeddingKind, Segment
-from audio_storage_system.testing.scripted import ScriptedTranscriber
 from audio_storage_system.testing.tiny_whisper import build_tiny_whisper
 from audio_storage_system.transcribers import Window
-from working import talk
+from working import hear, talk
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 # Where the kind of catalogue makes no difference.
@@ -24,10 +23,6 @@ ON_SQLITE = pytest.mark.parametrize("catalogues", ["sqlite"], indirect=True)
 
 class Stop(Exception):
     """What a listener raises who has heard enough."""
-
-
-def before(act: Callable[[Window], None] | None) -> None:
-    ScriptedTranscriber.before = act  # type: ignore[assignment]
 
 
 @pytest.fixture
@@ -73,10 +68,10 @@ def test_a_version_that_is_there_is_used_again(storage: AudioStorageSystem, long
     def fail(window: Window) -> None:
         raise AssertionError("it was heard again")
 
-    before(fail)
+    hear(fail)
     told: list[Segment] = []
     again = storage.generate_transcript(audio_id, reuse=True, on_segments=told.extend)
-    before(None)
+    hear(None)
     assert (again, again.decision) == (first, None)
     assert told == storage.segments(first)
     others = [

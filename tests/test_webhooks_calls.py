@@ -139,12 +139,6 @@ def naming(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> Iterator[lis
         yield asked
 
 
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with receiving() as running:
-        yield running
-
-
 @pytest.mark.parametrize(
     "address", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "10.0.0.7", "fe80::1%lo"]
 )

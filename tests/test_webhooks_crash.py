@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -17,26 +16,15 @@ import pytest
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.webhooks import DeliveryState
 from catalogues import plain_sql
-from receiving import Call, Receiver, receiving
+from receiving import Call, Receiver
 from sounds import noise, wav
 from working import Plan, ended, kill, start
 
 pytestmark = [
-    pytest.mark.usefixtures("scripted_engine"),
+    pytest.mark.usefixtures("scripted_engine", "private_receivers"),
     pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by signals"),
 ]
 KILLED = -signal.SIGKILL
-
-
-@pytest.fixture(autouse=True)
-def private(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AUDIO_STORAGE_WEBHOOK_ALLOW_PRIVATE", "1")
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with receiving() as running:
-        yield running
 
 
 def sounds(folder: Path, count: int) -> list[Path]:

@@ -11,12 +11,14 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
 import wave
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import pytest
 from sqlalchemy import select
 
 import audio_storage_system
@@ -418,3 +421,33 @@ def command(heard: str, milliseconds: str, *arguments: str) -> None:
 if __name__ == "__main__":
     sys.modules["working"] = sys.modules["__main__"]
     command(*sys.argv[1:])
+
+
+def work(storage: AudioStorageSystem, on_event: Callable[[JobEvent], None] = lambda event: None) -> None:
+    """A worker here that does one thing at a time, until nothing is left to do."""
+    storage.worker(concurrency=1, on_event=on_event).run_until_idle(threading.Event())
+
+
+def hear(act: Callable[[Window], None] | None) -> None:
+    """Have this done before the engine for tests hears a window."""
+    ScriptedTranscriber.before = act  # type: ignore[assignment]
+
+
+def fill(path: Path) -> None:
+    """Take all the room that is left."""
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+
+
+@contextmanager
+def disk(folder: Path, size: str) -> Iterator[None]:
+    """A small disk of its own for this folder; skipped where nobody may have one."""
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True)
+    if done.returncode:
+        pytest.skip("no small disk can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -73,7 +73,7 @@ class Settings:
     requests_per_minute: how many requests the server answers each holder of a token in a minute, in each of its web
         processes; 0 for any number.
     trusted_proxies: the addresses of proxies before the server, separated by commas, which are believed where a request
-        comes from; empty for none.
+        comes from, and have as many connections as they have clients; empty for none.
     cors_origins: the web pages that may use the server from a browser, `https://app.example`, separated by commas;
         empty for none but its own. `*` for all, once there are tokens.
     openai_store: whether the OpenAI-compatible endpoints keep what they transcribe; a request can say otherwise.

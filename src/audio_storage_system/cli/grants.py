@@ -47,8 +47,7 @@ def give(
     until = parse_instant("--expires", expires)
     with opened(archive) as storage:
         grant = storage.grants.give(principal, role.value, **on, everything=everything, expires_at=until)
-    out.document(grant.as_dict())
-    out.line(f"{grant.principal} is {grant.role} of {_what(grant)} now (grant {grant.id}).")
+    out.result(grant.as_dict(), f"{grant.principal} is {grant.role} of {_what(grant)} now (grant {grant.id}).")
 
 
 @app.command("list")

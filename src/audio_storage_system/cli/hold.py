@@ -35,8 +35,7 @@ def place(
         placed = storage.holds.place(
             name, audio_ids=audio_ids or (), where=conditions, owner=owner, tag=tag, reason=reason
         )
-    out.document(placed.as_dict())
-    out.line(f'The hold "{placed.name}" keeps: {placed.selection}')
+    out.result(placed.as_dict(), f'The hold "{placed.name}" keeps: {placed.selection}')
 
 
 @app.command("list")
@@ -70,5 +69,4 @@ def release(name: Name, archive: options.ArchivePlace = None, as_json: options.A
     out = Output(as_json)
     with opened(archive) as storage:
         released = storage.holds.release(name)
-    out.document(released.as_dict())
-    out.line(f'The hold "{released.name}" is released.')
+    out.result(released.as_dict(), f'The hold "{released.name}" is released.')

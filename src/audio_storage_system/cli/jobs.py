@@ -116,8 +116,7 @@ def retry_jobs(
     out = Output(as_json)
     with opened(archive) as storage:
         again = storage.jobs.retry(*_chosen(storage, job_ids, "--failed", failed, "failed"))
-    out.document({"queued": [job.as_dict() for job in again]})
-    out.line(f"{count(len(again), 'job')} queued again")
+    out.result({"queued": [job.as_dict() for job in again]}, f"{count(len(again), 'job')} queued again")
 
 
 @app.command("follow")
@@ -132,8 +131,7 @@ def follow_jobs(
         _follow(storage, job_ids or None)
         ended = [storage.jobs.get(job_id) for job_id in job_ids or []]
         counts = storage.jobs.counts()
-    out.document({"jobs": [job.as_dict() for job in ended], "counts": counts})
-    out.line(_in_words(counts, None))
+    out.result({"jobs": [job.as_dict() for job in ended], "counts": counts}, _in_words(counts, None))
     raise typer.Exit(int(any(job.state != "done" for job in ended)))
 
 

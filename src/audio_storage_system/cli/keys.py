@@ -66,5 +66,4 @@ def export(
     out = Output(as_json)
     with opened(archive) as storage:
         written = storage.keys.export(file)
-    out.document({"key_file": str(written)})
-    out.line(f"Wrote {written}. Whoever has it and the archive can read everything.")
+    out.result({"key_file": str(written)}, f"Wrote {written}. Whoever has it and the archive can read everything.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from audio_storage_system.cli.output import Output
 from audio_storage_system.cli.session import opened
 from audio_storage_system.errors import InvalidInput, NotFound
 from audio_storage_system.notation import parse_metadata, read_json
+
+if TYPE_CHECKING:
+    from audio_storage_system import AudioStorageSystem
 
 app = typer.Typer(help="The metadata of a recording: keys and values of your own.")
 
@@ -55,8 +58,7 @@ def set_values(
     values = parse_metadata(pairs)
     with opened(archive) as storage:
         storage.set_metadata(audio_id, values)
-        now = storage.get_recording(audio_id).metadata
-    Output(as_json).document({"audio_id": audio_id, "metadata": now})
+        _show(storage, audio_id, as_json)
 
 
 @app.command("unset")
@@ -71,8 +73,11 @@ def unset(
         raise InvalidInput(reason="unset takes keys without values")
     with opened(archive) as storage:
         storage.remove_metadata(audio_id, *keys)
-        now = storage.get_recording(audio_id).metadata
-    Output(as_json).document({"audio_id": audio_id, "metadata": now})
+        _show(storage, audio_id, as_json)
+
+
+def _show(storage: AudioStorageSystem, audio_id: int, as_json: bool) -> None:
+    Output(as_json).document({"audio_id": audio_id, "metadata": storage.get_recording(audio_id).metadata})
 
 
 @app.command("history")
@@ -136,5 +141,4 @@ def remove_schema(owner: Owner = None, archive: options.ArchivePlace = None, as_
     out = Output(as_json)
     with opened(archive) as storage:
         gone = storage.remove_metadata_schema(owner)
-    out.document({"removed": gone})
-    out.line("Removed the schema." if gone else "There was no schema.")
+    out.result({"removed": gone}, "Removed the schema." if gone else "There was no schema.")

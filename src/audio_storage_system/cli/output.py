@@ -35,6 +35,11 @@ class Output:
         if self.as_json:
             sys.stdout.write(_as_json(data, indent=2) + "\n")
 
+    def result(self, data: Any, text: str) -> None:
+        """What a command did: the document, or a line for people."""
+        self.document(data)
+        self.line(text)
+
     def event(self, data: Any, text: str) -> None:
         """What happens while a command goes on: a line of JSON, or of text for people, at once."""
         sys.stdout.write((_as_json(data) if self.as_json else text) + "\n")

@@ -55,5 +55,4 @@ def restore(
     out = Output(as_json)
     with opened(archive) as storage:
         restored = {key: storage.quarantine.restore(key) for key in keys}
-    out.document({"restored": restored})
-    out.line(f"{count(len(restored), 'file')} put back")
+    out.result({"restored": restored}, f"{count(len(restored), 'file')} put back")

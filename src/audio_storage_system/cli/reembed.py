@@ -46,8 +46,7 @@ def reembed(
             return
         if background:
             job = storage.submit_reembedding(embedder, kind=kind, drop_old=drop_old)
-            out.document(job.as_dict())
-            out.line(f"Job {job.id} queued; see: audio-storage jobs show {job.id}")
+            out.result(job.as_dict(), f"Job {job.id} queued; see: audio-storage jobs show {job.id}")
             return
         with Counting("vectors") as progress:
             done = storage.reembed(embedder, kind=kind, drop_old=drop_old, progress=progress.tell)

@@ -77,8 +77,7 @@ def remove(name: Name, archive: options.ArchivePlace = None, as_json: options.As
     out = Output(as_json)
     with opened(archive) as storage:
         storage.retention.remove(name)
-    out.document({"removed": name})
-    out.line(f'The rule "{name}" is gone.')
+    out.result({"removed": name}, f'The rule "{name}" is gone.')
 
 
 @app.command("plan")
@@ -113,8 +112,7 @@ def run(archive: options.ArchivePlace = None, as_json: options.AsJson = False) -
 
     with opened(archive) as storage:
         done = storage.retention.run(progress=progress)
-    out.document(done.as_dict())
-    out.line(f"{len(done.receipts):,} removed, {len(done.held):,} kept by a legal hold")
+    out.result(done.as_dict(), f"{len(done.receipts):,} removed, {len(done.held):,} kept by a legal hold")
 
 
 @app.command("report")

@@ -88,8 +88,7 @@ def search(
     with opened(archive, as_user=as_user) as storage:
         if pack and text is not None:
             found = storage.context_pack(text, max_tokens, **limits)
-            out.document(found.as_dict())
-            out.line(found.text or "Nothing found.")
+            out.result(found.as_dict(), found.text or "Nothing found.")
             return
         example: dict[str, Any] = {"audio": like, "by": by.value} if like else {"mode": mode.value}
         results = storage.search_similar_audio(text, limit, context=context, offset=offset, **example, **limits)

@@ -40,8 +40,7 @@ def create(
     until = parse_instant("--expires", expires)
     with opened(archive) as storage:
         made = storage.tokens.create(principal, name=name, scopes=[scope.value], expires_at=until)
-    out.document(made.as_dict())
-    out.line(made.secret)
+    out.result(made.as_dict(), made.secret)
     if not as_json:
         say(f"Token {made.token.id} of {principal}, to {scope.value}. It is not shown again.")
 
@@ -77,5 +76,4 @@ def revoke(
     out = Output(as_json)
     with opened(archive) as storage:
         token = storage.tokens.revoke(token_id)
-    out.document(token.as_dict())
-    out.line(f"Token {token.id} of {token.principal} is accepted no longer.")
+    out.result(token.as_dict(), f"Token {token.id} of {token.principal} is accepted no longer.")

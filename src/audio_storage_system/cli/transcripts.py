@@ -57,8 +57,7 @@ def activate(
     with opened(archive) as storage:
         storage.activate_transcript(transcript_id)
         version = storage.get_transcript(transcript_id)
-    out.document(version.as_dict())
-    out.line(f"Search follows transcript {transcript_id} of recording {version.audio_id} now.")
+    out.result(version.as_dict(), f"Search follows transcript {transcript_id} of recording {version.audio_id} now.")
 
 
 @app.command("diff")

@@ -45,8 +45,7 @@ def restore(
     out = Output(as_json)
     with opened(archive) as storage:
         restored = storage.trash.restore(*audio_ids)
-    out.document({"restored": restored})
-    out.line(f"{count(len(restored), 'recording')} restored")
+    out.result({"restored": restored}, f"{count(len(restored), 'recording')} restored")
 
 
 @app.command("empty")
@@ -78,8 +77,7 @@ def confirm(number: int) -> None:
 
 def tell_deleted(out: Output, emptied: Emptied) -> None:
     """Say what was deleted, what still holds it, and what stays; ends with 1 where something does."""
-    out.document(emptied.as_dict())
-    out.line(f"Deleted {count(len(emptied.receipts), 'recording')} for good.")
+    out.result(emptied.as_dict(), f"Deleted {count(len(emptied.receipts), 'recording')} for good.")
     places = {backup["destination"]: backup["expires_at"] for one in emptied.receipts for backup in one.backups}
     for place, until in places.items():
         say(f"The backup at {place} still holds it, {f'until {until}' if until else 'until its sets are pruned'}.")

@@ -38,8 +38,7 @@ def add(
     out = Output(as_json)
     with opened(archive) as storage:
         added = storage.users.add(name, kind.value)
-    out.document(added.as_dict())
-    out.line(f"Added the {added.kind} {added.name}.")
+    out.result(added.as_dict(), f"Added the {added.kind} {added.name}.")
 
 
 @app.command("list")
@@ -59,8 +58,7 @@ def remove(name: Name, archive: options.ArchivePlace = None, as_json: options.As
     out = Output(as_json)
     with opened(archive) as storage:
         storage.users.remove(name)
-    out.document({"removed": name})
-    out.line(f"Removed {name}.")
+    out.result({"removed": name}, f"Removed {name}.")
 
 
 @app.command("join")
@@ -69,8 +67,7 @@ def join(group: Group, member: Member, archive: options.ArchivePlace = None, as_
     out = Output(as_json)
     with opened(archive) as storage:
         storage.users.join(group, member)
-    out.document({"group": group, "member": member})
-    out.line(f"{member} is a member of {group}.")
+    out.result({"group": group, "member": member}, f"{member} is a member of {group}.")
 
 
 @app.command("leave")
@@ -79,5 +76,4 @@ def leave(group: Group, member: Member, archive: options.ArchivePlace = None, as
     out = Output(as_json)
     with opened(archive) as storage:
         storage.users.leave(group, member)
-    out.document({"group": group, "member": member})
-    out.line(f"{member} is no member of {group}.")
+    out.result({"group": group, "member": member}, f"{member} is no member of {group}.")

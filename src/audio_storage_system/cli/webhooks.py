@@ -54,8 +54,7 @@ def add(
     wanted = [one.value for one in event or EventChoice]
     with opened(archive, as_user=as_user) as storage:
         made = storage.webhooks.add(url, wanted, name=name)
-    out.document(made.as_dict())
-    out.line(made.secret)
+    out.result(made.as_dict(), made.secret)
     if not as_json:
         say(f"Webhook {made.webhook.id} is called with this secret, which is not shown again.")
 
@@ -91,8 +90,7 @@ def remove(webhook_id: WebhookId, archive: options.ArchivePlace = None, as_json:
     out = Output(as_json)
     with opened(archive) as storage:
         gone = storage.webhooks.remove(webhook_id)
-    out.document({"removed": gone.as_dict()})
-    out.line(f"Webhook {gone.id} is called no more.")
+    out.result({"removed": gone.as_dict()}, f"Webhook {gone.id} is called no more.")
 
 
 @app.command("enable")
@@ -101,8 +99,7 @@ def enable(webhook_id: WebhookId, archive: options.ArchivePlace = None, as_json:
     out = Output(as_json)
     with opened(archive) as storage:
         found = storage.webhooks.enable(webhook_id)
-    out.document(found.as_dict())
-    out.line(f"Webhook {found.id} is called from now on; {count(found.waiting, 'call')} waiting.")
+    out.result(found.as_dict(), f"Webhook {found.id} is called from now on; {count(found.waiting, 'call')} waiting.")
 
 
 @app.command("disable")
@@ -111,8 +108,7 @@ def disable(webhook_id: WebhookId, archive: options.ArchivePlace = None, as_json
     out = Output(as_json)
     with opened(archive) as storage:
         found = storage.webhooks.disable(webhook_id)
-    out.document(found.as_dict())
-    out.line(f"Webhook {found.id} is not called.")
+    out.result(found.as_dict(), f"Webhook {found.id} is not called.")
 
 
 @app.command("test")
@@ -154,8 +150,7 @@ def retry(
     out = Output(as_json)
     with opened(archive) as storage:
         again = storage.webhooks.retry(delivery_id)
-    out.document(again.as_dict())
-    out.line(f"Delivery {again.delivery_id} is sent again by the next worker.")
+    out.result(again.as_dict(), f"Delivery {again.delivery_id} is sent again by the next worker.")
 
 
 def _row(one: Delivery) -> tuple[object, ...]:

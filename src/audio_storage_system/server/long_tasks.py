@@ -27,6 +27,7 @@ from pydantic import BaseModel, Field
 from audio_storage_system.errors import AudioStorageSystemError, Busy, Unexpected
 from audio_storage_system.server import problems
 from audio_storage_system.server.problems import Problem
+from audio_storage_system.server.sending import GROWING
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class LongTasks:
         if (refused := task.refused()) is not None:
             receive.close()
             raise refused
-        return StreamingResponse(_sent(receive, task), media_type=media_type, headers={"Cache-Control": "no-store"})
+        return StreamingResponse(_sent(receive, task), media_type=media_type, headers=GROWING)
 
     def _finish(self, task: _Task) -> None:
         try:

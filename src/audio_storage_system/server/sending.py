@@ -1,4 +1,4 @@
-"""Sending parts of a file in bounded pieces, as fast as the client takes them."""
+"""Sending: parts of a file in bounded pieces, as fast as the client takes them; and what grows while it is read."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 PIECE = 256 << 10
+# Of an answer that grows while it is read: nothing on the way keeps it, or holds it back until it is whole.
+GROWING = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+EVENTS = "text/event-stream"
 
 Part = tuple[bytes, range]
 

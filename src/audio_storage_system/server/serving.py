@@ -24,6 +24,7 @@ from audio_storage_system.served import noted
 from audio_storage_system.server.app import PLACE
 from audio_storage_system.server.gate import LOOPBACK
 from audio_storage_system.server.live import UVICORN
+from audio_storage_system.server.protocol import MOST_CONNECTIONS
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,6 @@ STARTED_AGAIN_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 STOP_SECONDS = 30.0
 # Importing takes seconds, on a busy machine many: a web process that is silent for so long is replaced.
 SILENT_SECONDS = 60
-MOST_CONNECTIONS = 1000  # of each web process
 
 
 @dataclass(frozen=True, slots=True)

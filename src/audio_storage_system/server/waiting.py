@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -33,21 +34,29 @@ class Patience:
         return max(0.0, self._until - time.monotonic())
 
 
-async def while_wanted(request: Request, patience: Patience, call: Callable[[], T]) -> T:
-    """What `call` answers in a thread. It is cancelled when the client goes away. The request's body was read."""
-    watch = asyncio.create_task(_cancel_when_gone(request, patience.cancellation))
+@asynccontextmanager
+async def noticing_when_gone(request: Request, tell: Callable[[], object]) -> AsyncIterator[None]:
+    """In this block, `tell` is called once the client has gone away, in a thread. The request's body was read."""
+    watch = asyncio.create_task(_tell_when_gone(request, tell))
     try:
-        return await to_thread.run_sync(call, limiter=_limiter(request, "searches", SEARCHES_AT_ONCE))
+        yield
     finally:
         watch.cancel()
 
 
+async def while_wanted(request: Request, patience: Patience, call: Callable[[], T]) -> T:
+    """What `call` answers in a thread. It is cancelled when the client goes away. The request's body was read."""
+    async with noticing_when_gone(request, patience.cancellation.cancel):
+        return await to_thread.run_sync(call, limiter=turns(request, "searches", SEARCHES_AT_ONCE))
+
+
 async def in_turn(request: Request, call: Callable[[], T]) -> T:
     """What `call` answers in a thread, when it is its turn: slow calls leave threads to the others."""
-    return await to_thread.run_sync(call, limiter=_limiter(request, "slow", SLOW_AT_ONCE))
+    return await to_thread.run_sync(call, limiter=turns(request, "slow", SLOW_AT_ONCE))
 
 
-def _limiter(request: Request, name: str, most: int) -> CapacityLimiter:
+def turns(request: Request, name: str, most: int) -> CapacityLimiter:
+    """For so many calls of this name at once, in each process."""
     state = request.app.state
     if not hasattr(state, name):
         setattr(state, name, CapacityLimiter(most))
@@ -55,11 +64,11 @@ def _limiter(request: Request, name: str, most: int) -> CapacityLimiter:
     return limiter
 
 
-async def _cancel_when_gone(request: Request, cancellation: Cancellation) -> None:
+async def _tell_when_gone(request: Request, tell: Callable[[], object]) -> None:
     try:
         while (await request.receive())["type"] != "http.disconnect":
             pass  # a body where none belongs
     except HTTPException:
         pass  # more of that than is bearable
-    # The threads may all be busy, with nothing but what is to be cancelled here.
-    await to_thread.run_sync(cancellation.cancel, limiter=CapacityLimiter(1))
+    # The threads may all be busy, with nothing but what is to be ended here.
+    await to_thread.run_sync(tell, limiter=CapacityLimiter(1))

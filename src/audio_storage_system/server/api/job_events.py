@@ -22,6 +22,7 @@ from audio_storage_system.server import problems
 from audio_storage_system.server.api.jobs import Job, JobId
 from audio_storage_system.server.gate import Caller, bearer, caller
 from audio_storage_system.server.news import News, Stream
+from audio_storage_system.server.sending import EVENTS, GROWING
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -31,12 +32,11 @@ RETRY_MILLISECONDS = 1_000
 OVERLAP = timedelta(seconds=60)
 MOST_MISSED = 1_000
 LAST_ID = re.compile(r"([0-9]{13})(-end)?", re.ASCII)
-HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Events as `text/event-stream`, each named after the state of a job, which is its data.",
+        "description": f"Events as `{EVENTS}`, each named after the state of a job, which is its data.",
         "content": {
-            "text/event-stream": {
+            EVENTS: {
                 "schema": {"type": "string"},
                 "example": 'id: 1764355987123\nevent: running\ndata: {"job_id": 12, "state": "running", …}\n\n',
             }
@@ -132,7 +132,7 @@ def _stream(request: Request, listener: _Listener, present: Callable[[], list[Jo
             async for event in _events(news, stream, listener):
                 yield event
 
-    return StreamingResponse(events(), media_type="text/event-stream", headers=HEADERS)
+    return StreamingResponse(events(), media_type=EVENTS, headers=GROWING)
 
 
 async def _events(news: News, stream: Stream, listener: _Listener) -> AsyncIterator[str]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from asyncio import TimerHandle
-
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-UNREAD_SECONDS = 60.0
+from audio_storage_system.server.protocol import Held
 
 
-class BoundedWebSocket(WebSocketsSansIOProtocol):
-    """uvicorn's protocol; a connection whose client takes nothing off the line for so long is cut."""
+class BoundedWebSocket(Held, WebSocketsSansIOProtocol):
+    """uvicorn's protocol; a connection whose client reads nothing is cut."""
 
-    _unread_timer: TimerHandle | None = None
     _heard_at = 0.0
 
     def data_received(self, data: bytes) -> None:
@@ -28,23 +25,3 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         elif not self.transport.is_closing():
             self.pong_timer = self.pending_ping_payload = None
             self.schedule_ping()
-
-    def pause_writing(self) -> None:
-        """As of `asyncio.Protocol`: the client reads more slowly than we write."""
-        super().pause_writing()
-        self._unread_timer = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        """As of `asyncio.Protocol`."""
-        self._end_timer()
-        super().resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """As of `asyncio.Protocol`."""
-        self._end_timer()
-        super().connection_lost(exc)
-
-    def _end_timer(self) -> None:
-        if self._unread_timer is not None:
-            self._unread_timer.cancel()
-            self._unread_timer = None

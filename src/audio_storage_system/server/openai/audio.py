@@ -25,6 +25,7 @@ from audio_storage_system.server.openai.forms import (
     Form,
 )
 from audio_storage_system.server.openai.work import ClientGone, Work
+from audio_storage_system.server.sending import EVENTS
 
 router = APIRouter(prefix="/audio", responses=documented(404, 409, 502))
 
@@ -59,7 +60,7 @@ TRANSCRIPTION: dict[str, Any] = {
     "keywords[]": _list("Words to listen for; they become a part of the prompt."),
     "response_format": _field("The default is `json`.", enum=list(FORMATS)),
     "timestamp_granularities[]": _list("With `verbose_json`: what is timed.", enum=list(GRANULARITIES)),
-    "stream": {"type": "boolean", "description": "Events (`text/event-stream`) as it is heard."},
+    "stream": {"type": "boolean", "description": f"Events (`{EVENTS}`) as it is heard."},
     "chunking_strategy": _field("Sound is cut where nobody speaks, always.", enum=["auto"]),
     "include[]": _list("Refused: probabilities of tokens are not known."),
     "known_speaker_names[]": _list("Refused: speakers are not told apart yet."),
@@ -89,7 +90,7 @@ def _answers(*media_types: str) -> dict[int | str, dict[str, Any]]:
     "/transcriptions",
     summary="What is said in a file",
     response_model=Transcription | Verbose | Diarized,
-    responses=_answers("text/plain", "application/x-subrip", "text/vtt", "text/event-stream"),
+    responses=_answers("text/plain", "application/x-subrip", "text/vtt", EVENTS),
     openapi_extra=_body(TRANSCRIPTION),
 )
 async def transcriptions(request: Request, storage: Client, form: Form) -> Response:

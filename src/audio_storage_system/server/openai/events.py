@@ -19,6 +19,7 @@ from audio_storage_system.server import problems
 from audio_storage_system.server.openai.answers import Kept, Language, Said, Tokens, speaker_segment, tokens_of
 from audio_storage_system.server.openai.faults import as_error
 from audio_storage_system.server.openai.work import ClientGone, Work
+from audio_storage_system.server.sending import EVENTS, GROWING
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +55,10 @@ class EventStream(Response):
     """The answer whose body grows as the work goes on. Nobody waits for who reads slowly: what was said is kept in
     memory for them."""
 
-    media_type = "text/event-stream"
+    media_type = EVENTS
 
     def __init__(self, request: Request, work: Work, *, speakers: bool) -> None:
-        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        super().__init__(headers=GROWING)
         del self.headers["content-length"]
         self._items: asyncio.Queue[Item] = asyncio.Queue()
         self._speakers, self._count = speakers, 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from threading import Event
-from typing import Any, TypeVar
+from typing import Any
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from starlette.requests import Request
 
 from audio_storage_system import AudioStorageSystem
@@ -18,6 +17,7 @@ from audio_storage_system.errors import AudioStorageSystemError
 from audio_storage_system.records import Job, Segment
 from audio_storage_system.server.openai.answers import Said
 from audio_storage_system.server.openai.forms import Asked, Upload
+from audio_storage_system.server.waiting import noticing_when_gone, turns
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 LEFT_ALONE_SECONDS = 900.0
 
 Listener = Callable[[Sequence[Segment]], None]
-T = TypeVar("T")
 
 
 class ClientGone(Exception):
@@ -50,18 +49,11 @@ class Work:
     async def done(self, request: Request, listener: Listener | None = None) -> Said:
         """What is said, when it was its turn and is done. The file is stored first where it is to be, so that a long
         queue loses nothing. Raises `ClientGone`, and what storing and transcribing raise."""
-        watch = asyncio.create_task(self._watch(request))
-        try:
+        async with noticing_when_gone(request, self._gone.set):
             if self._asked.store:
                 await to_thread.run_sync(self._keep)
-            return await to_thread.run_sync(partial(self._hear, listener), limiter=_turns(request))
-        finally:
-            watch.cancel()
-
-    async def _watch(self, request: Request) -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        self._gone.set()
+            turn = turns(request, "transcribing", self._storage.settings.transcribe_at_once)
+            return await to_thread.run_sync(partial(self._hear, listener), limiter=turn)
 
     def _keep(self) -> None:
         """With a job, should this process end before it is done."""
@@ -157,12 +149,3 @@ class Work:
         if not asked.translate and any(version.active for version in self._storage.transcripts(audio_id)):
             self._storage.retranscribe([audio_id], **options)
         self._hasten()
-
-
-def _turns(request: Request) -> CapacityLimiter:
-    """As many at once as the settings say, in this process."""
-    state = request.app.state
-    if not hasattr(state, "transcribing"):
-        state.transcribing = CapacityLimiter(state.storage.settings.transcribe_at_once)
-    turns: CapacityLimiter = state.transcribing
-    return turns

@@ -31,6 +31,7 @@ from vector_archive import SPACE, Model, build
 from vector_measures import BUCKETS, FILTERS, LIMIT, Engine, Vectors, buckets_of, measure, report, stored_vectors
 
 QUERIES = 100
+SIZE = text("SELECT sum(length(embedding_ids) + length(signs) + length(remainders)) FROM vector_blocks")
 HERE = Path(__file__).parent
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS", "LANCE_CPU_THREADS"), "1")
 NEVER = Deadline.after(None)
@@ -108,7 +109,7 @@ class Ours(Engine):
         self.index.catch_up(SPACE)
         seconds = time.perf_counter() - started
         with self.database.read() as connection:
-            size = connection.execute(text("SELECT sum(length(embedding_ids) + length(signs) + length(remainders)) FROM vector_blocks"))
+            size = connection.execute(SIZE)
             return {"build_s": seconds, "disk_mb": size.scalar_one() / 1e6}
 
 

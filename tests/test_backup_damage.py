@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -60,6 +62,53 @@ def test_a_rotten_pack_is_named(table: str, rot: str, archive: Path, tmp_path: P
     assert (damage.table == table and "3 rows" in damage.reason) or "9 rows" in damage.reason
     with pytest.raises(BackupDamaged, match=path.name):
         restore_backup(str(dest), str(tmp_path / "b"))
+
+
+MEASURED = """
+import resource, sys
+from audio_storage_system.cli import main
+code = main(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def verified_in_a_process(archive: Path, dest: Path) -> tuple[int, str, int]:
+    """How verifying ended, what it said, and how many MiB it took."""
+    command = [sys.executable, "-c", MEASURED, "backup", "verify", str(dest), "--archive", str(archive)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout, int(done.stderr.split()[-1])
+
+
+def test_no_more_of_a_forged_pack_is_unpacked_than_the_set_names(archive: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "backup"
+    back_up(archive, dest)
+    usual = verified_in_a_process(archive, dest)
+    path = pack_of(dest, "segments")
+    packing = zlib.compressobj(9)
+    path.write_bytes(b"".join([*(packing.compress(bytes(1 << 24)) for _ in range(32)), packing.flush()]))  # 512 MiB
+    assert path.stat().st_size < 1 << 20
+    code, said, taken = verified_in_a_process(archive, dest)
+    assert (usual[0], code) == (0, 1) and path.name in said
+    assert taken < usual[2] + 100, "MiB"
+    path.write_bytes(bytes(1 << 20))
+    [damage] = found(archive, dest)
+    assert "larger than it was" in damage.reason and "rows of segments" in damage.reason
+
+
+def test_sets_that_do_not_say_how_long_their_texts_are_can_be_restored(archive: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "backup"
+    back_up(archive, dest)
+    [path] = (dest / "sets").iterdir()
+    manifest = json.loads(path.read_text())
+    for cut in (*manifest["body"]["tables"].values(), manifest["body"]["blobs"]):
+        cut["parts"] = [part[:5] for part in cut["parts"]]
+    manifest["sha256"] = hashlib.sha256(canonical([manifest["header"], manifest["body"]])).hexdigest()
+    path.write_text(json.dumps(manifest))
+    back_up(archive, dest)  # on top of it
+    for set_id in sorted(one.stem for one in (dest / "sets").iterdir()):
+        restore_backup(str(dest), str(tmp_path / set_id), set_id=set_id)
+        assert rows(tmp_path / set_id)["segments"] == rows(archive)["segments"]
 
 
 def test_rotten_audio_is_named_and_mended(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

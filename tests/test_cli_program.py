@@ -47,6 +47,52 @@ def test_the_demo_finds_what_it_looks_for_and_can_be_run_again(tmp_path: Path) -
     assert out.count("(stored before)") == 3
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ("--vectors", "nonsense:there"),
+        ("--vectors", "pinecone:"),
+        ("--vectors", "qdrant+http://nobody:secret@localhost"),
+        ("--blobs", "nonsense://there"),
+        ("--text-embedder", "nonsense"),
+        ("--audio-embedder", "nonsense"),
+        ("--transcriber", "nonsense:large"),
+        ("--transcriber-fallback", "nonsense"),
+        ("--compress", "mp3"),
+        ("--partition", "year"),
+        ("--key-source", "nonsense"),
+        ("--key-file", "/dev/null/key"),
+    ],
+)
+def test_an_archive_that_cannot_be_made_leaves_nothing(tmp_path: Path, bad: tuple[str, str]) -> None:
+    elsewhere = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    options = ("--encrypt", "--accept-plaintext-catalogue", "--language", "en", "--archive", tmp_path / "far" / "a")
+    code, _, err = run("init", *bad, *options, cwd=tmp_path, env=elsewhere)
+    assert code in (2, 5) and err.startswith("Error"), err
+    assert "secret" not in err
+    assert list(tmp_path.iterdir()) == []
+    assert run("init", *options, cwd=tmp_path, env=elsewhere)[0] == 0, "as if nothing had been"
+
+
+DIE = """
+import os, sys
+from audio_storage_system.cli.app import main
+from audio_storage_system.spaces import Spaces
+Spaces.found = lambda *_: os._exit(9)
+main(sys.argv[1:])
+"""
+
+
+def test_an_archive_whose_making_was_cut_short_has_its_settings(tmp_path: Path) -> None:
+    place = ("--archive", str(tmp_path / "a"))
+    made = subprocess.run([sys.executable, "-c", DIE, "init", "--encrypt", "--language", "en", "--sidecars", *place])
+    assert made.returncode == 9
+    assert (tmp_path / "a" / "audio-storage.toml").read_text() == 'language = "en"\nsidecars = true\n'
+    code, out, err = run("init", *place, "--json")
+    assert code == 0, err
+    assert {space["kind"] for space in json.loads(out)["spaces"]} == {"transcript", "audio", "combined"}
+
+
 def test_stdout_is_the_document_and_stderr_the_rest(tmp_path: Path, demo: Path) -> None:
     code, out, err = run("add", demo / "call.flac", "--no-transcribe", "--archive", tmp_path / "a", "--json")
     assert code == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import stat
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -282,11 +283,15 @@ def test_verifying_tells_how_far_it_is(
 
 def test_the_quarantine(served: httpx.Client, storage: AudioStorageSystem) -> None:
     for number in range(3):
-        storage._archive.blobs.put(f"quarantine/20261122/copies/stray {number}", b"stray")
+        storage._archive.blobs.put(f"quarantine/20251122/copies/stray {number}", b"stray")
     keys = [one["key"] for one in everything(served, "/quarantine")]
     assert keys == sorted(storage.quarantine.list()) and len(keys) == 3
     assert call(served, "POST", "/quarantine/restore", json={"key": keys[0]}) == {"key": "copies/stray 0"}
     call(served, "POST", "/quarantine/restore", 404, json={"key": keys[0]})
+    os.utime(storage.home / keys[1], (1.7e9, 1.7e9))
+    assert call(served, "POST", "/quarantine/empty", json={"older_than_days": 5_000}) == {"removed": []}
+    assert call(served, "POST", "/quarantine/empty", json={"older_than_days": 0.5}) == {"removed": [keys[1]]}
+    call(served, "POST", "/quarantine/empty", 422, json={"older_than_days": -1})
     for escape in ("../../etc/passwd", "quarantine/../audio_storage.db", "/etc/passwd"):
         assert served.post(f"{API}/quarantine/restore", json={"key": escape}).status_code in (400, 404)
 

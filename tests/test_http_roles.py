@@ -95,6 +95,7 @@ ASKS = {
     "verify": Ask(json={}),
     "check_security": Ask(json={}),
     "list_quarantine": Ask(),
+    "empty_quarantine": Ask(json={}),
     "restore_from_quarantine": Ask(json={"key": "STRAY"}),
     "list_loaded_models": Ask(),
     "diagnose": Ask(),

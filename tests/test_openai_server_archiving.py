@@ -18,6 +18,7 @@ import pytest
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.records import JobState
+from audio_storage_system.server.openai import work
 from audio_storage_system.testing.scripted import ScriptedTranscriber
 from audio_storage_system.transcribers import Capabilities, Window
 from catalogues import FILE
@@ -242,7 +243,7 @@ def test_when_the_client_goes_away_a_job_finishes_it(
 
 @ON_SQLITE
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
-def test_a_translation_is_finished_though_the_client_went_away(
+def test_a_job_finishes_a_translation_when_the_client_goes_away(
     client: openai.OpenAI, url: str, storage: AudioStorageSystem, long: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ScriptedTranscriber, "capabilities", Capabilities(batch_size=2, translates=True))
@@ -257,14 +258,20 @@ def test_a_translation_is_finished_though_the_client_went_away(
     sent = threading.Thread(target=send_and_leave, args=(f"{url}/audio/translations", long, {}, began))
     sent.start()
     sent.join(WAIT)
+    time.sleep(0.2)  # the server is told that the connection is closed
     goes_on.set()
-    [recording] = storage.list_recordings()
-    until(lambda: storage.transcripts(recording.id)[0].outcome)
+    [job] = until(storage.jobs.find)
+    assert job.kind == "translate"
+    [version] = storage.transcripts(job.audio_id)
+    assert version.outcome is None, "it was left where it was"
+    storage.worker(concurrency=1).run_until_idle(threading.Event())
+    assert storage.jobs.get(job.id).state is JobState.DONE
     with long.open("rb") as file:
         said: Any = client.audio.translations.create(model="whisper-1", file=file)
-    [version] = storage.transcripts(recording.id)
+    [version] = storage.transcripts(job.audio_id)
     assert (said.transcript_id, version.active, version.language) == (version.id, False, "en")
-    assert len(starts) == 5
+    assert len(starts) == len(set(starts)) == 5, "what was kept is not heard again"
+    assert {job.state for job in storage.jobs.find()} == {JobState.DONE}
 
 
 def send_and_leave(url: str, path: Path, fields: dict[str, str], began: threading.Event) -> None:
@@ -296,6 +303,56 @@ def test_a_failure_before_the_first_event_has_a_status(
         assert failure.value.type == "server_error" and "the engine broke down" in failure.value.message
         [recording] = storage.list_recordings()
         assert failure.value.response.headers["x-audio-id"] == str(recording.id), "it is stored"
+
+
+@pytest.mark.parametrize("asked", ["transcriptions", "translations", "stream"])
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+def test_no_worker_tries_again_what_the_client_was_told_of(
+    client: openai.OpenAI, storage: AudioStorageSystem, long: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    monkeypatch.setattr(ScriptedTranscriber, "capabilities", Capabilities(batch_size=2, translates=True))
+    monkeypatch.setattr(work, "LEFT_ALONE_SECONDS", 0.0)
+    kind = client.audio.translations if asked == "translations" else client.audio.transcriptions
+    starts = list[float]()
+
+    def fail(window: Window) -> None:
+        starts.append(window.start)
+        if window.start > 15:
+            raise MemoryError("the engine broke down")
+
+    def send() -> Any:
+        with long.open("rb") as file:
+            said: Any = kind.create(model="whisper-1", file=file, **({"stream": True} if asked == "stream" else {}))
+            return list(said)[-1] if asked == "stream" else said
+
+    before(fail)
+    with pytest.raises(openai.APIError, match="the engine broke down"):
+        send()
+    [job] = storage.jobs.find()
+    assert (job.state, job.code) == (JobState.FAILED, "out_of_memory") and "broke down" in (job.reason or "")
+    tried = len(starts)
+    storage.worker(concurrency=1).run_until_idle(threading.Event())
+    assert len(starts) == tried, "the client decides"
+    before(None)
+    assert send().text.count("is spoken") == 5
+    assert [job.state for job in storage.jobs.find()] == [JobState.DONE, JobState.FAILED]
+
+
+@ON_SQLITE
+def test_a_failure_leaves_the_job_that_somebody_else_gave(
+    client: openai.OpenAI, storage: AudioStorageSystem, long: Path
+) -> None:
+    def fail(window: Window) -> None:
+        raise MemoryError("the engine broke down")
+
+    given = storage.submit(long)
+    before(fail)
+    with pytest.raises(openai.APIError, match="the engine broke down"):
+        ask(client, long)
+    before(None)
+    storage.worker(concurrency=1).run_until_idle(threading.Event())
+    [job] = storage.jobs.find()
+    assert (job.id, job.state) == (given.id, JobState.DONE)
 
 
 @ON_SQLITE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from audio_storage_system.testing.scripted import SPEC, ScriptedTranscriber
 from serving import serving
 from working import talk
 
+TRANSLATES = replace(ScriptedTranscriber.capabilities, translates=True)
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 
 
@@ -26,6 +28,7 @@ def serve_and_hang(home: str, told: Any) -> None:
     """In a process of its own: a server whose engine never comes to an end."""
     working.register()
     ScriptedTranscriber.before = lambda window: threading.Event().wait()  # type: ignore[assignment, method-assign]
+    ScriptedTranscriber.capabilities = TRANSLATES
     work.LEFT_ALONE_SECONDS = 2.0
     with serving(lambda: AudioStorageSystem(home, transcriber=SPEC, transcribe_at_once=1)) as url:
         told.send(url)
@@ -35,20 +38,24 @@ def serve_and_hang(home: str, told: Any) -> None:
 def post(url: str, path: Path) -> None:
     with pytest.raises(httpx.TransportError):
         httpx.post(
-            f"{url}/v1/audio/transcriptions",
+            url,
             data={"model": "whisper-1", "prompt": path.stem},
             files={"file": (path.name, path.read_bytes())},
             timeout=60,
         )
 
 
-def test_a_worker_does_what_waited_for_its_turn_when_the_server_was_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", ["transcriptions", "translations"])
+def test_a_worker_does_what_waited_for_its_turn_when_the_server_was_killed(
+    tmp_path: Path, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ScriptedTranscriber, "capabilities", TRANSLATES)
     home, paths = tmp_path / "archive", working.talks(tmp_path / "talks", [1, 1])
     ours, theirs = working.processes().Pipe()
     server = working.processes().Process(target=serve_and_hang, args=(str(home), theirs))
     server.start()
     assert ours.poll(60)
-    url = ours.recv()
+    url = f"{ours.recv()}/v1/audio/{asked}"
     with AudioStorageSystem(home, transcriber=SPEC) as storage, ThreadPoolExecutor(2) as pool:
         sent = [pool.submit(post, url, path) for path in paths]
         end = time.monotonic() + 30
@@ -63,7 +70,10 @@ def test_a_worker_does_what_waited_for_its_turn_when_the_server_was_killed(tmp_p
         assert {job.state for job in storage.jobs.find()} == {JobState.DONE}
         for recording in storage.list_recordings():
             [version] = storage.transcripts(recording.id)
-            assert version.active and "is spoken" in version.transcription
+            assert "is spoken" in version.transcription
+            assert (version.parameters.get("task") == "translate", version.active) == (
+                (True, False) if asked == "translations" else (False, True)
+            )
             assert version.parameters["prompt"] == Path(recording.original_name).stem, "as it was asked for"
 
 

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from audio_storage_system import AudioStorageSystem
+from audio_storage_system.embedders import TEXT_EMBEDDERS
 from audio_storage_system.registry import Registry
 from audio_storage_system.testing import scripted
 from audio_storage_system.transcribers import TRANSCRIBERS
@@ -37,7 +38,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = tmp_path_factory.mktemp("models") / "archive"
     patch = pytest.MonkeyPatch()
     patch.setitem(TRANSCRIBERS.builtin, scripted.SPEC, scripted.FACTORY)  # type: ignore[arg-type]
+    patch.setitem(TEXT_EMBEDDERS.builtin, scripted.SPEC, scripted.TEXT_FACTORY)  # type: ignore[arg-type]
     settings: dict[str, Any] = {"transcriber": "scripted", "openai_models": "calls=scripted:calls"}
+    settings["text_embedder"] = "scripted:one"
     with AudioStorageSystem(home, **settings) as storage:
         path = home.parent / "first.wav"
         path.write_bytes(wav(noise(1.0)))
@@ -132,6 +135,34 @@ def test_what_nobody_offers_is_refused_before_anything_is_opened(
 def test_what_is_offered_is_taken(url: str, way: str, model: str) -> None:
     status, text = WAYS[way](url, model)
     assert status in (200, 201, 202, "started", "session.updated"), text
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "fastembed:/etc",
+        "fastembed:someone/large",
+        "sentence-transformers:a/b",
+        "openai:text-embedding-3-small",
+        "user:f",
+    ],
+)
+@pytest.mark.parametrize("kind", ["transcript", "audio"])
+def test_an_embedder_that_nobody_offers_is_refused_before_anything_is_opened(
+    url: str, opened: list[str], kind: str, spec: str
+) -> None:
+    wanted = {"embedder": spec, "kind": kind}
+    planned = httpx.get(f"{url}/api/v1/reembed/plan", params=wanted)
+    for answer in (planned, httpx.post(f"{url}/api/v1/reembed", json=wanted)):
+        assert (answer.status_code, answer.json()["code"]) == (400, "unknown_spec"), answer.text
+    assert spec not in opened
+
+
+def test_an_embedder_that_is_offered_is_taken(url: str) -> None:
+    named = [("transcript", spec) for spec in ("wordllama", "auto", "fastembed:BAAI/bge-small-en-v1.5", "scripted:one")]
+    for kind, spec in [*named, ("audio", "acoustic"), ("audio", "auto")]:
+        answer = httpx.post(f"{url}/api/v1/reembed", json={"embedder": spec, "kind": kind})
+        assert (answer.status_code, answer.json()["options"]["embedder"]) == (202, spec), answer.text
 
 
 def test_what_is_asked_for_is_what_the_job_does(url: str) -> None:

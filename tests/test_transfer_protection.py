@@ -11,6 +11,7 @@ from sqlalchemy import delete, insert, select, update
 from audio_storage_system import AudioStorageSystem, copy_archive
 from audio_storage_system.database import tables
 from audio_storage_system.database.tables import metadata_of_schema
+from audio_storage_system.errors import Unauthorized
 from audio_storage_system.transfer.pair import COPIED, MIRRORED
 from backing import protect
 from catalogues import plain_sql
@@ -91,6 +92,30 @@ def test_what_is_held_at_the_destination_stays(home: Path, tmp_path: Path) -> No
         assert {one.id: one.status for one in copy.list_recordings()} == {2: "audio_removed", 3: "stored"}
         assert copy.transcripts(2) == []
     assert copy_archive(source, home).rows_copied == 0
+
+
+def test_a_token_that_was_revoked_on_either_side_is_not_accepted_there_again(home: Path, tmp_path: Path) -> None:
+    source = tmp_path / "a"
+    fill(source, tmp_path, 1)
+    with AudioStorageSystem(source) as storage:
+        storage.users.add("anna")
+        there, here, both, neither = (storage.tokens.create("anna", name=name) for name in "abcd")
+        copy_archive(source, home)
+        with AudioStorageSystem(home) as copy:
+            copy.tokens.revoke(here.token.id)
+            copy.tokens.revoke(both.token.id)
+            at = {token.id: token.revoked_at for token in copy.tokens.list()}
+        storage.tokens.revoke(there.token.id)
+        storage.tokens.revoke(both.token.id)
+        for _ in range(2):
+            assert copy_archive(source, home).complete
+            with AudioStorageSystem(home) as copy:
+                for made in (there, here, both):
+                    with pytest.raises(Unauthorized):
+                        copy.tokens.authenticate(made.secret)
+                assert copy.tokens.authenticate(neither.secret)
+                assert {token.id: token.revoked_at for token in copy.tokens.list()}[here.token.id] == at[here.token.id]
+        assert storage.tokens.authenticate(here.secret), "the copy changes nothing at the source"
 
 
 def test_a_hold_that_was_released_at_the_source_is_over(home: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from audio_storage_system.testing.vectors import (
     nearest,
 )
 from audio_storage_system.vectors import Candidates, IndexState, VectorIndex, searching
-from audio_storage_system.vectors.codes import Coding, hamming
+from audio_storage_system.vectors.codes import Codes, Coding, Signs, hamming
 from audio_storage_system.vectors.exact import ExactIndex
 from audio_storage_system.vectors.following import Sizes
 from audio_storage_system.vectors.searching import Precision
@@ -146,6 +146,39 @@ def test_codes_without_the_mean_taken_off_would_not_find_them() -> None:
 
     assert recall(vectors.mean(axis=0)) >= 0.9
     assert recall(np.zeros(WIDTH, np.float32)) <= 0.5
+
+
+def test_questions_that_have_nothing_of_what_all_have_in_common_find_their_answers() -> None:
+    vectors, queries = topical(8000, seed=1, offset=0.5), topical(40, seed=2, offset=0)
+    coding = Coding.train(vectors)
+    codes = coding.encode(vectors)
+
+    def recall(wanted: Callable[[Vectors], Signs]) -> float:
+        hits = 0
+        for query in queries:
+            near = np.argsort(hamming(codes.signs, wanted(query)), kind="stable")[:300]
+            hits += len(np.intersect1d(np.argsort(-(vectors @ query))[:10], near))
+        return hits / (10 * len(queries))
+
+    centred = recall(lambda query: coding.encode(query[None]).signs)
+    assert recall(coding.signs_of) >= max(0.9, centred + 0.05)
+
+
+def test_estimates_are_near_the_cosines() -> None:
+    vectors = topical(2000, seed=1, offset=1)
+    coding = Coding.train(vectors)
+    for query in topical(10, seed=2, offset=0.5):
+        errors = vectors @ query - coding.estimates(coding.encode(vectors), query)
+        assert errors.std() <= 0.03 and abs(errors.mean()) <= 0.03
+
+
+@pytest.mark.parametrize("dimension", [1, 3, 63, 64, 65, 96])
+def test_codes_keep_every_level(dimension: int) -> None:
+    levels = np.random.default_rng(dimension).integers(0, 8, (50, dimension), dtype=np.uint8)
+    codes = Codes.of(levels)
+    assert np.array_equal(codes.levels(dimension), levels)
+    assert np.array_equal(Codes.joined([codes[:20], codes[20:]]).levels(dimension), levels)
+    assert np.array_equal(codes[levels[:, 0] > 3].levels(dimension), levels[levels[:, 0] > 3])
 
 
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.02])
@@ -281,6 +314,21 @@ def test_the_codes_of_deleted_embeddings_go(archive: VectorArchive, space: Space
     archive.delete(ids[50:90])
     index.catch_up(space)
     assert codes_of(archive) == set(ids) - set(ids[50:90])
+
+
+def test_within_a_snapshot_it_writes_nothing_and_finds_all_the_same(archive: VectorArchive, space: Space) -> None:
+    vectors, index = draw(300), small_index(archive)
+    ids = archive.add(space, vectors[:200])
+    with archive.database.snapshot():
+        before = index.query(space, vectors[0], limit=5, within=Everything(), deadline=NEVER)
+        with ThreadPoolExecutor(1) as pool:  # goes on meanwhile, and sees what comes after
+            later = pool.submit(archive.add, space, vectors[200:]).result()
+            own = pool.submit(index.query, space, vectors[250], limit=1, within=Everything(), deadline=NEVER).result()
+        again = index.query(space, vectors[0], limit=5, within=Everything(), deadline=NEVER)
+    assert own[0].embedding_id == later[50]
+    assert before == again and {match.embedding_id for match in again} <= set(ids)
+    now = index.query(space, vectors[250], limit=1, within=Everything(), deadline=NEVER)
+    assert now == own and has_codes(archive)
 
 
 def test_a_space_that_grew_gets_a_new_mean(archive: VectorArchive) -> None:

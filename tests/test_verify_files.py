@@ -19,6 +19,7 @@ import audio_storage_system
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.archive.opening import bring_in_order
 from audio_storage_system.cli.app import main
+from audio_storage_system.clock import utc_now
 from audio_storage_system.errors import InvalidInput, NotFound
 from audio_storage_system.integrity import Severity
 from audio_storage_system.pipeline import adopt_orphans
@@ -108,6 +109,15 @@ def test_the_quarantine_on_the_command_line(filled: AudioStorageSystem, capsys: 
     assert json.loads(capsys.readouterr().out) == {"restored": {key: "copies/2026/x.flac"}}
     assert filled.quarantine.list() == []
     assert main(["quarantine", "restore", "audio_files/x", *at]) != 0
+    capsys.readouterr()
+    filled._archive.blobs.put("quarantine/20251122/copies/2026/x.flac", b"stray")
+    os.utime(filled.home / "quarantine/20251122/copies/2026/x.flac", (1.7e9, 1.7e9))
+    filled._archive.blobs.put(f"quarantine/{utc_now():%Y%m%d}/copies/y.flac", b"stray")
+    assert main(["quarantine", "empty", *at]) == 0
+    assert json.loads(capsys.readouterr().out) == {"removed": ["quarantine/20251122/copies/2026/x.flac"]}
+    assert main(["quarantine", "empty", "--older-than", "0", *at]) == 0
+    assert json.loads(capsys.readouterr().out) == {"removed": []}, "the day is not over"
+    assert main(["quarantine", "empty", "--older-than", "-1", *at]) == 2
 
 
 def test_a_deletion_cut_short_is_finished(filled: AudioStorageSystem) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, insert, or_, se
 
 from audio_storage_system import outbox
 from audio_storage_system.audit import OFF, Audit
-from audio_storage_system.blobs import BlobStore
+from audio_storage_system.blobs import BlobStore, StagedBlob
 from audio_storage_system.catalogue import changes, data_keys, fulltext, holds, locks, recordings
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database import Database, tables
@@ -27,6 +27,7 @@ from audio_storage_system.database.tables import (
     transcription_windows,
     transcripts,
 )
+from audio_storage_system.errors import NotFound
 from audio_storage_system.outbox import Event
 from audio_storage_system.records import Recording, Stage, jsonable
 
@@ -179,11 +180,41 @@ def _delete_part(database: Database, blobs: BlobStore, number: int, keys: Sequen
 def withdraw_orphan(database: Database, blobs: BlobStore, key: str) -> bool:
     """Remove a blob that was copied elsewhere and that no recording has: under its lock, so that this stays true;
     whether it is gone."""
+    try:
+        staged = blobs.describe(key)
+    except NotFound:
+        return True
     with database.write(locks.of_blob(key)) as connection:
-        if recordings.find_by_path(connection, key) is not None:
-            return False
-        blobs.delete(key)
+        return _remove_orphan(connection, blobs, key, staged)
+
+
+def purge_orphan(database: Database, blobs: BlobStore, key: str) -> bool:
+    """Remove a blob for good that was moved aside; whether it is gone. It stays where a recording has it or lacks just
+    these bytes, and while any legal hold stands: whose it was nobody knows any more. Raises `NotFound`, and
+    `SealBroken` where its bytes cannot be known."""
+    staged = blobs.describe(key)
+    if _is_missed(database, blobs, staged):
+        return False
+    with database.write(*locks.of_purge(key)) as connection:
+        return not holds.standing(connection) and _remove_orphan(connection, blobs, key, staged)
+
+
+def _remove_orphan(connection: Connection, blobs: BlobStore, key: str, staged: StagedBlob) -> bool:
+    """With its data key, so that nobody can read it wherever copies are."""
+    if recordings.find_by_path(connection, key) is not None:
+        return False
+    blobs.delete(key)
+    data_keys.forget(connection, [key])
+    data_keys.forget_unbound(connection, staged.blob_id)
     return True
+
+
+def _is_missed(database: Database, blobs: BlobStore, staged: StagedBlob) -> bool:
+    """Whether there is a recording of these bytes whose own blob is gone."""
+    mine = (audio_files.c.file_hash == blobs.fingerprint(staged.sha256), audio_files.c.status == recordings.STORED)
+    with database.read() as connection:
+        paths = list(connection.execute(select(audio_files.c.file_path).where(*mine)).scalars())
+    return not all(blobs.has(path) for path in paths)
 
 
 # Rows

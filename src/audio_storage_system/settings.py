@@ -80,6 +80,7 @@ class Settings:
     openai_models: further ids of models for these endpoints, and what transcribes for each, separated by commas:
         `whisper-1=large-v3,calls=openai:whisper-1`.
     trash_days: for how many days what was thrown away can be had back; fractions count.
+    quarantine_days: for how many days a file that no recording has can be put back, once `verify` has moved it aside.
     mcp_writes: let language models change the archive over HTTP, as far as their tokens go; see the command `mcp` for
         those on this machine.
     key_file: the file with the key of an encrypted archive; empty for the archive's file in the user's configuration
@@ -129,6 +130,7 @@ class Settings:
     openai_store: bool = True
     openai_models: str = ""
     trash_days: float = 30.0
+    quarantine_days: float = 30.0
     backup_destinations: str = ""
     webhook_allow_private: bool = False
     webhook_days: float = 30.0
@@ -257,6 +259,8 @@ def load_settings(home: Path, **given: Any) -> Settings:
         raise InvalidSetting(name="model_idle_seconds", reason="it is a number of seconds, not nan")
     if not 0 <= settings.trash_days <= 36_500:
         raise InvalidSetting(name="trash_days", reason=f"it is 0…36,500 days, not {settings.trash_days:g}")
+    if not 1 <= settings.quarantine_days <= 36_500:
+        raise InvalidSetting(name="quarantine_days", reason=f"it is 1…36,500 days, not {settings.quarantine_days:g}")
     if not 0 <= settings.live_resume_seconds <= 86_400:
         raise InvalidSetting(name="live_resume_seconds", reason="it is from 0 to 86,400 seconds")
     if settings.live_sessions < 0:

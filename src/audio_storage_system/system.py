@@ -27,6 +27,7 @@ from audio_storage_system.audio import Waveform, load_audio
 from audio_storage_system.auditing import AuditBoard
 from audio_storage_system.backup import Backups
 from audio_storage_system.catalogue import locks, principals, transcripts
+from audio_storage_system.catalogue.jobs import ADD, RETRANSCRIBE, TRANSLATE
 from audio_storage_system.deletion import Receipt
 from audio_storage_system.errors import NotFound
 from audio_storage_system.facade import (
@@ -253,19 +254,21 @@ class AudioStorageSystem(Reading, Describing, Transcribing, Embedding, Living, U
         on_duplicate: OnDuplicate = "keep",
         priority: Priority | str = Priority.NORMAL,
         prompt: str | None = None,
+        translate: bool = False,
         delay_seconds: float | None = None,
     ) -> Job:
         """Store a file now, and leave transcribing and embedding it to the workers; the job, which knows the
         recording's id. What has been stored is safe, whatever becomes of the job; see `jobs`. path, name: as of `add`.
 
         priority: `high`, `normal` or `low`. Who brings many files does not keep others waiting: each `user_id` of the
-        metadata has its turn, and each view. prompt: as of `generate_transcript`. delay_seconds: so long the workers
-        leave it to whoever gives it, to be done at once and then ended with `jobs.done`.
+        metadata has its turn, and each view. prompt: as of `generate_transcript`. translate: have one version made,
+        into English, and nothing embedded. delay_seconds: so long the workers leave it to whoever gives it, to be done
+        at once and then ended with `jobs.done` or `jobs.failed`.
         """
         asked: dict[str, Any] = {"generate_embeddings": generate_embeddings, "prompt": prompt}
         options = submission.options_of(self._archive, whisper_model, language, **asked)
         further: dict[str, Any] = {"recorded_at": recorded_at, "on_duplicate": on_duplicate, "priority": priority}
-        further["delay_seconds"] = delay_seconds
+        further |= {"delay_seconds": delay_seconds, "kind": TRANSLATE if translate else ADD}
         return submission.submit(self._archive, self._jobs, path, options, name=name, metadata=metadata, **further)
 
     @property
@@ -291,7 +294,7 @@ class AudioStorageSystem(Reading, Describing, Transcribing, Embedding, Living, U
             self._recording(audio_id)
         given = {"whisper_model": task.asked, "language": task.language, "prompt": prompt, "activate": task.activate}
         options = {name: value for name, value in given.items() if value is not None}
-        return self._jobs.submit_again([int(audio_id) for audio_id in audio_ids], options, priority=priority)
+        return self._jobs.submit(RETRANSCRIBE, [int(audio_id) for audio_id in audio_ids], options, priority=priority)
 
     def submit_reembedding(
         self,

@@ -46,8 +46,8 @@ from audio_storage_system.marker import Marker
 from audio_storage_system.model_pool import LoadedModel
 from audio_storage_system.scratch import SealedFile
 from audio_storage_system.settings import Encryption, Settings, key_source, load_settings
-from audio_storage_system.spaces import Spaces, open_founding_embedders
-from audio_storage_system.vectors import VectorIndex, log, open_vector_index
+from audio_storage_system.spaces import Founding, Spaces, open_founding_embedders
+from audio_storage_system.vectors import VectorIndex, check_address, log, open_vector_index
 
 logger = logging.getLogger(__name__)
 
@@ -192,19 +192,34 @@ def open_archive(home: Path, *, create: bool, encryption: Encryption | None = No
         settings = replace(settings, accept_plaintext_vectors=True)
     blobs = open_blobs(home, settings)
     found = marker.read(blobs)
+    begins = found is None and (create or not is_unfounded(home, settings))
+    founding = _founding(home, settings) if begins else None
     vault = open_vault(home, settings, blobs, found, encryption or Encryption(), create=create)
     database = reach(home, settings, found, create=create, keys=vault.keys if vault else None)
     try:
-        return _opened(home, settings, blobs, found, database, vault)
+        return _opened(home, settings, blobs, found, database, vault, founding)
     except BaseException:
         database.close()
         raise
 
 
+def _founding(home: Path, settings: Settings) -> Founding:
+    """What an archive begins with: all that its settings name, before there is anything of it."""
+    for spec in filter(None, (settings.transcriber, settings.transcriber_fallback)):
+        pipeline.check_spec(spec)
+    check_address(settings.vectors_url, home)
+    return open_founding_embedders(settings.text_embedder, settings.audio_embedder)
+
+
 def _opened(
-    home: Path, settings: Settings, blobs: BlobStore, found: Marker | None, database: Database, vault: Vault | None
+    home: Path,
+    settings: Settings,
+    blobs: BlobStore,
+    found: Marker | None,
+    database: Database,
+    vault: Vault | None,
+    founding: Founding | None,
 ) -> Archive:
-    founding = None if found else open_founding_embedders(settings.text_embedder, settings.audio_embedder)
     make_ready(home, settings, database)
     identity = identify(
         database, settings.partition, partial(marker.create, archive_id=vault.keys.archive_id if vault else None)

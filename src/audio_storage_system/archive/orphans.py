@@ -1,8 +1,8 @@
 """Orphans: blobs that belong to no recording, and recordings whose blob is missing.
 
-A blob without a row is never deleted here, only moved aside, into the folder `quarantine/<date>/`, from where it can be
-put back. Whoever is storing it this moment loses nothing: it is moved under the lock of its key, and its storing, which
-looks under the same lock whether the bytes are still there, then publishes them again.
+A blob without a row is not deleted, only moved aside, into the folder `quarantine/<date>/`, from where it can be put
+back until its term is over. Whoever is storing it this moment loses nothing: it is moved under the lock of its key, and
+its storing, which looks under the same lock whether the bytes are still there, then publishes them again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select
@@ -18,7 +18,7 @@ from sqlalchemy import select
 from audio_storage_system import deletion, pipeline
 from audio_storage_system.archive import sidecars
 from audio_storage_system.archive.opening import Archive
-from audio_storage_system.catalogue import recordings
+from audio_storage_system.catalogue import holds, recordings
 from audio_storage_system.clock import utc_now
 from audio_storage_system.database.queries import one_of
 from audio_storage_system.database.tables import audio_files, tombstones
@@ -95,6 +95,38 @@ def restore(archive: Archive, key: str) -> str:
     with archive.database.write() as connection:
         archive.audit.note(connection, "files.restored", files=1)
     return back
+
+
+def purge(archive: Archive, older_than: timedelta) -> list[str]:
+    """Remove for good what has been in quarantine for so long; which keys. What a recording may need again, or a legal
+    hold keeps, stays."""
+    with archive.database.read() as connection:
+        if holds.standing(connection):  # before anything is read; asked again for each
+            return []
+    removed = [key for key in quarantined(archive) if _is_over(archive, key, older_than) and _is_purged(archive, key)]
+    if removed:
+        with archive.database.write() as connection:
+            archive.audit.note(connection, "files.removed", files=len(removed))
+    return removed
+
+
+def _is_over(archive: Archive, key: str, older_than: timedelta) -> bool:
+    """By the day in its key, all of which counts as not yet over, and by its age, as far as its store knows ages."""
+    try:
+        day = datetime.strptime(key.split("/")[1], "%Y%m%d").replace(tzinfo=UTC)
+    except ValueError:  # nothing of ours
+        return False
+    return day + timedelta(days=1) + older_than <= utc_now() and _is_old(archive, key, older_than)
+
+
+def _is_purged(archive: Archive, key: str) -> bool:
+    try:
+        return deletion.purge_orphan(archive.database, archive.blobs, key)
+    except NotFound:  # it was put back
+        return False
+    except AudioStorageSystemError as error:
+        logger.warning("%s stays in quarantine: %s", key, error)
+        return False
 
 
 def _without_row(archive: Archive, older_than: timedelta) -> Iterator[str]:

@@ -136,7 +136,7 @@ def _answer(archive: Archive, query: Query, deadline: Deadline, warnings: tuple[
 
 def _ask(database: Database, index: VectorIndex, query: Query, deadline: Deadline) -> SearchResults:
     """The answer with what was missing for it, all of one state of the database where the index is part of it."""
-    with one_state(database, index, deadline):
+    with one_state(database, index, query, deadline):
         query = standing(database, query, deadline)
         results = run(database, index, query, deadline)
         missing = _missing_vectors(database, query, deadline)

@@ -233,7 +233,7 @@ class _Making:
             self.present.add(key)
             self.counts["written"] += 1
             size = len(data)
-        return Part(start, len(ids), ids_hash(np.asarray(ids, "<i8")), name, size)
+        return Part(start, len(ids), ids_hash(np.asarray(ids, "<i8")), name, size, len(payload))
 
     # Audio
 

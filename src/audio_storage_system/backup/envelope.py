@@ -23,6 +23,11 @@ LEVEL = 4
 MAX_BYTES = 1 << 31
 
 
+def stored_at_most(size: int) -> int:
+    """How large a pack with so many bytes of text can be: zlib makes none much longer, sealing adds nonce and tag."""
+    return size + size // 1_000 + 1_000
+
+
 class Rotten(Exception):
     """Why the bytes of an object are not what was written."""
 
@@ -48,9 +53,9 @@ class Envelope(ABC):
         """A pack as it is stored."""
         return self.seal(name, zlib.compress(payload, LEVEL))
 
-    def unwrap(self, name: str, data: bytes) -> bytes:
-        """The reverse. Raises `Rotten` for anything but what was wrapped under this name."""
-        payload = _inflated(self.unseal(name, data))
+    def unwrap(self, name: str, data: bytes, most: int = MAX_BYTES) -> bytes:
+        """The reverse, of at most so many bytes. Raises `Rotten` for anything but what was wrapped under this name."""
+        payload = _inflated(self.unseal(name, data), most)
         if self.name(payload) != name:
             raise Rotten("its content does not have the hash that it is named by")
         return payload
@@ -106,12 +111,14 @@ def _expand(root: bytes, purpose: bytes) -> bytes:
     return HKDFExpand(SHA256(), KEY_BYTES, purpose).derive(root)
 
 
-def _inflated(data: bytes) -> bytes:
+def _inflated(data: bytes, most: int) -> bytes:
     inflater = zlib.decompressobj()
     try:
-        payload = inflater.decompress(data, MAX_BYTES)
+        payload = inflater.decompress(data, most + 1)
     except zlib.error as error:
         raise Rotten(f"it cannot be decompressed ({error})") from error
+    if len(payload) > most:
+        raise Rotten(f"there is more in it than {most:,} bytes")
     if not inflater.eof or inflater.unused_data:
         raise Rotten("it is cut short, or longer than it was")
     return payload

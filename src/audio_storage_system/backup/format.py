@@ -85,13 +85,15 @@ BLOB_TABLE, BLOB_COLUMNS = "blobs", ("audio_id", "key", "size", "sha256", "blob_
 @dataclass(frozen=True, slots=True)
 class Part:
     """The rows whose ids are in a window that begins with `start`. ids: the hash of their ids. pack: the name of the
-    pack that has them, `size` bytes as it is stored."""
+    pack that has them, `size` bytes as it is stored and `text_size` without compression; sets made before that was
+    noted do not say."""
 
     start: int
     rows: int
     ids: str
     pack: str
     size: int
+    text_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,16 +261,18 @@ def ids_hash(ids: Any) -> str:
 
 
 def _cut_as_json(cut: Cut) -> dict[str, Any]:
-    parts = [[part.start, part.rows, part.ids, part.pack, part.size] for part in cut.parts]
+    parts = [[part.start, part.rows, part.ids, part.pack, part.size, part.text_size] for part in cut.parts]
     return {"window": cut.window, "parts": parts}
 
 
 def _cut_of(data: Mapping[str, Any]) -> Cut:
-    parts = [
-        Part(int(start), int(rows), str(ids), _digest(pack), int(size))
-        for start, rows, ids, pack, size in data["parts"]
-    ]
-    return Cut(int(data["window"]), tuple(parts))
+    return Cut(int(data["window"]), tuple(_part_of(*part) for part in data["parts"]))
+
+
+def _part_of(start: Any, rows: Any, ids: Any, pack: Any, size: Any, text_size: Any = None) -> Part:
+    return Part(
+        int(start), int(rows), str(ids), _digest(pack), int(size), None if text_size is None else int(text_size)
+    )
 
 
 def _digest(name: Any) -> str:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
 
-from audio_storage_system.backup.envelope import MAX_BYTES, Envelope, Rotten
+from audio_storage_system.backup.envelope import MAX_BYTES, Envelope, Rotten, stored_at_most
 from audio_storage_system.backup.format import (
     FORMAT,
     MARKER,
@@ -20,6 +20,7 @@ from audio_storage_system.backup.format import (
     VERIFIED,
     Header,
     Manifest,
+    Part,
     body_of,
     canonical,
     check_format,
@@ -196,12 +197,15 @@ class BackupPlace:
 
     # Packs
 
-    def pack(self, name: str, envelope: Envelope) -> bytes:
-        """The content of a pack. Raises `Rotten`."""
+    def pack(self, part: Part, envelope: Envelope) -> bytes:
+        """The content of a part's pack, no more of which is read and unpacked than the part says. Raises `Rotten`."""
+        most = MAX_BYTES if part.text_size is None else min(part.text_size, MAX_BYTES)
         try:
-            return envelope.unwrap(name, self.get(pack_key(name)))
+            return envelope.unwrap(part.pack, self.get(pack_key(part.pack), stored_at_most(most)), most)
         except NotFound as error:
             raise Rotten("it is missing") from error
+        except BackupDamaged as error:
+            raise Rotten("it is larger than it was") from error
 
 
 def _is_foreign(key: str) -> bool:

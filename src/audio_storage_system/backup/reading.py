@@ -56,7 +56,7 @@ def check_revision(manifest: Manifest, place: BackupPlace) -> None:
 def rows_of(place: BackupPlace, envelope: Envelope, table: Table, part: Part) -> list[Row]:
     """The rows of a part. Raises `BackupDamaged`, naming the pack, the table and the ids."""
     try:
-        rows = read_rows(place.pack(part.pack, envelope), table)
+        rows = read_rows(place.pack(part, envelope), table)
         _check(part, [row["id"] for row in rows])
         return rows
     except (Rotten, *UNREADABLE) as error:
@@ -66,7 +66,7 @@ def rows_of(place: BackupPlace, envelope: Envelope, table: Table, part: Part) ->
 def blobs_of(place: BackupPlace, envelope: Envelope, part: Part) -> list[Blob]:
     """The audio that a part names. Raises `BackupDamaged`."""
     try:
-        rows = read_plain(place.pack(part.pack, envelope), BLOB_TABLE, BLOB_COLUMNS)
+        rows = read_plain(place.pack(part, envelope), BLOB_TABLE, BLOB_COLUMNS)
         blobs = [Blob(*(row[name] for name in BLOB_COLUMNS)) for row in rows]
         _check(part, [blob.audio_id for blob in blobs])
         return blobs

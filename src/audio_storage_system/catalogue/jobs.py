@@ -20,6 +20,8 @@ from audio_storage_system.records import Job, JobState, Priority
 
 # What is done with a recording that comes in, and the steps of it.
 ADD, TRANSCRIBE, EMBED = "add", "transcribe", "embed"
+# One more version of what is said in it: as it is said, or in English.
+RETRANSCRIBE, TRANSLATE = "retranscribe", "translate"
 # Of the archive as a whole.
 REEMBED = "reembed"
 

@@ -42,6 +42,11 @@ def of_deletion(audio_id: int) -> tuple[str, ...]:
     return Shared(COPYING), Shared(FULL_TEXT), Shared(HOLDS), of_recording(audio_id)
 
 
+def of_purge(key: str) -> tuple[str, ...]:
+    """A blob without a row that goes for good, and the placing of legal holds."""
+    return Shared(HOLDS), of_blob(key)
+
+
 def of_bytes(owner_id: int, file_hash: str) -> str:
     """The one recording that an owner may have of these bytes."""
     return f"bytes:{owner_id}:{file_hash}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +15,8 @@ from audio_storage_system.cli import options
 from audio_storage_system.cli.human import size
 from audio_storage_system.cli.output import Output
 from audio_storage_system.cli.session import opened
-from audio_storage_system.errors import Conflict
+from audio_storage_system.durable import disk_errors, make_folders
+from audio_storage_system.errors import AudioStorageSystemError, Conflict
 from audio_storage_system.settings import FILE_NAME, locate, shown
 
 
@@ -104,11 +107,8 @@ def init(
         "audit": audit,
         "accept_plaintext_catalogue": accept_plaintext_catalogue,
     }
-    with opened(archive, create=True, **given, **protection) as storage:
+    with _written(given, home, archive), opened(archive, create=True, **given, **protection) as storage:
         spaces, made = storage.stats()["spaces"], storage.keys.made
-    if given:
-        home.mkdir(parents=True, exist_ok=True)
-        (home / FILE_NAME).write_text(_toml(given), encoding="utf-8")
     out.document(
         {"home": str(home), "created": not exists, "settings": given, "spaces": spaces, "key_file": made and str(made)}
     )
@@ -116,6 +116,41 @@ def init(
     if made:
         lost = "nothing can ever be read again" if encrypt else "the archive does not open"
         out.line(f"Its key is in {made}. Keep a copy elsewhere: without it {lost}.")
+
+
+@contextmanager
+def _written(given: dict[str, Any], home: Path, archive: str | None) -> Iterator[None]:
+    """The settings of an archive to be made stand in its file before there is anything of it, so that it never is
+    without them, and go again where it comes to nothing."""
+    if not given:
+        yield
+        return
+    folders = [folder for folder in (home, *home.parents) if not folder.exists()]
+    with disk_errors(home):
+        make_folders(home, private=True)
+        (home / FILE_NAME).write_text(_toml(given), encoding="utf-8")
+    try:
+        yield
+    except BaseException:
+        if not _is_there(archive):
+            (home / FILE_NAME).unlink()
+            _remove_empty(folders)
+        raise
+
+
+def _is_there(archive: str | None) -> bool:
+    try:
+        return audio_storage_system.AudioStorageSystem.exists(archive)
+    except AudioStorageSystemError:  # with settings that name no place
+        return False
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:  # something else is in it
+            return
 
 
 def _toml(values: dict[str, Any]) -> str:

@@ -26,6 +26,25 @@ def list_quarantine(archive: options.ArchivePlace = None, as_json: options.AsJso
     out.line(f"{count(len(keys), 'file')} in quarantine")
 
 
+@app.command("empty")
+def empty(
+    older_than: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="DAYS", help="What has been there for so long; default: quarantine_days."),
+    ] = None,
+    archive: options.ArchivePlace = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Remove for good what has been in quarantine for its term, as workers do once an hour.
+
+    While a legal hold stands nothing is removed, and never the bytes that a recording is missing."""
+    out = Output(as_json)
+    with opened(archive) as storage:
+        removed = storage.quarantine.empty(older_than_days=older_than)
+    out.document({"removed": removed})
+    out.line(f"{count(len(removed), 'file')} removed for good")
+
+
 @app.command("restore")
 def restore(
     keys: Annotated[list[str], typer.Argument(metavar="KEYS…", help="As quarantine list names them.")],

@@ -140,6 +140,11 @@ class Database:
             self._of_thread.snapshot = before
 
     @property
+    def in_snapshot(self) -> bool:
+        """Whether this thread is inside a `snapshot`, which sees nothing of what is written meanwhile."""
+        return self._snapshot is not None
+
+    @property
     def _snapshot(self) -> _Snapshot | None:
         """What the reads of this thread are part of."""
         found: _Snapshot | None = getattr(self._of_thread, "snapshot", None)

@@ -18,7 +18,7 @@ from audio_storage_system.catalogue.workers import WorkerRow
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.tables import jobs as table
 from audio_storage_system.errors import Conflict, InvalidInput, StorageFailed
-from audio_storage_system.jobs import moments, steps
+from audio_storage_system.jobs import failures, moments, steps
 from audio_storage_system.jobs.moments import Moment
 from audio_storage_system.jobs.presence import is_gone
 from audio_storage_system.jobs.runs import Run, Runs, RunState, id_of
@@ -58,7 +58,7 @@ class Jobs:
         order = self._order(kind, options, priority, share)
 
         def enter(connection: Connection, audio_id: int) -> None:
-            jobs.add(connection, kind, [audio_id], **order)
+            _add(connection, kind, [audio_id], order)
 
         return enter
 
@@ -90,19 +90,11 @@ class Jobs:
                 if _covers(job, options)
             }
             fresh = [audio_id for audio_id in dict.fromkeys(audio_ids) if audio_id not in given]
-            made = jobs.add(connection, kind, fresh, **order)
+            made = _add(connection, kind, fresh, order)
         given |= dict(zip(fresh, made, strict=True))
         waiting = [job for job in given.values() if not job.state.ended]
         self._queue_if_possible(waiting, delay_seconds)  # what is queued stays so
         return [given[audio_id] for audio_id in audio_ids]
-
-    def submit_again(
-        self, audio_ids: Sequence[int], options: Mapping[str, Any], *, priority: Priority | str = Priority.NORMAL
-    ) -> list[Job]:
-        """Give a job for a new version of each of these recordings."""
-        with self._archive.database.read() as connection:
-            after = transcripts.last_id(connection)
-        return self.submit("retranscribe", audio_ids, {**options, steps.AFTER: after}, priority=priority)
 
     def submit_reembedding(
         self, embedder: str | None, kind: str, *, drop_old: bool, priority: Priority | str = Priority.NORMAL
@@ -240,6 +232,14 @@ class Jobs:
         self._take_out(ended)
         return ended
 
+    def failed(self, job_id: int, error: Exception) -> None:
+        """End this job with the error that doing it without workers ended with, unless it has ended: none tries again
+        what somebody was told of. It can be retried. Raises `NotFound`, `Forbidden`."""
+        with self._archive.database.write() as connection:
+            job = self._got(connection, job_id, Role.EDITOR, "end the jobs of")
+            ended = jobs.finish(connection, job, JobState.FAILED, *failures.told(error))
+        self._take_out([ended] if ended else [])
+
     def hasten(self, *job_ids: int) -> list[Job]:
         """Let these jobs wait no longer for their time, where they do; those that did. Raises `NotFound`,
         `Forbidden`."""
@@ -346,6 +346,13 @@ def state_of(value: JobState | str) -> JobState:
     except ValueError:
         known = ", ".join(JobState)
         raise InvalidInput(reason=f'There is no state "{value}"; there are: {known}') from None
+
+
+def _add(connection: Connection, kind: str, audio_ids: Sequence[int], order: Mapping[str, Any]) -> list[Job]:
+    """New jobs; one for one more version is told which were there before."""
+    if kind not in steps.ONCE:
+        order = {**order, "options": {**order["options"], steps.AFTER: transcripts.last_id(connection)}}
+    return jobs.add(connection, kind, audio_ids, **order)
 
 
 def _covers(job: Job, wanted: Mapping[str, Any]) -> bool:

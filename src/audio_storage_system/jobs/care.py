@@ -151,13 +151,14 @@ def _anew(archive: Archive, page: list[Job], ended: list[RunState]) -> list[Job]
 
 
 def _resume_cut_short(archive: Archive, board: Jobs) -> int:
-    """Give jobs for first transcriptions that a process without a job began and left."""
+    """Give jobs for first transcriptions, and translations, that a process without a job began and left."""
     with archive.database.read() as connection:
         found = transcripts.cut_short(connection, utc_now() - CUT_SHORT)
     for version in found:
         options = {"whisper_model": version.whisper_model, "language": version.parameters.get("language")}
         if version.parameters.get("prompt"):
             options["prompt"] = version.parameters["prompt"]
-        board.submit(jobs.ADD, [version.audio_id], options)
+        kind = jobs.TRANSLATE if version.parameters.get("task") == "translate" else jobs.ADD
+        board.submit(kind, [version.audio_id], options)
         logger.info("Recording %d goes on being transcribed: it had been left unfinished", version.audio_id)
     return len(found)

@@ -7,7 +7,7 @@ from typing import Any
 
 from audio_storage_system.archive import Archive, processing, reembedding
 from audio_storage_system.catalogue import transcripts
-from audio_storage_system.catalogue.jobs import ADD, EMBED, REEMBED, TRANSCRIBE
+from audio_storage_system.catalogue.jobs import ADD, EMBED, REEMBED, RETRANSCRIBE, TRANSCRIBE, TRANSLATE
 from audio_storage_system.catalogue.transcripts import LIVE
 from audio_storage_system.database.tables import transcripts as transcript_table
 from audio_storage_system.embedders import is_remote as embeds_remotely
@@ -21,12 +21,13 @@ Step = Callable[[Archive, Job, Tick], None]
 
 # Kinds that are done once for each recording.
 ONCE = (ADD,)
-# The option of a job that names the last transcript there was when it was given.
+# The option of a job for one more version: the last transcript there was when it was given.
 AFTER = "after"
 # The steps that each kind of job goes through.
 STEPS: Mapping[str, tuple[str, ...]] = {
     ADD: (TRANSCRIBE, EMBED),
-    "retranscribe": (TRANSCRIBE, EMBED),
+    RETRANSCRIBE: (TRANSCRIBE, EMBED),
+    TRANSLATE: (TRANSCRIBE,),
     REEMBED: (REEMBED,),
 }
 
@@ -65,6 +66,8 @@ def _transcribe(archive: Archive, job: Job, tick: Tick) -> None:
     given: dict[str, Any] = {name: value for name, value in job.options.items() if name in _OF_TASK}
     if job.kind != ADD:  # a stand-in's version is none where there is one
         given["allow_fallback"] = not followed
+    if job.kind == TRANSLATE:
+        given |= {"translate": True, "activate": "never"}
     begun: list[float] = []  # at how many seconds this run began: progress is told of what is only read, too
 
     def progress(seconds: float, total: float) -> None:
@@ -94,6 +97,8 @@ def _is_made(archive: Archive, job: Job, task: Task) -> bool:
 
 def _is_as_asked(version: Transcript, task: Task) -> bool:
     asked = {"language": task.language, "prompt": task.prompt}
+    if task.translate is not (version.parameters.get("task") == "translate"):
+        return False
     return all(version.parameters.get(name, value) == value for name, value in asked.items())
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, BinaryIO
 
 from audio_storage_system.archive import Archive, processing
+from audio_storage_system.catalogue.jobs import ADD
 from audio_storage_system.jobs.board import Jobs
 from audio_storage_system.pipeline import OnDuplicate
 from audio_storage_system.records import Job, Metadata, Priority
@@ -26,14 +27,15 @@ def submit(
     on_duplicate: OnDuplicate = "keep",
     priority: Priority | str = Priority.NORMAL,
     delay_seconds: float | None = None,
+    kind: str = ADD,
 ) -> Job:
     """Store a file or stream, and give the job of all that follows, with these options (see `options_of`)."""
     named = metadata is not None and "user_id" in metadata and not archive.access.restricted
     whose = str(metadata["user_id"]) if metadata and named else None
     order: dict[str, Any] = {"priority": priority, "share": whose}
-    entry = board.entry("add", options, **order)
+    entry = board.entry(kind, options, **order)
     stored = processing.store(archive, given, metadata, recorded_at, on_duplicate, entry, name=name)
-    [job] = board.submit("add", [stored.audio_id], options, **order, delay_seconds=delay_seconds)
+    [job] = board.submit(kind, [stored.audio_id], options, **order, delay_seconds=delay_seconds)
     return replace(job, duplicate=stored.duplicate)
 
 

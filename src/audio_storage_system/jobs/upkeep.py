@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from audio_storage_system.archive import Archive, removal
+from audio_storage_system.archive import Archive, orphans, removal
 from audio_storage_system.catalogue import jobs
 from audio_storage_system.clock import utc_now
 from audio_storage_system.jobs.board import Jobs
@@ -44,11 +44,13 @@ def tidy(archive: Archive, board: Jobs) -> None:
 
 
 def keep(archive: Archive, board: Jobs) -> None:
-    """Carry out the retention rules, where there are any, and delete what has been in the trash for its time."""
+    """Carry out the retention rules, where there are any, and delete what has been in the trash, or in quarantine, for
+    its time."""
     retention = Retention(archive)
     if retention.rules():
         retention.run()
     purge_due(archive)
+    orphans.purge(archive, timedelta(days=archive.settings.quarantine_days))
 
 
 def _forget_jobs(archive: Archive) -> int:

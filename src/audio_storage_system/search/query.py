@@ -65,7 +65,7 @@ class Query:
 def run(database: Database, index: VectorIndex, query: Query, deadline: Deadline) -> SearchResults:
     """Search; hits are as if the filter came first. Raises `InvalidFilter`, `DeadlineExceeded`."""
     query = replace(query, text=query.text[:MAX_QUERY_CHARACTERS])
-    with one_state(database, index, deadline):
+    with one_state(database, index, query, deadline):
         return _results(database, index, standing(database, query, deadline), deadline)
 
 
@@ -77,9 +77,13 @@ def standing(database: Database, query: Query, deadline: Deadline) -> Query:
         return replace(query, filter=query.filter.standing(connection))
 
 
-def one_state(database: Database, index: VectorIndex, deadline: Deadline) -> AbstractContextManager[None]:
+def one_state(database: Database, index: VectorIndex, query: Query, deadline: Deadline) -> AbstractContextManager[None]:
     """For a search in this database: all of it in one transaction, where the index is in the database too."""
-    return database.snapshot(deadline) if index.asks_only(database) else nullcontext()
+    if not index.asks_only(database):
+        return nullcontext()
+    if query.vector is not None and query.space is not None and not database.in_snapshot:
+        index.prepare(query.space, deadline)
+    return database.snapshot(deadline)
 
 
 def _results(database: Database, index: VectorIndex, query: Query, deadline: Deadline) -> SearchResults:
@@ -104,7 +108,8 @@ def _said(database: Database, index: VectorIndex, query: Query, deadline: Deadli
     while not exhausted:
         pool, exhausted = _pool(database, index, query, depth, deadline)
         for place in pool:
-            ranked.setdefault(place.passage_id, replace(place, score=min(place.score, floor)))
+            kept = place if place.score <= floor else replace(place, score=floor)
+            ranked.setdefault(place.passage_id, kept)
         if len(ranked) >= query.end:
             break
         depth, floor = 2 * depth, min((place.score for place in ranked.values()), default=math.inf)

@@ -1,4 +1,4 @@
-"""The recognisers that clients can name: those that the operator offers.
+"""The recognisers and embedders that clients can name: those that the operator offers.
 
 Any other spec is refused before anything is opened: otherwise anybody could have any folder of this machine read, any
 model loaded from the network, or sound sent away with the operator's account. In Python every spec works.
@@ -10,7 +10,10 @@ import re
 from collections.abc import Iterator, Mapping
 
 from audio_storage_system import AudioStorageSystem
+from audio_storage_system.embedders import BUNDLED_AUDIO, BUNDLED_TEXT
+from audio_storage_system.embedders.fastembed import EXAMPLES
 from audio_storage_system.errors import InvalidSetting, UnknownSpec
+from audio_storage_system.records import EmbeddingKind
 from audio_storage_system.transcribers.weights import WHISPER_SIZES, repository_of
 
 # OpenAI's ids mean what the archive is set to.
@@ -18,6 +21,8 @@ SPEECH = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-tr
 SPEECH_DATED = re.compile(r"gpt-[a-z0-9.-]*transcribe[a-z0-9-]*", re.ASCII)
 BUNDLED = "pocketsphinx"
 KNOWN = f'{BUNDLED}, a Whisper size (such as "base" or "faster-whisper:base"), {SPEECH[0]}, what openai_models names'
+
+FASTEMBED = tuple(f"fastembed:{name}" for name in EXAMPLES)
 
 
 def offered(storage: AudioStorageSystem, model: str | None) -> str | None:
@@ -42,6 +47,20 @@ def transcriber(storage: AudioStorageSystem, model: str) -> str | None:
     if model in (BUNDLED, settings.transcriber, settings.transcriber_fallback):
         return model
     raise UnknownSpec(kind="transcriber", spec=model[:100], known=KNOWN)
+
+
+def embedder(storage: AudioStorageSystem, spec: str | None, kind: EmbeddingKind) -> str | None:
+    """The spec of an embedder that a client named; `None`: the one in use. Raises `UnknownSpec`."""
+    if spec is None:
+        return None
+    settings, is_text = storage.settings, kind is EmbeddingKind.TRANSCRIPT
+    own = settings.text_embedder if is_text else settings.audio_embedder
+    bundled = (BUNDLED_TEXT, *FASTEMBED) if is_text else (BUNDLED_AUDIO,)
+    offered = ["auto", own, *bundled, *(space.spec for space in storage.embedding_spaces() if space.kind is kind)]
+    if spec not in offered:
+        known = ", ".join(bundled)
+        raise UnknownSpec(kind=f"{'text' if is_text else 'audio'} embedder", spec=spec[:100], known=known)
+    return spec
 
 
 def named_in(setting: str) -> Mapping[str, str]:

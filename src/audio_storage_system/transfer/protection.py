@@ -1,6 +1,6 @@
 """What protects recordings: who may what, rules, holds and trash, which the destination has as the source has them,
-with holds of its own; the audit log, of which it has each entry once, whatever it has logged itself; and which backups
-there are."""
+with holds of its own, and tokens revoked that were on either side; the audit log, of which it has each entry once,
+whatever it has logged itself; and which backups there are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, RowMapping, Table, delete, func, insert, sele
 
 from audio_storage_system.catalogue import locks
 from audio_storage_system.database.sequences import advance
-from audio_storage_system.database.tables import audit_log, backup_sets, legal_holds
+from audio_storage_system.database.tables import api_tokens, audit_log, backup_sets, legal_holds
 from audio_storage_system.transfer.pair import MIRRORED, Pair, newest
 from audio_storage_system.transfer.rows import BATCH, Row, put, with_parents
 
@@ -42,10 +42,11 @@ def _mirror(pair: Pair) -> None:
         wanted = {table: _all(connection, table) for table in MIRRORED}
     with pair.destination.database.read() as connection:
         here = {table: _all(connection, table) for table in MIRRORED}
-        wanted[legal_holds] += _own_holds(wanted[legal_holds], here[legal_holds])
-        if _kept(connection, wanted) == here:
+        if _kept(connection, _with_own(wanted, here)) == here:
             return
     with pair.destination.database.write(locks.COPYING) as connection:
+        here = {table: _all(connection, table, locked=True) for table in MIRRORED}
+        wanted = _with_own(wanted, here)
         for table in reversed(MIRRORED):
             connection.execute(delete(table))
         for table in MIRRORED:
@@ -53,6 +54,18 @@ def _mirror(pair: Pair) -> None:
             for start in range(0, len(rows), BATCH):
                 put(connection, table, rows[start : start + BATCH])
             pair.copied[table.name] += sum(row not in here[table] for row in rows)
+
+
+def _with_own(wanted: dict[Table, list[Row]], here: dict[Table, list[Row]]) -> dict[Table, list[Row]]:
+    """The same with what was said at the destination, and is not for the source to take back."""
+    holds = wanted[legal_holds] + _own_holds(wanted[legal_holds], here[legal_holds])
+    return {**wanted, legal_holds: holds, api_tokens: _revoked(wanted[api_tokens], here[api_tokens])}
+
+
+def _revoked(source: list[Row], here: list[Row]) -> list[Row]:
+    """The tokens of the source; one that was revoked on either side is."""
+    known = {row["digest"]: row["revoked_at"] for row in here}
+    return [{**row, "revoked_at": row["revoked_at"] or known.get(row["digest"])} for row in source]
 
 
 def count_own_holds(pair: Pair) -> int:
@@ -134,8 +147,10 @@ def _copy_backup_sets(pair: Pair) -> None:
         pair.copied[backup_sets.name] += len(new)
 
 
-def _all(connection: Connection, table: Table) -> list[Row]:
-    return [dict(row) for row in connection.execute(select(table).order_by(table.c.id)).mappings()]
+def _all(connection: Connection, table: Table, *, locked: bool = False) -> list[Row]:
+    """Every row; those `locked` nobody changes before this transaction ends."""
+    query = select(table).order_by(table.c.id)
+    return [dict(row) for row in connection.execute(query.with_for_update() if locked else query).mappings()]
 
 
 def _sets(connection: Connection, upto: int) -> dict[tuple[str, str], Row]:

@@ -44,6 +44,12 @@ VECTOR_INDEXES = Registry(
 )
 
 
+def check_address(url: str, home: Path) -> None:
+    """Raise what `open_vector_index` would raise for this address; nothing is made."""
+    if url:
+        VECTOR_INDEXES.load(url)(url, home).close()
+
+
 def open_vector_index(url: str, database: Database, archive_id: str, home: Path) -> VectorIndex:
     """The vector index at `url`; the catalogue's own where it is empty. Nothing is asked of a server yet.
 

@@ -169,9 +169,12 @@ class VectorIndex(ABC):
         return None
 
     def asks_only(self, database: Database) -> bool:
-        """Whether `query` and `lag` read this database and nothing else, and write nothing: a search may then be one
-        `snapshot` of it."""
+        """Whether `query` and `lag` read this database and nothing else, and write nothing within a `snapshot` of it: a
+        search may then be one."""
         return False
+
+    def prepare(self, space: Space, deadline: Deadline) -> None:
+        """Do what `query` would write first, before it is part of a `snapshot`."""
 
     def close(self) -> None:
         """Let go of connections and files."""

@@ -25,7 +25,7 @@ LEAST_SHARE = 0.02
 # How many of the closest codes are put into a finer order first, at least: that many, or this share of all.
 WINDOW, WINDOW_SHARE = 4000, 0.01
 # How many that pass are compared exactly first; and how many per match wanted.
-FIRST, FIRST_PER_MATCH = 128, 2
+FIRST, FIRST_PER_MATCH = 64, 2
 # Listing one embedding that passes takes about a twentieth of the time of asking about one.
 LISTING_GAIN = 20
 # All that pass are listed if there are no more than this; and after so many were asked about, nearly all in vain.
@@ -71,7 +71,7 @@ class Compared:
     def step(self) -> int:
         """How many to compare next."""
         done = len(self.ids)
-        return max(FIRST // 2, done // 2) if done else max(FIRST, FIRST_PER_MATCH * self.limit)
+        return max(FIRST, done // 2) if done else max(FIRST, FIRST_PER_MATCH * self.limit)
 
     def add(self, ids: Ids, cosines: Vectors, estimates: Vectors) -> None:
         """Note what was compared, with what its codes let expect."""
@@ -84,7 +84,8 @@ class Compared:
         if len(self.ids) < self.limit:
             return False
         worst = float(np.partition(self.cosines, -self.limit)[-self.limit])
-        hope = float(self.errors.mean()) + self.precision.confidence * float(self.errors.std())
+        # Those compared were expected among the best, so their estimates are rather too high: others are not lower.
+        hope = max(0.0, float(self.errors.mean())) + self.precision.confidence * float(self.errors.std())
         return estimate + hope <= worst or len(self.ids) >= self.precision.most
 
 

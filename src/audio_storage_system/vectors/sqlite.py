@@ -69,6 +69,12 @@ class SQLiteIndex(VectorIndex):
             return self._exact.query(space, unit, limit=limit, within=within, deadline=deadline)
         return Search(self._database, space, view, unit, limit, within, deadline, self._precision).run()
 
+    def asks_only(self, database: Database) -> bool:
+        return database is self._database
+
+    def prepare(self, space: Space, deadline: Deadline) -> None:
+        self._view(space, deadline)
+
     def follow(self, space: Space) -> None:
         with self._following:
             self._follower.follow(space, Deadline.after(None), refine=True)
@@ -103,7 +109,8 @@ class SQLiteIndex(VectorIndex):
         if view is not None and not view.overfull and view.state.stamp == state.stamp:
             return view
         view = self._refreshed(space, deadline)
-        if (view.overfull or view.state.lag > self._sizes.lag) and self._folded(space, deadline):
+        behind = view.overfull or view.state.lag > self._sizes.lag
+        if behind and not self._database.in_snapshot and self._folded(space, deadline):
             view = self._refreshed(space, deadline)
         return view
 

@@ -65,9 +65,9 @@ def refresh(connection: Connection, space: Space, old: View | None, *, most: int
     """The view of this moment, reusing what `old` has. With more than `most` embeddings newer than the codes it is
     `overfull`, and its tail is not all of them."""
     state = State.read(connection, space)
-    if old is not None and (old.overfull or not generations.log_reaches(connection, old.state.log_end)):
-        old = None
     blocks, coded_ids = _blocks(connection, state, old)
+    if old is not None and (old.overfull or not generations.log_reaches(connection, old.state.log_end)):
+        old = None  # also where it is of a later moment than this transaction
     tail_ids, tail = _tail(connection, space, state, old, most)
     return View(state, blocks, coded_ids, tail_ids, tail, len(tail_ids) > most)
 

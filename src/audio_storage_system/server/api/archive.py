@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from audio_storage_system.server import problems
+from audio_storage_system.records import EmbeddingKind
+from audio_storage_system.server import offers, problems
 from audio_storage_system.server.api.shapes import PATTERN, Answer
 from audio_storage_system.server.gate import Caller
 from audio_storage_system.server.long_tasks import Line, NdJson, Tasks, Tell
@@ -115,4 +116,5 @@ def plan_reembedding(
     kind: Literal["transcript", "audio"] = "transcript",
 ) -> ReembeddingPlan:
     """Makes nothing and loads no model. For administrators."""
-    return ReembeddingPlan.of(storage.plan_reembedding(embedder, kind=kind))
+    spec = offers.embedder(storage, embedder, EmbeddingKind(kind))
+    return ReembeddingPlan.of(storage.plan_reembedding(spec, kind=kind))

@@ -70,6 +70,20 @@ class QuarantineRestoring(Asked):
     )
 
 
+class QuarantineEmptying(Asked):
+    """Of what to be rid."""
+
+    older_than_days: Annotated[float, Field(ge=0, le=36_500)] | None = Field(
+        default=None, description="What has been there for so long; else the setting `quarantine_days`."
+    )
+
+
+class QuarantineEmptied(Answer):
+    """What is gone."""
+
+    removed: list[str] = Field(examples=[["quarantine/20261122/audio_files/2026/11/audio_20261122_120000.wav"]])
+
+
 class SecurityChecking(Asked):
     """What counts as stale."""
 
@@ -128,6 +142,12 @@ def list_quarantine(storage: Caller, limit: Limit = 100, cursor: Cursor = None) 
     """What `verify` with `repair` moved aside."""
     shown, following = part(sorted(storage.quarantine.list()), limit, cursor or "", str)
     return Page(items=[FileKey(key=key) for key in shown], next_cursor=following)
+
+
+@router.post("/quarantine/empty", summary="Remove what has been there for long")
+def empty_quarantine(storage: Caller, wanted: QuarantineEmptying) -> QuarantineEmptied:
+    """For good. While a legal hold stands nothing is removed, and never the bytes that a recording is missing."""
+    return QuarantineEmptied(removed=storage.quarantine.empty(older_than_days=wanted.older_than_days))
 
 
 @router.post("/quarantine/restore", summary="Put a file back", responses=problems.documented(404))

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from audio_storage_system import AudioStorageSystem, records
+from audio_storage_system.records import EmbeddingKind
 from audio_storage_system.server import problems, withheld
 from audio_storage_system.server.api.shapes import Page
 from audio_storage_system.server.fields import LARGEST_ID, Text
 from audio_storage_system.server.gate import Caller
-from audio_storage_system.server.offers import offered
+from audio_storage_system.server.offers import embedder, offered
 
 router = APIRouter(tags=["jobs"], responses=problems.documented())
 
@@ -29,7 +30,7 @@ class Job(BaseModel):
     """Something to be done in the background."""
 
     job_id: int = Field(examples=[12])
-    kind: str = Field(description="What: `add`, `retranscribe`, `reembed` …", examples=["add"])
+    kind: str = Field(description="What: `add`, `retranscribe`, `translate`, `reembed` …", examples=["add"])
     audio_id: int | None = Field(description="Of which recording; null where it is about the archive.")
     options: dict[str, Any] = Field(description="How.")
     priority: Priority
@@ -104,7 +105,7 @@ class Reembedding(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    embedder: Model | None = Field(default=None, description="Else the one in use.", examples=["fastembed:small"])
+    embedder: Model | None = Field(default=None, description="Else the one in use.", examples=["wordllama"])
     kind: Literal["transcript", "audio"] = "transcript"
     drop_old: bool = Field(default=False, description="Free the spaces of this kind that are no longer used.")
     priority: Priority = "normal"
@@ -136,8 +137,11 @@ def retranscribe_recordings(storage: Caller, wanted: Retranscriptions) -> list[J
 
 @router.post("/reembed", status_code=202, summary="Embed the archive anew", responses=problems.documented(409))
 def reembed(storage: Caller, wanted: Reembedding) -> Job:
-    """Searches use the old space until the new one is complete. For administrators."""
-    return Job.of(storage.submit_reembedding(**wanted.model_dump()))
+    """Searches use the old space until the new one is complete. The embedder is the bundled one, one that the settings
+    or a space of the archive name, or one of fastembed's. For administrators."""
+    given = wanted.model_dump()
+    given["embedder"] = embedder(storage, wanted.embedder, EmbeddingKind(wanted.kind))
+    return Job.of(storage.submit_reembedding(**given))
 
 
 @router.get("/jobs/{job_id}", summary="One job", responses=problems.documented(404))

@@ -13,6 +13,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
 from audio_storage_system import AudioStorageSystem
+from audio_storage_system.clock import utc_now
 from audio_storage_system.errors import AudioStorageSystemError
 from audio_storage_system.records import Job, Segment
 from audio_storage_system.server.openai.answers import Said
@@ -39,6 +40,7 @@ class Work:
         self._gone = Event()
         self._audio_id: int | None = None
         self._job: Job | None = None
+        self._is_ours = False  # the job, and nobody else's
 
     @property
     def headers(self) -> dict[str, str]:
@@ -62,26 +64,25 @@ class Work:
         self._gone.set()
 
     def _keep(self) -> None:
-        """With a job, should this process end before it is done; no job makes translations."""
-        asked, upload = self._asked, self._upload
-        given: dict[str, Any] = {"name": upload.name, "metadata": asked.metadata}
-        if asked.translate:
-            self._audio_id = int(self._storage.store_audio_file(upload.file, **given))
-            return
+        """With a job, should this process end before it is done."""
+        asked, upload, now = self._asked, self._upload, utc_now()
+        given: dict[str, Any] = {"name": upload.name, "metadata": asked.metadata, "translate": asked.translate}
         given |= {"whisper_model": asked.spec, "language": asked.language, "prompt": asked.prompt}
         self._job = self._storage.submit(upload.file, delay_seconds=LEFT_ALONE_SECONDS, **given)
+        self._is_ours = self._job.created_at >= now
         self._audio_id = self._job.audio_id
 
     def _hear(self, listener: Listener | None) -> Said:
         try:
             self._progress()
             return self._passing(listener) if self._audio_id is None else self._kept(self._audio_id, listener)
-        except ClientGone:
-            if self._audio_id is not None:
-                self._leave_to_workers(self._audio_id)
-            raise
-        except AudioStorageSystemError as error:
-            error.details.setdefault("audio_id", self._audio_id)  # it is stored, whatever became of the rest
+        except Exception as error:
+            if self._gone.is_set():
+                self._leave_to_workers()
+            else:
+                self._give_up(error)
+            if isinstance(error, AudioStorageSystemError):
+                error.details.setdefault("audio_id", self._audio_id)  # it is stored, whatever became of the rest
             raise
 
     def _passing(self, listener: Listener | None) -> Said:
@@ -95,7 +96,9 @@ class Work:
         made = storage.generate_transcript(audio_id, reuse=not self._asked.anew, **self._how(listener))
         version, recording = storage.get_transcript(made), storage.get_recording(audio_id)
         segments = tuple(storage.segments(made))
-        if not self._asked.translate:
+        if self._asked.translate:
+            self._end_job()
+        else:
             self._embed(audio_id, int(made))
         duration = recording.duration or max((segment.end for segment in segments), default=0.0)
         return Said(segments, version.language, duration, version.engine, version.flags, audio_id, int(made))
@@ -112,8 +115,8 @@ class Work:
         }
 
     def _progress(self, seconds: float = 0.0, total: float = 0.0) -> None:
-        """Stop when nobody waits any more, but for a translation that is kept: no job would finish it."""
-        if self._gone.is_set() and not (self._asked.translate and self._asked.store):
+        """Stop when nobody waits any more."""
+        if self._gone.is_set():
             raise ClientGone
 
     def _embed(self, audio_id: int, transcript_id: int) -> None:
@@ -125,19 +128,33 @@ class Work:
             self._storage.jobs.submit("add", [audio_id], {})
             self._hasten()
         else:
-            if self._job is not None:
-                self._storage.jobs.done(self._job.id)
+            self._end_job()
+
+    def _end_job(self) -> None:
+        if self._job is not None:
+            self._storage.jobs.done(self._job.id)
 
     def _hasten(self) -> None:
         if self._job is not None:
             self._storage.jobs.hasten(self._job.id)
 
-    def _leave_to_workers(self, audio_id: int) -> None:
-        """A first version is what its job lacks; any other is one more."""
-        asked = self._asked
+    def _give_up(self, error: Exception) -> None:
+        """The client is told, and decides whether to try again: no worker does it unasked. A job that was there before
+        is somebody else's."""
+        try:
+            if self._job is not None and self._is_ours:
+                self._storage.jobs.failed(self._job.id, error)
+        except AudioStorageSystemError as further:  # the disk is full, or the recording deleted
+            logger.warning("Recording %s has failed, and may be tried by a worker: %s", self._audio_id, further)
+
+    def _leave_to_workers(self) -> None:
+        """A translation, and a first version, is what the job is for; any other is one more."""
+        asked, audio_id = self._asked, self._audio_id
+        if audio_id is None:
+            return
         given = {"whisper_model": asked.spec, "language": asked.language, "prompt": asked.prompt}
         options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        if any(version.active for version in self._storage.transcripts(audio_id)):
+        if not asked.translate and any(version.active for version in self._storage.transcripts(audio_id)):
             self._storage.retranscribe([audio_id], **options)
         self._hasten()
 

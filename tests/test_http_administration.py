@@ -253,6 +253,16 @@ def test_the_schema_of_metadata(served: httpx.Client, storage: AudioStorageSyste
 # The archive itself
 
 
+def test_where_the_archive_lies_is_for_administrators(served: httpx.Client, storage: AudioStorageSystem) -> None:
+    for name in ("anna", "boss"):
+        storage.users.add(name)
+    storage.grants.give("boss", "admin", everything=True)
+    hers, theirs = storage.tokens.create("anna").secret, storage.tokens.create("boss", scopes=["admin"]).secret
+    assert call(served, "GET", "/stats", headers=as_bearer(theirs))["home"] == str(storage.home)
+    told = call(served, "GET", "/stats", headers=as_bearer(hers))
+    assert told["home"] is None and str(storage.home) not in json.dumps(told)
+
+
 def test_stats_and_models(served: httpx.Client, storage: AudioStorageSystem, audio_id: int) -> None:
     assert call(served, "GET", "/stats") == storage.stats()
     assert "pocketsphinx" in [one["spec"] for one in call(served, "GET", "/models")["models"]]

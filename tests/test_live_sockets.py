@@ -314,6 +314,7 @@ def test_pages_of_others_get_no_socket_of_an_archive_without_tokens(url: str) ->
         {"begins": -1},
         {"nonsense": 1},
         {"sample_rate": RATE, "language": "x" * 1_000},
+        {"sample_rate": RATE, "language": "klingon?"},
         {"sample_rate": RATE, "whisper_model": "no-such-model:x"},
     ],
 )

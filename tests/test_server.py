@@ -51,6 +51,15 @@ def test_a_wrong_token_is_never_nobodys(served: httpx.Client, given: str) -> Non
     assert given.removeprefix("Bearer ") not in answer.text or given == "Bearer"
 
 
+def test_who_gives_a_token_before_there_is_one_is_told_to_ask_without(served: httpx.Client, home: Path) -> None:
+    wrong = as_bearer("ast_wrong")
+    assert "ask without one" in served.get("/api/v1/stats", headers=wrong).json()["detail"]
+    with AudioStorageSystem(home) as storage:
+        storage.tokens.create()
+    time.sleep(1.1)
+    assert "unknown" in served.get("/api/v1/stats", headers=wrong).json()["detail"]
+
+
 @pytest.mark.parametrize(
     "headers",
     [{"Host": "evil.example"}, {"Host": "evil.example:8765"}, {"Origin": "https://evil.example"}, {"Origin": "null"}],
@@ -117,6 +126,18 @@ def test_the_description_of_the_api_needs_no_other_server(served: httpx.Client) 
     assert len(links) >= 2
     assert {served.get(link).status_code for link in links if link.startswith("/")} == {200}
     assert [link for link in links if not link.startswith("/")] == []
+
+
+def test_the_description_has_the_colours_that_the_browser_prefers(served: httpx.Client) -> None:
+    page = served.get("/docs").text
+    assert 'matchMedia("(prefers-color-scheme: dark)")' in page
+    (named,) = re.findall(r'classList\.toggle\("([^"]+)"', page)
+    (styles,) = re.findall(r'href="([^"]+\.css)"', page)
+    assert f"html.{named}" in served.get(styles).text
+
+
+def test_who_opens_the_address_that_is_printed_comes_to_the_description(served: httpx.Client) -> None:
+    assert served.get("/", follow_redirects=True).url.path == "/docs"
 
 
 def test_health_needs_no_token(served: httpx.Client, home: Path) -> None:
@@ -190,6 +211,16 @@ def test_the_worker_is_there_and_ends_with_the_server(tmp_path: Path, call: Path
             process.send_signal(ending)
             process.wait(60)
             wait_until_gone(children)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent differently there")
+def test_ctrl_c_is_how_it_ends_and_no_error(tmp_path: Path) -> None:
+    with running("--archive", str(tmp_path / "archive"), "--no-worker") as (process, url):
+        assert httpx.get(f"{url}/health/live", timeout=120).status_code == 200
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        assert process.stdout.read() == ""
+        assert process.wait(60) == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at processes as Linux shows them")

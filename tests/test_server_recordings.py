@@ -92,6 +92,7 @@ class TestStoring:
             ({"generate_embeddings": "perhaps"}, 422),
             ({"colour": "red"}, 422),
             ({"language": "a\0b"}, 422),
+            ({"language": "xx1"}, 400),
         ],
     )
     def test_fields_that_make_no_sense(self, empty: httpx.Client, fields: dict[str, str], status: int) -> None:

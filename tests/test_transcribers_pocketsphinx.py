@@ -185,6 +185,14 @@ def edit_distance(one: Sequence[str], two: Sequence[str]) -> int:
     return row[-1]
 
 
+@pytest.mark.skipif(not hasattr(os, "getpgid"), reason="there are no process groups")
+def test_ctrl_c_of_a_terminal_does_not_reach_its_process_at_any_time() -> None:
+    """Nor while it is coming up, when it could not ignore it yet."""
+    with open_transcriber("pocketsphinx") as transcriber:
+        process = transcriber._idle[0]._process  # type: ignore[attr-defined]
+        assert os.getpgid(process.pid) != os.getpgid(0)
+
+
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="only Linux tells what a process was given")
 def test_its_process_is_not_given_the_key_of_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIO_STORAGE_KEY", "never-to-be-seen")

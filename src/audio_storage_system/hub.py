@@ -24,7 +24,7 @@ def model_info(repository: str, spec: str) -> Any:
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
-    absent = f"its weights ({repository}) are not in {constants.HF_HUB_CACHE}"
+    absent = f"its weights ({repository}) are not in the Hugging Face cache"
     if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
         raise WeightsUnavailable(spec=spec, reason=f"{absent}, and HF_HUB_OFFLINE is set")
     try:

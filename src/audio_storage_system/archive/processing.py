@@ -22,6 +22,7 @@ from audio_storage_system.catalogue import jobs, locks, principals, recordings, 
 from audio_storage_system.errors import AudioRemoved, InvalidInput, NotFound, TooLarge
 from audio_storage_system.pipeline import OnDuplicate
 from audio_storage_system.records import Added, Metadata, Transcript
+from audio_storage_system.transcribers.languages import check_language
 
 Progress = Callable[[float, float], None]
 
@@ -36,9 +37,10 @@ def task_of(
     activate: bool | str | None = None,
     **further: Any,
 ) -> pipeline.Task:
-    """What to transcribe with: as given, else as the settings say. Raises `UnknownSpec`."""
+    """What to transcribe with: as given, else as the settings say. Raises `UnknownSpec`, `InvalidInput`."""
     asked = whisper_model or archive.settings.transcriber
     pipeline.check_spec(asked)
+    check_language(language)
     task = pipeline.Task(
         asked=asked,
         language=language or archive.settings.language or None,

@@ -14,7 +14,7 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from audio_storage_system import AudioStorageSystem, __version__
-from audio_storage_system.server import description, health, openai, problems
+from audio_storage_system.server import description, health, openai, page, problems
 from audio_storage_system.server.api import ROUTERS, webhooks
 from audio_storage_system.server.bodies import Bodies
 from audio_storage_system.server.cors import Cors
@@ -29,7 +29,10 @@ from audio_storage_system.server.queries import check_query
 
 # Where a process of the server finds the archive that it is to serve: its parent's word to it.
 PLACE = "AUDIO_STORAGE_SERVED"
-DESCRIPTION = "An archive for audio: store it, and find what was said, by whom and when."
+DESCRIPTION = """An archive for audio: store it, and find what was said, by whom and when.
+
+What is no request with an answer is not listed here: sound while it is spoken goes over the WebSockets /api/v1/live
+and /v1/realtime, and language models use /mcp."""
 THREADS = 40  # that call the archive at once; more requests wait their turn
 
 
@@ -57,12 +60,13 @@ def create_app(open_archive: Callable[[], AudioStorageSystem]) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         openapi_tags=description.TAGS,
         generate_unique_id_function=description.operation_id,
-        static_url="/docs/assets",
-        swagger_ui_parameters={"validatorUrl": None},  # which would tell another server of this one
+        static_url=page.ASSETS,
     )
+    page.add(app)
     app.include_router(health.router)
     for router in ROUTERS:
         app.include_router(router, prefix="/api/v1", dependencies=[Depends(check_query)])

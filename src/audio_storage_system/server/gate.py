@@ -82,6 +82,8 @@ class Gate:
             return self._storage.tokens.authenticate(token)
         except Unauthorized:
             self._failures.take(address)
+            if not self.closed:
+                raise Unauthorized(reason="none was made for this archive yet; ask without one") from None
             raise
 
     def welcomes(self, origin: str | None, host: str) -> bool:

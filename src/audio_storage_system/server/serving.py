@@ -72,16 +72,17 @@ def serve(place: str | None, options: Options, ready: Callable[[str], None] = la
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """SIGTERM ends the block, with the exit code 0 of services. uvicorn raises the signal that ended it once more, and
-    nothing would be put away after that."""
+    """Ctrl-C and SIGTERM end the block, with the exit code 0 of services. uvicorn raises the signal that ended it once
+    more, and nothing would be put away after SIGTERM."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    before = {number: signal.signal(number, lambda *_: sys.exit(0)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def configuration(app: Any, *, proxies: str = "", **further: Any) -> uvicorn.Config:

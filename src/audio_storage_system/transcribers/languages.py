@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from audio_storage_system.errors import InvalidInput
+
 _NAMES = """
 en english, zh chinese, de german, es spanish, ru russian, ko korean, fr french, ja japanese, pt portuguese, tr turkish,
 pl polish, ca catalan, nl dutch, ar arabic, sv swedish, it italian, id indonesian, hi hindi, fi finnish, vi vietnamese,
@@ -18,6 +22,17 @@ jw javanese, su sundanese, yue cantonese
 _PAIRS = (entry.split(maxsplit=1) for entry in _NAMES.split(","))
 _CODES = {name.strip(): code for code, name in _PAIRS}
 LANGUAGES = {code: name for name, code in _CODES.items()}
+
+
+# As BCP 47 writes them; engines know languages that Whisper does not.
+_TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8})*", re.IGNORECASE)
+
+
+def check_language(name: str | None) -> None:
+    """Raise `InvalidInput` for what is neither a language's name nor the form of a code."""
+    code = language_code(name)
+    if code and not _TAG.fullmatch(code):
+        raise InvalidInput(reason=f'"{name}" is no language: give a code such as "en", or an English name')
 
 
 def language_code(name: str | None) -> str | None:

@@ -132,6 +132,7 @@ class _Recogniser:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=_environment(),
+            start_new_session=True,  # Ctrl-C is for us, also while this process is coming up
         )
         self._owner = os.getpid()
         self._input: Any = self._process.stdin

@@ -42,7 +42,7 @@ class Stats(BaseModel):
     """How much there is, of what one may see. What is in the trash is not counted, save as `trashed`."""
 
     archive_id: str = Field(examples=["2f0c1f7e-6f0b-4f0e-9c55-0d9a1c7e4a10"])
-    home: str = Field(description="The archive's folder, on the server.", examples=["/srv/audio_storage"])
+    home: str | None = Field(description="The archive's folder, told to administrators.", examples=["/srv/audio"])
     recordings: int
     trashed: int
     hours: float
@@ -90,7 +90,8 @@ def whoami(storage: Caller) -> Whoami:
 @router.get("/stats", summary="How much there is of everything")
 def get_stats(storage: Caller) -> Stats:
     """In an archive with users: of everything that who asks may see."""
-    return Stats.model_validate(storage.stats())
+    stats = storage.stats()
+    return Stats.model_validate(stats if storage.whoami().admin else {**stats, "home": None})
 
 
 @router.post(

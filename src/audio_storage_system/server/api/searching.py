@@ -79,7 +79,7 @@ class Page(Limits):
     offset: int = Field(default=0, ge=0, le=1_000_000, description="How many of the best hits to leave out.")
     context: int = Field(default=0, ge=0, le=20, description="Neighbouring segments with each hit, on each side.")
     space: Annotated[Text, Field(max_length=255)] | None = Field(
-        default=None, description="The model of another embedding space than the active one."
+        default=None, description="The model of another embedding space than the active one.", examples=["wordllama"]
     )
 
 

@@ -154,7 +154,7 @@ def home(catalogues: Catalogues, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def storage(home: Path) -> Iterator[AudioStorageSystem]:
-    """An archive on either catalogue, whose engine is the scripted one where a test uses that."""
+def storage(home: Path, scripted_engine: object) -> Iterator[AudioStorageSystem]:
+    """An archive on either catalogue, whose engine is the scripted one."""
     with AudioStorageSystem(home, transcriber="scripted") as opened:
         yield opened

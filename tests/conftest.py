@@ -9,6 +9,7 @@ from typing import Any, cast
 from uuid import uuid4
 
 import pytest
+from hypothesis import settings
 
 import audio_storage_system
 import servers
@@ -18,6 +19,8 @@ from servers import faulty, gcs
 
 pytest_plugins = ["postgres_server", "catalogues", "batch", "audited", "damages", "serving"]
 pytest.register_assert_rewrite("working")
+settings.register_profile("unhurried", deadline=None)  # how long an example takes is up to the machine
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)

@@ -33,18 +33,18 @@ class Talk:
 def fill(archive: Archive, talks: Sequence[Talk], space: Space | None = None) -> list[int]:
     """Enter recordings with an active transcript each, in one transaction; their ids. Vectors go into `space`."""
     with archive.database.write() as connection:
-        return [_enter(connection, talk, number, space) for number, talk in enumerate(talks)]
+        present = len(recordings.paths(connection))
+        return [_enter(connection, talk, present, number, space) for number, talk in enumerate(talks)]
 
 
-def _enter(connection: Any, talk: Talk, number: int, space: Space | None) -> int:
-    present = len(recordings.paths(connection))
+def _enter(connection: Any, talk: Talk, present: int, number: int, space: Space | None) -> int:
     audio_id = recordings.add(
         connection,
         owner_id=1,
         file_hash=f"hash-{present}-{number}",
         file_path=f"nowhere/{present}-{number}.wav",
         file_size=1,
-        original_name=f"talk{present}.wav",
+        original_name=f"talk{present + number}.wav",
         info=WAV,
         recorded_at=talk.recorded_at,
         offset_minutes=None,

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection, event
 
 from audio_storage_system import AudioStorageSystem
-from audio_storage_system.database import Database
+from audio_storage_system.database import Database, migrations
 from audio_storage_system.database.migrations import migrate
 from postgres_server import Server
 
@@ -83,6 +85,57 @@ def plain_sql(home: Path, query: str, *values: object) -> list[tuple[object, ...
         found = connection.execute(query, values).fetchall()
         connection.commit()
         return found
+
+
+MIGRATE = migrations._upgrade
+
+
+class Remembered:
+    """Migrates as the program does, but a new SQLite database by the statements that the first one was made of: without
+    working them out anew for each test."""
+
+    def __init__(self) -> None:
+        self._statements: list[tuple[str, Any]] = []
+
+    def __call__(self, connection: Connection) -> None:
+        if connection.dialect.name != "sqlite" or self._holds_anything(connection):
+            MIGRATE(connection)
+        elif self._statements:
+            for statement, values in self._statements:
+                connection.exec_driver_sql(statement, values)
+        else:
+            self._statements = self._heard(connection)
+
+    def _holds_anything(self, connection: Connection) -> bool:
+        return bool(connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar())
+
+    def _heard(self, connection: Connection) -> list[tuple[str, Any]]:
+        heard: list[tuple[str, Any]] = []
+
+        def hear(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+            if not statement.lstrip().startswith(("SELECT", "PRAGMA")):
+                heard.append((statement, values))
+
+        event.listen(connection, "before_cursor_execute", hear)
+        try:
+            MIGRATE(connection)
+        finally:
+            event.remove(connection, "before_cursor_execute", hear)
+        return heard
+
+
+@pytest.fixture(scope="session", autouse=True)
+def remembered_schema() -> Iterator[None]:
+    """Most tests make an archive; what migrations do is tried where they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(migrations, "_upgrade", Remembered())
+        yield
+
+
+@pytest.fixture
+def migrated_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every database of the test is migrated by the program alone."""
+    monkeypatch.setattr(migrations, "_upgrade", MIGRATE)
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])

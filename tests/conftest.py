@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
+from hypothesis import settings
 
 import audio_storage_system
 import servers
@@ -18,6 +19,8 @@ from servers import faulty, gcs
 
 pytest_plugins = ["postgres_server", "catalogues", "batch", "audited", "damages", "serving", "receiving", "uploading"]
 pytest.register_assert_rewrite("working")
+settings.register_profile("unhurried", deadline=None)  # how long an example takes is up to the machine
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)
@@ -128,14 +131,48 @@ def gs_url(gs_endpoint: tuple[str, gcs.Objects], monkeypatch: pytest.MonkeyPatch
 
 # Test files that share something of the machine, here its sound system: one process runs all of them.
 TOGETHER = {"test_microphone.py": "sound", "test_record_program.py": "sound", "test_live_program.py": "sound"}
+# What takes longest begins first, so that no process is left with it at the end.
+LONGEST = (
+    "test_jobs_crash.py",
+    "test_microphone.py",
+    "test_record_program.py",
+    "test_live_program.py",
+    "test_http_roles.py",
+    "test_live_processes.py",
+    "test_transfer_random.py",
+    "test_transfer_interrupted.py",
+    "test_access_matrix.py",
+    "test_server_schema.py",
+    "test_search.py",
+    "test_reembedding.py",
+    "test_vectors_databases.py",
+    "test_access_rule.py",
+    "test_transcribers_pocketsphinx.py",
+    "test_attacks.py",
+)
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """As many processes as there are cores: half of the tests wait for others."""
-    return os.cpu_count() or 1
+    """Twice as many processes as there are cores: many tests wait for servers, other processes and time to pass."""
+    return 2 * (os.cpu_count() or 1)
 
 
+@pytest.hookimpl(trylast=True)  # pytest itself sorts by the parameters of fixtures, across files
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, each file is one process's, because its fixtures are made once."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.name, item.path.name)))
+    """One file after the other, so that its fixtures are made once."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (ranks.get(item.path.name, len(ranks)), item.path.name))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where several processes share the tests, each file is one process's: those of `TOGETHER` are one file here."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            name = nodeid.partition("::")[0].rpartition("/")[2]
+            return TOGETHER.get(name, name)
+
+    config.option.loadscopereorder = False  # as they are collected
+    return ByFile(config, log)

@@ -35,7 +35,7 @@ from batch import Command
 from builders import Talk, fill, text_space, unit
 from catalogues import plain_sql
 
-pytestmark = pytest.mark.usefixtures("scripted_engine")
+pytestmark = pytest.mark.usefixtures("scripted_engine", "quickly")
 PACKAGE = Path(audio_storage_system.__file__).parent
 PASSWORD = "opensesame"  # noqa: S105
 HOSTILE_NAMES = [

@@ -26,6 +26,8 @@ from audio_storage_system.errors import ArchiveDamaged, DeadlineExceeded, Invali
 
 KEY = bytes(range(32))
 
+pytestmark = pytest.mark.usefixtures("migrated_anew")
+
 
 @pytest.fixture(params=["plain", "encrypted"])
 def key(request: pytest.FixtureRequest) -> bytes | None:

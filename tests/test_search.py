@@ -285,27 +285,50 @@ def filter_first(catalogues: Catalogues, home: Path, talks: list[Talk], where: d
         assert sorted(names(hybrid)) == sorted(passing)
 
 
-@pytest.mark.parametrize("share", [0.5, 0.1, 0.01, 0.001])
-@pytest.mark.parametrize("against", [False, True], ids=["random", "anticorrelated"])
-def test_selective_filters_never_starve_a_search(archive: Archive, share: float, against: bool) -> None:
+SHARES = [0.5, 0.1, 0.01, 0.001]
+Chosen = dict[str, set[int]]
+
+
+@pytest.fixture(scope="module")
+def selections(
+    catalogues: Catalogues, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Archive, Space, list[np.ndarray[Any, Any]], np.ndarray[Any, Any], Chosen]]:
+    """Many passages with their vectors, a query, and shares of them whose metadata says so: drawn at random, or those
+    furthest from the query."""
+    with (
+        catalogues.at(tmp_path_factory.mktemp("selections") / "archive") as home,
+        closing(open_archive(home, create=True)) as opened,
+    ):
+        space, rng = text_space(opened, DIMENSION), np.random.default_rng(1)
+        wanted, count = unit(rng, DIMENSION), 300 if opened.settings.database_url else 1200  # a server takes its time
+        vectors = [unit(rng, DIMENSION) for _ in range(count)]
+        orders = {"random": rng.permutation(count), "anticorrelated": np.argsort([float(v @ wanted) for v in vectors])}
+        chosen = {
+            f"{name} {share}": {int(i) + 1 for i in order[: max(1, int(count * share))]}
+            for name, order in orders.items()
+            for share in SHARES
+        }
+        marks = [{key: "in" if i in ids else "out" for key, ids in chosen.items()} for i in range(1, count + 1)]
+        talks = [
+            Talk([f"the budget of day {i}"], mark, vectors=[vector])
+            for i, (mark, vector) in enumerate(zip(marks, vectors, strict=True))
+        ]
+        assert fill(opened, talks, space) == list(range(1, count + 1))
+        opened.index.catch_up(space)
+        yield opened, space, vectors, wanted, chosen
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("drawn", ["random", "anticorrelated"])
+def test_selective_filters_never_starve_a_search(selections: Any, share: float, drawn: str) -> None:
     """With the filter on the vectors furthest from the query, nothing near it passes: all must still be found."""
-    space = text_space(archive, DIMENSION)
-    rng = np.random.default_rng(1)
-    wanted, count = unit(rng, DIMENSION), 300 if archive.settings.database_url else 1200  # a server takes its time
-    vectors = [unit(rng, DIMENSION) for _ in range(count)]
-    order = np.argsort([float(v @ wanted) for v in vectors]) if against else rng.permutation(count)
-    chosen = set(order[: max(1, int(count * share))].tolist())
-    talks = [
-        Talk([f"the budget of day {i}"], {"bucket": "in" if i in chosen else "out"}, vectors=[v])
-        for i, v in enumerate(vectors)
-    ]
-    ids = fill(archive, talks, space)
-    expected = sorted((ids[i] for i in chosen), key=lambda id_: (-float(vectors[id_ - 1] @ wanted), id_))[:10]
-    bucket = Filter({"bucket": "in"})
-    archive.index.catch_up(space)
-    assert names(find(archive, "", vector=wanted, space=space, mode="semantic", filter=bucket)) == expected
-    words = find(archive, "budget", mode="keyword", filter=bucket, limit=count)
-    assert sorted(names(words)) == sorted(ids[i] for i in chosen)
+    archive, space, vectors, wanted, chosen = selections
+    key = f"{drawn} {share}"
+    expected = sorted(chosen[key], key=lambda id_: (-float(vectors[id_ - 1] @ wanted), id_))[:10]
+    passing = Filter({key: "in"})
+    assert names(find(archive, "", vector=wanted, space=space, mode="semantic", filter=passing)) == expected
+    words = find(archive, "budget", mode="keyword", filter=passing, limit=len(vectors))
+    assert sorted(names(words)) == sorted(chosen[key])
 
 
 def test_time_language_and_speaker_filter(archive: Archive) -> None:

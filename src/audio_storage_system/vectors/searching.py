@@ -23,7 +23,7 @@ SAMPLE = 128
 # No share is taken to be smaller: a sample that small says no more.
 LEAST_SHARE = 0.02
 # How many of the closest codes are put into a finer order first, at least: that many, or this share of all.
-WINDOW, WINDOW_SHARE = 4000, 0.01
+WINDOW, WINDOW_SHARE = 4000, 0.005
 # How many that pass are compared exactly first; and how many per match wanted.
 FIRST, FIRST_PER_MATCH = 64, 2
 # Listing one embedding that passes takes about a twentieth of the time of asking about one.

@@ -147,14 +147,14 @@ def catalogues(request: pytest.FixtureRequest) -> Catalogues:
 
 
 @pytest.fixture
-def home(catalogues: Catalogues, tmp_path: Path) -> Iterator[Path]:
-    """A folder for an archive on either catalogue."""
+def home(catalogues: Catalogues, tmp_path: Path, scripted_engine: object) -> Iterator[Path]:
+    """A folder for an archive on either catalogue, whose engine may be the scripted one."""
     with catalogues.at(tmp_path / "archive") as home:
         yield home
 
 
 @pytest.fixture
-def storage(home: Path, scripted_engine: object) -> Iterator[AudioStorageSystem]:
+def storage(home: Path) -> Iterator[AudioStorageSystem]:
     """An archive on either catalogue, whose engine is the scripted one."""
     with AudioStorageSystem(home, transcriber="scripted") as opened:
         yield opened

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Coroutine
 from email.utils import format_datetime
 from typing import Any
@@ -23,6 +24,7 @@ CONTENT_TYPE = "application/offset+octet-stream"
 EXTENSIONS = "creation,creation-with-upload,termination,expiration,checksum"
 ALGORITHMS = "sha1,sha256,sha512,md5"
 CHECKSUM_MISMATCH = 460  # tus has a status of its own for it
+METADATA_PATTERN = r"^[ -~]*$"
 # What clients say of a file besides its name, which the file itself says better.
 UNUSED = frozenset({"filetype", "type", "relativePath"})
 NAMES = ("filename", "name")
@@ -109,6 +111,8 @@ def checksum_in(request: Request) -> tuple[str, bytes] | None:
 def metadata_in(request: Request) -> tuple[str, dict[str, str]]:
     """The header with what is said of the file: as it came, and as texts by their names. Raises `InvalidInput`."""
     given = request.headers.get("upload-metadata", "")
+    if not re.fullmatch(METADATA_PATTERN, given):
+        raise InvalidInput(reason="Upload-Metadata has characters that are not printable ASCII")
     found: dict[str, str] = {}
     for pair in filter(None, (part.strip() for part in given.split(","))):
         key, _, value = pair.partition(" ")

@@ -64,7 +64,7 @@ CREATION: dict[str, Any] = {
         }
         for name, description, pattern in (
             ("Upload-Length", "Bytes of the whole file; instead of a JSON body.", r"^[0-9]{1,18}$"),
-            ("Upload-Metadata", "Pairs of a key and its value in base64, separated by commas.", r"^[ -~]*$"),
+            ("Upload-Metadata", "Pairs of a key and its value in base64, separated by commas.", tus.METADATA_PATTERN),
         )
     ],
     "requestBody": {

@@ -31,7 +31,7 @@ from vector_archive import SPACE, Model, build
 from vector_measures import BUCKETS, FILTERS, LIMIT, Engine, Vectors, buckets_of, measure, report, stored_vectors
 
 QUERIES = 100
-SIZE = text("SELECT sum(length(embedding_ids) + length(signs) + length(remainders)) FROM vector_blocks")
+SIZE = text("SELECT sum(length(embedding_ids) + length(signs) + length(remainders)) FROM code_blocks")
 HERE = Path(__file__).parent
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS", "LANCE_CPU_THREADS"), "1")
 NEVER = Deadline.after(None)

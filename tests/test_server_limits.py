@@ -319,6 +319,38 @@ def test_slow_calls_leave_threads_to_others(
     assert len(running) == 12
 
 
+def test_a_deadline_holds_also_while_a_search_waits_for_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo: Path
+) -> None:
+    goes_on, running = threading.Event(), list[str]()
+    whole = AudioStorageSystem.search_similar_audio
+
+    def slow(storage: AudioStorageSystem, text: str | None = None, **further: Any) -> Any:
+        running.append(text or "")
+        assert text is None or goes_on.wait(20)
+        return whole(storage, text, **further)
+
+    monkeypatch.setattr(AudioStorageSystem, "search_similar_audio", slow)
+    most = waiting_module.SEARCHES_AT_ONCE
+    with serving(lambda: AudioStorageSystem(tmp_path / "archive")) as url, ThreadPoolExecutor(most) as pool:
+        search = f"{url}/api/v1/search"
+        busy = [pool.submit(httpx.get, search, params={"text": "long"}, timeout=30) for _ in range(most)]
+        until = time.monotonic() + 10
+        while len(running) < most:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        try:
+            late = httpx.get(search, params={"text": "short", "deadline": 0.3}, timeout=10)
+            assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
+            with (demo / "voice_note.flac").open("rb") as file:  # which may take long, and keeps nobody waiting
+                example = httpx.post(f"{search}/audio", files={"file": file}, data={"by": "audio"}, timeout=20)
+            assert example.status_code == 200
+        finally:
+            goes_on.set()
+        assert {one.result(30).status_code for one in busy} == {200}
+    assert "short" not in running
+
+
 def test_webhooks_that_do_not_answer_leave_threads_to_others(
     tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

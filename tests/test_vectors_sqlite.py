@@ -258,7 +258,7 @@ def test_several_following_at_once_code_everything_once(archive: VectorArchive, 
         states = list(pool.map(lambda _: small_index(archive).catch_up(space), range(4)))
     assert states == [IndexState(1500, 1500)] * 4
     with archive.database.read() as connection:
-        assert connection.execute(text("SELECT sum(size) FROM vector_blocks")).scalar() == 1500
+        assert connection.execute(text("SELECT sum(size) FROM code_blocks")).scalar() == 1500
     assert codes_of(archive) == set(ids)
 
 
@@ -277,13 +277,13 @@ def test_a_deadline_stops_a_search_that_is_under_way(large: Large) -> None:
 def codes_of(archive: VectorArchive) -> set[int]:
     """Every embedding that has a code."""
     with archive.database.read() as connection:
-        blocks = connection.execute(text("SELECT embedding_ids FROM vector_blocks")).scalars().all()
+        blocks = connection.execute(text("SELECT embedding_ids FROM code_blocks")).scalars().all()
     return {int(i) for block in blocks for i in np.frombuffer(block, "<i8")}
 
 
 def has_codes(archive: VectorArchive) -> bool:
     with archive.database.read() as connection:
-        return bool(connection.execute(text("SELECT count(*) FROM sqlite_master WHERE name LIKE 'vector_%'")).scalar())
+        return bool(connection.execute(text("SELECT count(*) FROM sqlite_master WHERE name LIKE 'code_%'")).scalar())
 
 
 @pytest.fixture
@@ -345,7 +345,7 @@ def test_a_space_that_grew_gets_a_new_mean(archive: VectorArchive) -> None:
         hits += len({match.embedding_id for match in found} & set(ids[np.argsort(-(vectors @ query))[:10]].tolist()))
     assert hits / 200 >= 0.98
     with archive.database.read() as connection:
-        trained_on = connection.execute(text("SELECT trained_on FROM vector_generations")).scalars().all()
+        trained_on = connection.execute(text("SELECT trained_on FROM code_generations")).scalars().all()
     assert trained_on == [10_000]
 
 
@@ -388,9 +388,9 @@ def test_a_replaced_generation_leaves_nothing_behind(archive: VectorArchive, spa
     for _ in range(3):
         index.rebuild(space)
     with archive.database.read() as connection:
-        assert connection.execute(text("SELECT count(*) FROM vector_generations")).scalar() == 1
+        assert connection.execute(text("SELECT count(*) FROM code_generations")).scalar() == 1
         assert len(connection.execute(select(index_cursors)).all()) == 1
-        assert connection.execute(text("SELECT sum(size) FROM vector_blocks")).scalar() == len(ids)
+        assert connection.execute(text("SELECT sum(size) FROM code_blocks")).scalar() == len(ids)
 
 
 def test_an_archive_that_cannot_be_written_is_searched_exactly(archive: VectorArchive, space: Space) -> None:

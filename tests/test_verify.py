@@ -237,10 +237,10 @@ def test_the_servers_vector_index_is_compared_both_ways(filled: AudioStorageSyst
 @pytest.mark.parametrize(
     ("damage", "said", "deep"),
     [
-        ("DELETE FROM vector_blocks WHERE id = (SELECT min(id) FROM vector_blocks)", "lacks embeddings", False),
-        ("UPDATE vector_blocks SET size = size + 1", "is not what its row says", False),
-        ("UPDATE vector_blocks SET signs = zeroblob(length(signs))", "codes that are not those", True),
-        ("UPDATE vector_blocks SET remainders = zeroblob(length(remainders))", "codes that are not those", True),
+        ("DELETE FROM code_blocks WHERE id = (SELECT min(id) FROM code_blocks)", "lacks embeddings", False),
+        ("UPDATE code_blocks SET size = size + 1", "is not what its row says", False),
+        ("UPDATE code_blocks SET signs = zeroblob(length(signs))", "codes that are not those", True),
+        ("UPDATE code_blocks SET remainders = zeroblob(length(remainders))", "codes that are not those", True),
         ("DELETE FROM embeddings WHERE id = 7", "holds embeddings that are not there", False),
         ("UPDATE index_cursors SET position = 1000000", "missed changes", False),
     ],

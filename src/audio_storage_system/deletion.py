@@ -210,11 +210,11 @@ def _remove_orphan(connection: Connection, blobs: BlobStore, key: str, staged: S
 
 
 def _is_missed(database: Database, blobs: BlobStore, staged: StagedBlob) -> bool:
-    """Whether there is a recording of these bytes whose own blob is gone."""
+    """Whether there is a recording of these bytes whose own blob is gone or damaged."""
     mine = (audio_files.c.file_hash == blobs.fingerprint(staged.sha256), audio_files.c.status == recordings.STORED)
     with database.read() as connection:
         paths = list(connection.execute(select(audio_files.c.file_path).where(*mine)).scalars())
-    return not all(blobs.has(path) for path in paths)
+    return not all(blobs.has(path) and blobs.describe(path).sha256 == staged.sha256 for path in paths)
 
 
 # Rows

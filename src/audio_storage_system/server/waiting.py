@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, fail_after, to_thread
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
 from audio_storage_system import Cancellation
+from audio_storage_system.errors import DeadlineExceeded
 
 T = TypeVar("T")
 # Of what takes seconds, or waits for others, and of searches: so many at once in each process. The rest waits without a
@@ -26,7 +27,8 @@ class Patience:
 
     def __init__(self, most: float, wanted: float | None = None) -> None:
         self.cancellation = Cancellation()
-        self._until = time.monotonic() + (most if wanted is None else min(most, wanted))
+        self.seconds = most if wanted is None else min(most, wanted)
+        self._until = time.monotonic() + self.seconds
 
     @property
     def left(self) -> float:
@@ -44,10 +46,20 @@ async def noticing_when_gone(request: Request, tell: Callable[[], object]) -> As
         watch.cancel()
 
 
-async def while_wanted(request: Request, patience: Patience, call: Callable[[], T]) -> T:
-    """What `call` answers in a thread. It is cancelled when the client goes away. The request's body was read."""
+async def while_wanted(request: Request, patience: Patience, call: Callable[[], T], turn: str = "searches") -> T:
+    """What `call` answers in a thread, in its turn among those of this name. It is cancelled when the client goes away.
+    The request's body was read. Raises `DeadlineExceeded` also where its turn does not come in time."""
+    limiter, borrower = turns(request, turn, SEARCHES_AT_ONCE), object()
     async with noticing_when_gone(request, patience.cancellation.cancel):
-        return await to_thread.run_sync(call, limiter=turns(request, "searches", SEARCHES_AT_ONCE))
+        try:
+            with fail_after(patience.left):
+                await limiter.acquire_on_behalf_of(borrower)
+        except TimeoutError:
+            raise DeadlineExceeded(seconds=patience.seconds) from None
+        try:
+            return await to_thread.run_sync(call)
+        finally:
+            limiter.release_on_behalf_of(borrower)
 
 
 async def in_turn(request: Request, call: Callable[[], T]) -> T:

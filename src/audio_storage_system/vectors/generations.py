@@ -23,14 +23,14 @@ from audio_storage_system.vectors.codes import Block, Codes, Coding
 from audio_storage_system.vectors.stored import Vectors
 
 SCHEMA = (
-    """CREATE TABLE IF NOT EXISTS vector_generations (
+    """CREATE TABLE IF NOT EXISTS code_generations (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     space_id INTEGER NOT NULL,
     complete BOOLEAN NOT NULL,
     watermark INTEGER NOT NULL,
     trained_on INTEGER NOT NULL,
     coding BLOB NOT NULL)""",
-    """CREATE TABLE IF NOT EXISTS vector_blocks (
+    """CREATE TABLE IF NOT EXISTS code_blocks (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     generation_id INTEGER NOT NULL,
     first_id INTEGER NOT NULL,
@@ -39,35 +39,35 @@ SCHEMA = (
     embedding_ids BLOB NOT NULL,
     signs BLOB NOT NULL,
     remainders BLOB NOT NULL)""",
-    "CREATE INDEX IF NOT EXISTS idx_vector_blocks_order ON vector_blocks (generation_id, first_id, last_id, size)",
+    "CREATE INDEX IF NOT EXISTS idx_code_blocks_order ON code_blocks (generation_id, first_id, last_id, size)",
 )
-SCHEMA_EXISTS = "SELECT count(*) FROM sqlite_master WHERE name = 'idx_vector_blocks_order'"
+SCHEMA_EXISTS = "SELECT count(*) FROM sqlite_master WHERE name = 'idx_code_blocks_order'"
 FIND = (
-    "SELECT g.id, g.watermark, g.trained_on, g.complete, g.coding, c.position FROM vector_generations g"
-    " JOIN index_cursors c ON c.index_name = 'sqlite/' || g.id AND c.space_id = g.space_id"
+    "SELECT g.id, g.watermark, g.trained_on, g.complete, g.coding, c.position FROM code_generations g"
+    " JOIN index_cursors c ON c.index_name = 'codes/' || g.id AND c.space_id = g.space_id"
     " WHERE g.space_id = :space AND g.complete = :complete ORDER BY g.id DESC LIMIT 1"
 )
 ADD_GENERATION = (
-    "INSERT INTO vector_generations (space_id, complete, watermark, trained_on, coding)"
+    "INSERT INTO code_generations (space_id, complete, watermark, trained_on, coding)"
     " VALUES (:space, FALSE, 0, :trained_on, :coding) RETURNING id"
 )
 ADD_CURSOR = (
-    "INSERT INTO index_cursors (index_name, space_id, position) VALUES ('sqlite/' || :generation, :space, :position)"
+    "INSERT INTO index_cursors (index_name, space_id, position) VALUES ('codes/' || :generation, :space, :position)"
 )
-MOVE_WATERMARK = "UPDATE vector_generations SET watermark = :watermark, complete = :complete WHERE id = :generation"
-MOVE_CURSOR = "UPDATE index_cursors SET position = :position WHERE index_name = 'sqlite/' || :generation"
-BLOCK_ROWS = "SELECT id, first_id, last_id, size FROM vector_blocks WHERE generation_id = :generation ORDER BY first_id"
-BLOCK = "SELECT embedding_ids, signs, remainders FROM vector_blocks WHERE id = :id"
+MOVE_WATERMARK = "UPDATE code_generations SET watermark = :watermark, complete = :complete WHERE id = :generation"
+MOVE_CURSOR = "UPDATE index_cursors SET position = :position WHERE index_name = 'codes/' || :generation"
+BLOCK_ROWS = "SELECT id, first_id, last_id, size FROM code_blocks WHERE generation_id = :generation ORDER BY first_id"
+BLOCK = "SELECT embedding_ids, signs, remainders FROM code_blocks WHERE id = :id"
 ADD_BLOCK = (
-    "INSERT INTO vector_blocks (generation_id, first_id, last_id, size, embedding_ids, signs, remainders)"
+    "INSERT INTO code_blocks (generation_id, first_id, last_id, size, embedding_ids, signs, remainders)"
     " VALUES (:generation, :first, :last, :size, :ids, :signs, :remainders)"
 )
 DROP = (
-    "DELETE FROM vector_blocks WHERE generation_id = :generation",
-    "DELETE FROM index_cursors WHERE index_name = 'sqlite/' || :generation",
-    "DELETE FROM vector_generations WHERE id = :generation",
+    "DELETE FROM code_blocks WHERE generation_id = :generation",
+    "DELETE FROM index_cursors WHERE index_name = 'codes/' || :generation",
+    "DELETE FROM code_generations WHERE id = :generation",
 )
-GENERATIONS = "SELECT id FROM vector_generations WHERE space_id = :space"
+GENERATIONS = "SELECT id FROM code_generations WHERE space_id = :space"
 SOME_ROWS = "SELECT id, embedding_data FROM embeddings WHERE space_id = :space LIMIT :limit"
 # The plus keeps SQLite from the index on the space, which would read and sort the whole space.
 ROWS_AFTER = (
@@ -81,7 +81,7 @@ DELETED = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Generation:
-    """One row of `vector_generations`; `position` is its cursor in the change log."""
+    """One row of `code_generations`; `position` is its cursor in the change log."""
 
     id: int
     watermark: int
@@ -190,7 +190,7 @@ def _add_block(connection: Connection, generation: Generation, ids: Ids, codes: 
 
 
 def _remove_block(connection: Connection, block_id: int) -> None:
-    _run(connection, "DELETE FROM vector_blocks WHERE id = :id", id=block_id)
+    _run(connection, "DELETE FROM code_blocks WHERE id = :id", id=block_id)
 
 
 def some_rows(connection: Connection, space: Space, limit: int) -> tuple[Ids, Vectors]:

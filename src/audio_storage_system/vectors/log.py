@@ -171,7 +171,7 @@ def forgetting(connection: Connection) -> dict[str, bool]:
         gone = (change_log.c.table_name == embeddings.name, change_log.c.op == "delete", unread)
         behind = connection.execute(select(change_log.c.id).where(*gone).limit(1)).first() is not None
         address = row["index_name"].partition("#")[0]
-        address = "sqlite" if address.startswith("sqlite/") else address
+        address = "sqlite" if address.startswith("codes/") else address
         found[address] = found.get(address, False) or behind
     return found
 

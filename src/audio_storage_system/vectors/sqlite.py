@@ -115,7 +115,7 @@ class SQLiteIndex(VectorIndex):
         return view
 
     def _refreshed(self, space: Space, deadline: Deadline) -> View:
-        with _held(self._viewing, deadline), self._database.read(deadline) as connection:
+        with self._database.read(deadline) as connection, _held(self._viewing, deadline):
             view = refresh(connection, space, self._views.get(space.id), most=self._sizes.tail)
             self._views[space.id] = view
         return view

@@ -112,6 +112,7 @@ async def get_waveform(
             request,
             patience,
             lambda: storage.peaks(audio_id, points, deadline=patience.left, cancellation=patience.cancellation),
+            "drawing",
         )
     response.headers.update(headers)
     return found.as_dict()

@@ -55,7 +55,7 @@ async def search_by_audio(request: Request, storage: Caller) -> Response:
         model = offered(storage, wanted.whisper_model)
         further = {"audio": file.file, "by": wanted.by, "mode": wanted.mode, "whisper_model": model}
         call = partial(_found, storage, None, _page(wanted, wanted.where), patience, further)
-        return _json(await while_wanted(request, patience, call))
+        return _json(await while_wanted(request, patience, call, "examples"))
 
 
 @router.post("/context", summary="Pack the best passages for a language model", response_model=Pack)

@@ -36,7 +36,10 @@ Telling = Callable[[AudioStorageSystemError], Problem]
 # Calls that work on the archive at once; more wait their turn.
 CALLS_AT_ONCE = 8
 # What pydantic calls a value of the right form that is out of bounds.
-_BOUNDS = ("greater_than", "less_than", "too_long", "too_short", "value_error", "finite_number", "literal_error")
+_BOUNDS = (
+    *("greater_than", "less_than", "too_long", "too_short"),
+    *("value_error", "finite_number", "literal_error", "pattern_mismatch"),
+)
 INSTRUCTIONS = """\
 An archive of recorded speech. search_audio finds places where something was said; get_context gives the best passages \
 for a question; get_transcript reads around a place; list_recordings and get_recording say what there is.

@@ -134,7 +134,7 @@ class TestStoring:
         kept = shared.get(answer.headers["location"]).json()["original_name"]
         assert "/" not in kept and "\\" not in kept and len(kept) <= 1000
 
-    def test_one_can_wait_for_the_transcript(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_can_wait_for_the_transcript(self, tmp_path: Path, scripted_engine: object) -> None:
         place = tmp_path / "archive"
         with AudioStorageSystem(place, transcriber=scripted.SPEC) as storage, client_of(storage.home) as client:
             stop = threading.Event()

@@ -120,7 +120,7 @@ def test_what_has_no_vector_has_no_similarity(home: Path) -> None:
     with AudioStorageSystem(home) as storage:
         fill(storage._archive, [Talk(["the budget"])])
     with serving(lambda: AudioStorageSystem(home)) as url:
-        answer = httpx.get(f"{url}/api/v1/search", params={"text": "budget"})
+        answer = httpx.get(f"{url}/api/v1/search", params={"text": "budget"}, timeout=60)
     assert answer.json()["hits"][0]["similarity"] is None
     assert "reembed" in answer.json()["warnings"][0]
     assert "NaN" not in answer.text

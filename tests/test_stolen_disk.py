@@ -230,7 +230,7 @@ def test_nor_does_the_cache_of_a_bucket(disk: Disk, tmp_path: Path, scripted_eng
     disk.check("sound of file", "fetched", "file")
 
 
-def test_vectors_go_nowhere_else_unless_that_is_accepted(disk: Disk) -> None:
+def test_vectors_go_nowhere_else_unless_that_is_accepted(disk: Disk, scripted_engine: object) -> None:
     if not disk.encrypted:
         pytest.skip("an archive that is not encrypted keeps its vectors where it likes")
     disk.open().close()

@@ -41,6 +41,7 @@ def checked(value: T) -> T:
 
 Text = Annotated[str, Field(pattern=TEXT_PATTERN)]
 Name = Annotated[Text, Field(min_length=1, max_length=255)]
+Model = Annotated[Text, Field(max_length=255)]  # an empty one is none
 Language = Annotated[Text, Field(max_length=35)]
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 AudioId = Annotated[Id, Path(description="The recording.", examples=[7])]

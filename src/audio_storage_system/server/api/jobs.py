@@ -11,7 +11,7 @@ from audio_storage_system import AudioStorageSystem, records
 from audio_storage_system.records import EmbeddingKind
 from audio_storage_system.server import problems, withheld
 from audio_storage_system.server.api.shapes import Asked, Given, Page, number_in, page
-from audio_storage_system.server.fields import Cursor, Id, Language, Limit, Name, Text
+from audio_storage_system.server.fields import Cursor, Id, Language, Limit, Model, Name, Text
 from audio_storage_system.server.gate import Caller
 from audio_storage_system.server.offers import embedder, offered
 
@@ -72,7 +72,7 @@ class Listing(Given):
 class Retranscription(Asked):
     """How to make a new version of what is said."""
 
-    whisper_model: Name | None = Field(default=None, description="Else as it is set.", examples=["large-v3"])
+    whisper_model: Model | None = Field(default=None, description="Else as it is set.", examples=["large-v3"])
     language: Language | None = Field(default=None, examples=["en"])
     prompt: Annotated[Text, Field(max_length=10_000)] | None = Field(
         default=None, description="Words and names that are likely to be said."

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from audio_storage_system.server.api.shapes import Filters
-from audio_storage_system.server.fields import Conditions, ConditionTexts, Name, Text
+from audio_storage_system.server.fields import Conditions, ConditionTexts, Model, Name, Text
 
 Mode = Literal["hybrid", "semantic", "keyword"]
 By = Literal["transcript", "audio", "combined"]
@@ -61,7 +61,7 @@ class Example(Page):
 
     by: By = Field(default="audio", description="What it sounds like (audio), what it says (transcript), or both.")
     mode: Mode = Field(default="hybrid", description="With `by=transcript`: how to look for what it says.")
-    whisper_model: Name | None = Field(default=None, description="What understands the example.", examples=["base"])
+    whisper_model: Model | None = Field(default=None, description="What understands the example.", examples=["base"])
     where: Conditions | None = None
 
 

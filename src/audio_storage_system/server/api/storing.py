@@ -12,7 +12,7 @@ from audio_storage_system import AudioStorageSystem
 from audio_storage_system.records import Job
 from audio_storage_system.server import forms, withheld
 from audio_storage_system.server.api.shapes import Given
-from audio_storage_system.server.fields import Language, Name, Values, parsed_object
+from audio_storage_system.server.fields import Language, Model, Values, parsed_object
 from audio_storage_system.server.offers import offered
 
 POLL_SECONDS = 0.25
@@ -23,7 +23,7 @@ class Storing(Given):
     """How a file is to be stored and what is to become of it."""
 
     metadata: Values = Field(default={}, description="Any keys and values.", examples=[{"user": "john"}])
-    whisper_model: Name | None = Field(default=None, examples=["base"])
+    whisper_model: Model | None = Field(default=None, examples=["base"])
     language: Language | None = Field(default=None, description="ISO 639-1; else the engine decides.", examples=["en"])
     generate_embeddings: bool = True
     recorded_at: AwareDatetime | None = Field(

@@ -251,3 +251,14 @@ def test_several_web_processes_serve_one_archive(tmp_path: Path) -> None:
     with running("--archive", str(tmp_path / "archive"), "--workers", "2", "--no-worker") as (_, url):
         for _ in range(8):
             assert httpx.get(f"{url}/api/v1/stats", timeout=120).json()["recordings"] == 0
+
+
+def test_web_processes_that_die_while_they_are_waited_for_are_replaced_at_once(tmp_path: Path) -> None:
+    with running("--archive", str(tmp_path / "archive"), "--workers", "2", "--no-worker") as (process, url):
+        assert httpx.get(f"{url}/health/ready", timeout=120).status_code == 200
+        victims = children_of(process.pid)
+        for signal_ in (signal.SIGSTOP, signal.SIGKILL):
+            for victim in victims:
+                os.kill(victim, signal_)
+            time.sleep(2)  # so that it is one of them that is asked
+        assert httpx.get(f"{url}/health/live", timeout=45).status_code == 200

@@ -46,6 +46,23 @@ class Options:
     work: bool = True
 
 
+class _Processes(Multiprocess):
+    """uvicorn's web processes. By itself it holds both ends of the line on which it asks each for a sign of life, and
+    so waits for one that died meanwhile as long as for one that is only slow."""
+
+    def init_processes(self) -> None:
+        super().init_processes()
+        self._hear_of_ends()
+
+    def keep_subprocess_alive(self) -> None:
+        super().keep_subprocess_alive()
+        self._hear_of_ends()
+
+    def _hear_of_ends(self) -> None:
+        for process in self.processes:
+            process.child_conn.close()
+
+
 def serve(place: str | None, options: Options, ready: Callable[[str], None] = lambda url: None) -> None:
     """Serve the archive at `place`, which is made when it does not exist, until SIGINT or SIGTERM. `ready` is told the
     address, once connections are accepted there.
@@ -65,7 +82,7 @@ def serve(place: str | None, options: Options, ready: Callable[[str], None] = la
     ):
         ready(_url(options.host, port))
         if options.workers > 1:
-            Multiprocess(config, [listening]).run()
+            _Processes(config, [listening]).run()
         else:
             uvicorn.Server(config).run([listening])
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,11 +35,11 @@ from audio_storage_system.testing.vectors import (
     nearest,
 )
 from audio_storage_system.vectors import Candidates, IndexState, VectorIndex, searching
-from audio_storage_system.vectors.codes import Codes, Coding, Signs, hamming
 from audio_storage_system.vectors.exact import ExactIndex
 from audio_storage_system.vectors.following import Sizes
 from audio_storage_system.vectors.searching import Precision
 from audio_storage_system.vectors.sqlite import SQLiteIndex, prune_change_log
+from topics import WIDTH, topical
 
 SMALL = Sizes(tail=16, block=32, lag=200)
 EVERYTHING_COMPARED = Precision(confidence=float("inf"), most=10**9)
@@ -80,18 +80,7 @@ TestSQLiteMachine.settings = settings(
 )
 
 
-ROWS, WIDTH, TOPICS = 16_000, 96, 160
-
-
-def topical(count: int, seed: int, offset: float) -> Vectors:
-    """Unit vectors in clusters whose variance falls from one direction to the next, all shifted by a common offset."""
-    fixed = np.random.default_rng(7)
-    spectrum = np.arange(1, WIDTH + 1) ** -0.5
-    centres = fixed.standard_normal((TOPICS, WIDTH)) * spectrum
-    common = offset * fixed.standard_normal(WIDTH)
-    rng = np.random.default_rng(seed)
-    rows = common + centres[rng.integers(TOPICS, size=count)] + 0.7 * rng.standard_normal((count, WIDTH)) * spectrum
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+ROWS = 16_000
 
 
 class Large:
@@ -130,55 +119,6 @@ def large(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_almost_all_of_the_nearest_are_found(large: Large) -> None:
     assert large.recall(np.arange(ROWS)) >= 0.98
-
-
-def test_codes_without_the_mean_taken_off_would_not_find_them() -> None:
-    vectors, queries = topical(5000, seed=1, offset=2), topical(20, seed=2, offset=2)
-
-    def recall(mean: Vectors) -> float:
-        coding = Coding(mean, np.ones(WIDTH, np.float32))
-        codes, hits = coding.encode(vectors), 0
-        for query in queries:
-            distances = hamming(codes.signs, coding.signs_of(query))
-            true = np.argsort(-(vectors @ query))[:10]
-            hits += len(np.intersect1d(true, np.argsort(distances, kind="stable")[:100]))
-        return hits / (10 * len(queries))
-
-    assert recall(vectors.mean(axis=0)) >= 0.9
-    assert recall(np.zeros(WIDTH, np.float32)) <= 0.5
-
-
-def test_questions_that_have_nothing_of_what_all_have_in_common_find_their_answers() -> None:
-    vectors, queries = topical(8000, seed=1, offset=0.5), topical(40, seed=2, offset=0)
-    coding = Coding.train(vectors)
-    codes = coding.encode(vectors)
-
-    def recall(wanted: Callable[[Vectors], Signs]) -> float:
-        hits = 0
-        for query in queries:
-            near = np.argsort(hamming(codes.signs, wanted(query)), kind="stable")[:300]
-            hits += len(np.intersect1d(np.argsort(-(vectors @ query))[:10], near))
-        return hits / (10 * len(queries))
-
-    centred = recall(lambda query: coding.encode(query[None]).signs)
-    assert recall(coding.signs_of) >= max(0.9, centred + 0.05)
-
-
-def test_estimates_are_near_the_cosines() -> None:
-    vectors = topical(2000, seed=1, offset=1)
-    coding = Coding.train(vectors)
-    for query in topical(10, seed=2, offset=0.5):
-        errors = vectors @ query - coding.estimates(coding.encode(vectors), query)
-        assert errors.std() <= 0.03 and abs(errors.mean()) <= 0.03
-
-
-@pytest.mark.parametrize("dimension", [1, 3, 63, 64, 65, 96])
-def test_codes_keep_every_level(dimension: int) -> None:
-    levels = np.random.default_rng(dimension).integers(0, 8, (50, dimension), dtype=np.uint8)
-    codes = Codes.of(levels)
-    assert np.array_equal(codes.levels(dimension), levels)
-    assert np.array_equal(Codes.joined([codes[:20], codes[20:]]).levels(dimension), levels)
-    assert np.array_equal(codes[levels[:, 0] > 3].levels(dimension), levels[levels[:, 0] > 3])
 
 
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.02])

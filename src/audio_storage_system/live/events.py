@@ -151,12 +151,15 @@ class Events:
         self._over = False
 
     def put(self, event: Event) -> None:
-        """Never waits for anybody who reads; what `tell` raises is logged."""
+        """Never waits for anybody who reads; what `tell` raises is logged. Nothing is told once the session is over:
+        who listens may take a moment to notice."""
         with self._changed:
+            if self._over:
+                return
             if isinstance(event, Partial) and self._waiting and _is_older(self._waiting[-1], event):
                 self._waiting.pop()
             self._waiting.append(event)
-            self._over = self._over or isinstance(event, Ended | Suspended)
+            self._over = isinstance(event, Ended | Suspended)
             self._changed.notify_all()
         if self._tell is not None:
             try:

@@ -120,8 +120,10 @@ def anchor(
     out = Output(as_json)
     with opened(archive) as storage:
         made = storage.audit.anchor(file)
-    out.document({"file": str(file), "at": made.at, "chains": len(made.heads)})
-    out.line(f"Anchored {count(len(made.heads), 'chain')} in {file}")
+    out.result(
+        {"file": str(file), "at": made.at, "chains": len(made.heads)},
+        f"Anchored {count(len(made.heads), 'chain')} in {file}",
+    )
 
 
 @app.command("export")

@@ -78,8 +78,10 @@ def revoke(
     out = Output(as_json)
     with opened(archive) as storage:
         grant = storage.grants.revoke(grant_id)
-    out.document({"revoked": grant.as_dict()})
-    out.line(f"{grant.principal} is no longer {grant.role} of {_what(grant)} by grant {grant.id}.")
+    out.result(
+        {"revoked": grant.as_dict()},
+        f"{grant.principal} is no longer {grant.role} of {_what(grant)} by grant {grant.id}.",
+    )
 
 
 def _what(grant: Any) -> str:

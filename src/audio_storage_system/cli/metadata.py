@@ -131,8 +131,9 @@ def show_schema(owner: Owner = None, archive: options.ArchivePlace = None, as_js
     out = Output(as_json)
     with opened(archive) as storage:
         found = storage.metadata_schema(owner)
-    out.document({"schema": found})
-    out.line("There is no schema." if found is None else json.dumps(found, indent=2, ensure_ascii=True))
+    out.result(
+        {"schema": found}, "There is no schema." if found is None else json.dumps(found, indent=2, ensure_ascii=True)
+    )
 
 
 @schema_app.command("rm")

@@ -41,8 +41,7 @@ def empty(
     out = Output(as_json)
     with opened(archive) as storage:
         removed = storage.quarantine.empty(older_than_days=older_than)
-    out.document({"removed": removed})
-    out.line(f"{count(len(removed), 'file')} removed for good")
+    out.result({"removed": removed}, f"{count(len(removed), 'file')} removed for good")
 
 
 @app.command("restore")

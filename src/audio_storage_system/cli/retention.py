@@ -55,8 +55,9 @@ def add(
     conditions = parse_where(where)
     with opened(archive) as storage:
         rule = storage.retention.add(name, days, stage=stage.value, where=conditions, owner=owner, tag=tag)
-    out.document(rule.as_dict())
-    out.line(f'The rule "{rule.name}" keeps the {rule.stage} {rule.keep_days:g} days of: {rule.selection}')
+    out.result(
+        rule.as_dict(), f'The rule "{rule.name}" keeps the {rule.stage} {rule.keep_days:g} days of: {rule.selection}'
+    )
 
 
 @app.command("list")

@@ -94,8 +94,9 @@ def retranscribe(
 def _submit_all(storage: AudioStorageSystem, chosen: list[Recording], given: dict[str, Any], out: Output) -> None:
     """Leave it to workers. Nobody can be asked there: where only a person can tell, the present version stays."""
     made = storage.retranscribe([recording.id for recording in chosen], **given)
-    out.document({"queued": [job.as_dict() for job in made]})
-    out.line(f"{count(len(made), 'job')} queued; see: audio-storage jobs list")
+    out.result(
+        {"queued": [job.as_dict() for job in made]}, f"{count(len(made), 'job')} queued; see: audio-storage jobs list"
+    )
 
 
 def _show_plan(chosen: list[Recording], out: Output) -> None:

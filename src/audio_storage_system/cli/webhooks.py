@@ -117,8 +117,10 @@ def test(webhook_id: WebhookId, archive: options.ArchivePlace = None, as_json: o
     out = Output(as_json)
     with opened(archive) as storage:
         made = storage.webhooks.test(webhook_id)
-    out.document(made.as_dict())
-    out.line(f"It answered {made.status}." if made.reason is None else f"It was not delivered: {made.reason}.")
+    out.result(
+        made.as_dict(),
+        f"It answered {made.status}." if made.reason is None else f"It was not delivered: {made.reason}.",
+    )
     if made.reason is not None:
         raise typer.Exit(1)
 

@@ -62,8 +62,10 @@ def worker(
         say(f"Working; {_waiting(storage.jobs.counts())}. Ctrl-C stops after the window in hand.")
         (made.run_until_idle if until_done else made.run)(stop)
         counts = storage.jobs.counts()
-    out.document({"done": told.done, "failed": told.failed, "counts": counts})
-    out.line(f"{count(told.done, 'job')} done, {told.failed} failed by this worker; {_waiting(counts)}")
+    out.result(
+        {"done": told.done, "failed": told.failed, "counts": counts},
+        f"{count(told.done, 'job')} done, {told.failed} failed by this worker; {_waiting(counts)}",
+    )
 
 
 def _end_with_input(stop: threading.Event) -> None:

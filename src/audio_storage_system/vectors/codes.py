@@ -47,6 +47,16 @@ class Codes:
         """Those of some vectors: a slice, a mask, or positions."""
         return Codes(self.signs[:, which], self.remainders[which])
 
+    def same_as(self, other: Codes) -> bool:
+        """Whether they are those of the same levels."""
+        same_signs = np.array_equal(self.signs, other.signs)
+        return same_signs and np.array_equal(self.remainders, other.remainders)
+
+    def fit(self, count: int, dimension: int) -> bool:
+        """Whether they are as large as those of so many vectors."""
+        shapes = (-(-dimension // 64), count), (count, -(-dimension // 4))
+        return (self.signs.shape, self.remainders.shape) == shapes
+
     @classmethod
     def of(cls, levels: Levels) -> Codes:
         """From levels, a row per vector."""

@@ -54,9 +54,7 @@ def _blocks(connection: Connection, generation: Generation) -> Iterator[tuple[in
             yield row.id, "cannot be read"
             continue
         edges = (int(block.ids[0]), int(block.ids[-1]), len(block)) if len(block) else (0, 0, 0)
-        words, octets = (-(-len(generation.coding.mean) // size) for size in (64, 4))
-        shapes = (words, len(block)), (len(block), octets)
-        whole = (block.codes.signs.shape, block.codes.remainders.shape) == shapes
+        whole = block.codes.fit(len(block), len(generation.coding.mean))
         fits = whole and edges == (row.first_id, row.last_id, row.size)
         yield row.id, block if fits else "is not what its row says"
 
@@ -66,6 +64,4 @@ def _codes_fit(connection: Connection, space: Space, generation: Generation, blo
     ids, vectors = stored.read(connection, space, block.ids.tolist())
     if not len(ids):
         return True
-    wanted, kept = generation.coding.encode(vectors), block.codes[np.isin(block.ids, ids)]
-    same_signs = np.array_equal(wanted.signs, kept.signs)
-    return same_signs and np.array_equal(wanted.remainders, kept.remainders)
+    return generation.coding.encode(vectors).same_as(block.codes[np.isin(block.ids, ids)])

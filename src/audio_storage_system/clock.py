@@ -110,6 +110,11 @@ class Deadline:
         return time.monotonic() >= self.at or self.cancelled
 
     @property
+    def left(self) -> float:
+        """Seconds until it comes by itself: 0 once it has, infinite where it never does."""
+        return max(0.0, self.at - time.monotonic())
+
+    @property
     def error(self) -> AudioStorageSystemError:
         """What to raise when it has come: `DeadlineExceeded`, or `Cancelled`."""
         return Cancelled() if self.cancelled else DeadlineExceeded(seconds=self.seconds)

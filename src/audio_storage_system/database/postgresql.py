@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -205,7 +204,7 @@ def _milliseconds(deadline: Deadline) -> str:
     """What is left, for the server, at least 1; 0 means for ever. Rounded up: what it stops is over then."""
     if not deadline.timed:
         return "0"
-    return str(max(1, math.ceil(1000 * (deadline.at - time.monotonic()))))
+    return str(max(1, math.ceil(1000 * deadline.left)))
 
 
 def _reason(error: DBAPIError) -> str:

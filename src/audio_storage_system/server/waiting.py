@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -13,7 +12,8 @@ from fastapi import Request
 from starlette.exceptions import HTTPException
 
 from audio_storage_system import Cancellation
-from audio_storage_system.errors import DeadlineExceeded
+from audio_storage_system.clock import Deadline
+from audio_storage_system.errors import AudioStorageSystemError
 
 T = TypeVar("T")
 # Of what takes seconds, or waits for others, and of searches: so many at once in each process. The rest waits without a
@@ -27,13 +27,17 @@ class Patience:
 
     def __init__(self, most: float, wanted: float | None = None) -> None:
         self.cancellation = Cancellation()
-        self.seconds = most if wanted is None else min(most, wanted)
-        self._until = time.monotonic() + self.seconds
+        self._deadline = Deadline.after(most if wanted is None else min(most, wanted), self.cancellation)
 
     @property
     def left(self) -> float:
         """Seconds, for the `deadline` of a call."""
-        return max(0.0, self._until - time.monotonic())
+        return self._deadline.left
+
+    @property
+    def error(self) -> AudioStorageSystemError:
+        """What ends a call that this ran out for."""
+        return self._deadline.error
 
 
 @asynccontextmanager
@@ -55,7 +59,7 @@ async def while_wanted(request: Request, patience: Patience, call: Callable[[], 
             with fail_after(patience.left):
                 await limiter.acquire_on_behalf_of(borrower)
         except TimeoutError:
-            raise DeadlineExceeded(seconds=patience.seconds) from None
+            raise patience.error from None
         try:
             return await to_thread.run_sync(call)
         finally:

@@ -25,7 +25,7 @@ LANGUAGES = {code: name for name, code in _CODES.items()}
 
 
 # As BCP 47 writes them; engines know languages that Whisper does not.
-_TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8})*", re.IGNORECASE)
+_TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8})*")
 
 
 def check_language(name: str | None) -> None:

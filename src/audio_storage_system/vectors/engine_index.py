@@ -300,7 +300,7 @@ def _by_deadline(call: Callable[[], Found], deadline: Deadline) -> Found:
             answer.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    while not wait([answer], max(0.0, min(deadline.at - time.monotonic(), TURN_SECONDS))).done:
+    while not wait([answer], min(deadline.left, TURN_SECONDS)).done:
         deadline.check()
     return answer.result()
 

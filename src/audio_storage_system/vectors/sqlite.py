@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -145,7 +144,7 @@ def _renew_locks_after_fork(index: SQLiteIndex) -> None:
 
 @contextmanager
 def _held(lock: threading.Lock, deadline: Deadline) -> Iterator[None]:
-    while not lock.acquire(timeout=max(0, min(deadline.at - time.monotonic(), TURN_SECONDS))):
+    while not lock.acquire(timeout=min(deadline.left, TURN_SECONDS)):
         deadline.check()
     try:
         yield

@@ -146,6 +146,10 @@ def catalogues(request: pytest.FixtureRequest) -> Catalogues:
     return Catalogues(request.getfixturevalue("postgres_server"), request.getfixturevalue("postgres_template"))
 
 
+# Where the catalogue makes no difference.
+ON_SQLITE = pytest.mark.parametrize("catalogues", ["sqlite"], indirect=True)
+
+
 @pytest.fixture
 def home(catalogues: Catalogues, tmp_path: Path, scripted_engine: object) -> Iterator[Path]:
     """A folder for an archive on either catalogue, whose engine may be the scripted one."""

@@ -22,12 +22,9 @@ from audio_storage_system.server.live import UVICORN
 from audio_storage_system.server.live.outbox import Outbox
 from audio_storage_system.server.live.pace import Pace
 from serving import as_bearer, serving
-from talking import Talk, failing, recorded, samples_in, speechlike, stored, talking, talking_as
+from talking import HEARD, OFFERED, Talk, failing, recorded, samples_in, speechlike, stored, talking, talking_as
 
 RATE = 16_000
-# The engine for tests understands at once.
-HEARD: dict[str, Any] = {"transcriber": "scripted"}
-OFFERED: dict[str, Any] = {"openai_models": "scripted=scripted"}
 AS_IT_COMES: dict[str, Any] = {"sample_rate": RATE, **HEARD}
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,11 @@ from audio_storage_system.errors import (
 from audio_storage_system.live import Ended, Event, Final
 from audio_storage_system.records import Outcome
 from audio_storage_system.testing.scripted import ScriptedTranscriber
+from catalogues import ON_SQLITE
 from living import begin, finals, kinds, pause, sentences, speak, speech, stored
 from working import work
 
-pytestmark = pytest.mark.usefixtures("scripted_engine")
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "archive"
-
-
-@pytest.fixture
-def storage(home: Path) -> Iterator[AudioStorageSystem]:
-    with AudioStorageSystem(home, transcriber="scripted") as opened:
-        yield opened
+pytestmark = ON_SQLITE
 
 
 def test_the_fallback_also_makes_a_whole_version_where_there_is_no_other(home: Path) -> None:

@@ -17,12 +17,9 @@ from audio_storage_system import AudioStorageSystem, load_audio
 from audio_storage_system.testing.scripted import ScriptedTranscriber
 from serving import serving
 from sounds import integers, noise, tone
-from talking import failing, pieces_of, recorded, speechlike, stored, talking
+from talking import HEARD, OFFERED, failing, pieces_of, recorded, speechlike, stored, talking
 
 RATE = 16_000
-# The engine for tests understands at once.
-HEARD: dict[str, Any] = {"transcriber": "scripted"}
-OFFERED: dict[str, Any] = {"openai_models": "scripted=scripted"}
 AS_IT_COMES: dict[str, Any] = {"sample_rate": RATE, **HEARD}
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")

@@ -6,7 +6,6 @@ import contextlib
 import shutil
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +24,11 @@ from audio_storage_system.errors import (
 from audio_storage_system.live import Ended, Event, Final, Lag, Unheard
 from audio_storage_system.records import Outcome
 from audio_storage_system.testing.scripted import ScriptedTranscriber
+from catalogues import ON_SQLITE
 from living import begin, blocks, finals, sentences, speak, speech, stored
 from working import work
 
-pytestmark = pytest.mark.usefixtures("scripted_engine")
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "archive"
-
-
-@pytest.fixture
-def storage(home: Path) -> Iterator[AudioStorageSystem]:
-    with AudioStorageSystem(home, transcriber="scripted") as opened:
-        yield opened
+pytestmark = ON_SQLITE
 
 
 # Recognition that is late, fails, or is not there

@@ -21,7 +21,7 @@ from audio_storage_system.records import JobState
 from audio_storage_system.server.openai import work
 from audio_storage_system.testing.scripted import ScriptedTranscriber
 from audio_storage_system.transcribers import Capabilities, Window
-from catalogues import FILE
+from catalogues import FILE, ON_SQLITE
 from serving import as_bearer, serving
 from sounds import noise, wav
 from working import hear, talk
@@ -29,7 +29,6 @@ from working import hear, talk
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 WAIT = 30.0
 # Where the kind of catalogue makes no difference.
-ON_SQLITE = pytest.mark.parametrize("catalogues", ["sqlite"], indirect=True)
 
 
 @pytest.fixture

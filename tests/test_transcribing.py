@@ -14,11 +14,11 @@ from audio_storage_system.errors import InvalidVector, NotAudio, NotFound, TooLa
 from audio_storage_system.records import EmbeddingKind, Segment
 from audio_storage_system.testing.tiny_whisper import build_tiny_whisper
 from audio_storage_system.transcribers import Window
+from catalogues import ON_SQLITE
 from working import hear, talk
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 # Where the kind of catalogue makes no difference.
-ON_SQLITE = pytest.mark.parametrize("catalogues", ["sqlite"], indirect=True)
 
 
 class Stop(Exception):

@@ -63,9 +63,9 @@ class Talk:
         return self.until("ended")
 
     def until_safe(self, seconds: float) -> None:
-        """Until so much of the recording is on the disk."""
-        while self.until("position")["position"] < seconds:
-            continue
+        """Until so much of the recording is on the disk, which may be so since it started."""
+        while max((told["position"] for told in self.of("started") + self.of("position")), default=0.0) < seconds:
+            self.until("position")
 
     def of(self, kind: str) -> list[Message]:
         return [message for message in self.heard if message["type"] == kind]

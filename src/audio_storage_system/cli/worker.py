@@ -116,8 +116,8 @@ def _stopping() -> Iterator[threading.Event]:
     def request(number: int, frame: Any) -> None:
         if stop.is_set():
             os._exit(128 + number)  # what was kept stays, and others see that this worker is gone
+        stop.set()  # first: the next signal may come while this is being said
         say("Stopping after what is in hand; once more to stop at once.")
-        stop.set()
 
     before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -162,9 +162,9 @@ class LiveSocket(Conversation):
     def _begun(self, session: LiveSession) -> None:
         self.entered(session)
         form = {"sample_rate": session.sample_rate, "channels": session.channels}
-        known = {"session_id": session.id, "audio_id": session.audio_id, "position": session.position}
-        self.outbox.put({"type": "started", **known, **form, "resume_seconds": session.resume_seconds})
         self._started, self._position = True, session.position
+        known = {"session_id": session.id, "audio_id": session.audio_id, "position": self._position}
+        self.outbox.put({"type": "started", **known, **form, "resume_seconds": session.resume_seconds})
         for event in self._early:
             self.told(event)
 

@@ -22,6 +22,7 @@ from audio_storage_system.errors import (
     NewerFormat,
     NotFound,
     RestoreUnfinished,
+    Unauthorized,
 )
 from backing import audio, back_up, objects, protect, rows
 from catalogues import Catalogues, plain_sql
@@ -198,6 +199,24 @@ def test_parts_that_were_removed_since_stay_removed(home: Path, tmp_path: Path, 
     report = restore_backup(str(dest), str(tmp_path / "d"), set_id=last, deletions_of=str(home))
     assert report.complete and report.kept_removed == 1
     assert rows(tmp_path / "d")["removals"] == rows(home)["removals"]
+
+
+def test_tokens_that_were_revoked_since_stay_revoked(home: Path, tmp_path: Path, dest: Path) -> None:
+    with AudioStorageSystem(home) as storage:
+        storage.users.add("john")
+        made = {name: storage.tokens.create("john", name=name) for name in ("kept", "lost", "late")}
+    first = back_up(home, dest)
+    with AudioStorageSystem(home, create=False) as storage:
+        storage.tokens.revoke(made["lost"].token.id)
+        storage.backups.create(dest)
+        storage.tokens.revoke(made["late"].token.id)
+    for place, known, valid in (("b", None, {"kept", "late"}), ("c", str(home), {"kept"})):
+        assert restore_backup(str(dest), str(tmp_path / place), set_id=first, deletions_of=known).complete
+        with AudioStorageSystem(tmp_path / place, create=False) as storage:
+            assert {token.name for token in storage.tokens.list() if token.revoked_at is None} == valid
+            with pytest.raises(Unauthorized):
+                storage.tokens.authenticate(made["lost"].secret)
+            assert storage.tokens.authenticate(made["kept"].secret)
 
 
 def test_the_id_of_a_deleted_recording_is_not_taken_for_that_of_another(tmp_path: Path, dest: Path) -> None:

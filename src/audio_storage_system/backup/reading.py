@@ -85,13 +85,20 @@ def read_blobs(place: BackupPlace, manifest: Manifest, envelope: Envelope) -> di
     return found
 
 
-def graves_of(place: BackupPlace, envelope: Envelope, manifest: Manifest, seen: set[str]) -> Iterator[Row]:
-    """The deletions that a set knows of, without those in packs that were `seen`. Raises `BackupDamaged`."""
-    cut = manifest.tables.get(tombstones.name)
+def unseen_rows(
+    place: BackupPlace, envelope: Envelope, manifest: Manifest, table: Table, seen: set[str]
+) -> Iterator[Row]:
+    """The rows of a table in a set, without those in packs that were `seen`. Raises `BackupDamaged`."""
+    cut = manifest.tables.get(table.name)
     for part in cut.parts if cut else ():
         if part.pack not in seen:
-            yield from rows_of(place, envelope, tombstones, part)
+            yield from rows_of(place, envelope, table, part)
             seen.add(part.pack)
+
+
+def graves_of(place: BackupPlace, envelope: Envelope, manifest: Manifest, seen: set[str]) -> Iterator[Row]:
+    """The deletions that a set knows of, without those in packs that were `seen`. Raises `BackupDamaged`."""
+    yield from unseen_rows(place, envelope, manifest, tombstones, seen)
     for row in manifest.deleted:
         yield row_of_json(tombstones, dict(row))
 

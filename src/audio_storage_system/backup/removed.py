@@ -13,7 +13,7 @@ from audio_storage_system.backup.envelope import Envelope
 from audio_storage_system.backup.format import Manifest
 from audio_storage_system.backup.packs import Row
 from audio_storage_system.backup.places import BackupPlace
-from audio_storage_system.backup.reading import rows_of
+from audio_storage_system.backup.reading import rows_of, unseen_rows
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.tables import audio_files, removals
 from audio_storage_system.records import Stage
@@ -59,11 +59,7 @@ class Removed:
         return self.parts.get((audio_id, file_hash), {})
 
     def _unseen(self, place: BackupPlace, envelope: Envelope, manifest: Manifest) -> Iterator[Row]:
-        cut = manifest.tables.get(removals.name)
-        for part in cut.parts if cut else ():
-            if part.pack not in self.seen:
-                yield from rows_of(place, envelope, removals, part)
-                self.seen.add(part.pack)
+        return unseen_rows(place, envelope, manifest, removals, self.seen)
 
     def _new(self, rows: Iterable[Row]) -> list[Row]:
         whole = Stage.RECORDING.value

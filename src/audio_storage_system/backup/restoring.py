@@ -1,8 +1,8 @@
 """Restoring: a set becomes an archive again, in an empty place, on any backends.
 
 Nobody can open it before all of it is there and has been compared with the set: its marker says so. What was deleted
-after the set was taken, whole or in part, as far as newer sets or another archive know, is never written. Cut short,
-the same call goes on: rows and files that are there are left as they are.
+after the set was taken, whole or in part, as far as newer sets or another archive know, is never written; a token that
+was revoked since stays revoked. Cut short, the same call goes on: rows and files that are there are left as they are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from audio_storage_system.backup.envelope import Envelope, envelope_of
 from audio_storage_system.backup.format import TABLES, Manifest, Problem, blob_key
 from audio_storage_system.backup.packs import Row
 from audio_storage_system.backup.places import BackupPlace
-from audio_storage_system.backup.reading import blobs_of, check_revision, graves_of, rows_of
+from audio_storage_system.backup.reading import blobs_of, check_revision, graves_of, rows_of, unseen_rows
 from audio_storage_system.backup.removed import Key, Removed, key_of
 from audio_storage_system.backup.report import BackupProgress, Progress, RestoreReport
 from audio_storage_system.backup.sources import Blob
@@ -37,6 +37,7 @@ from audio_storage_system.database import bulk
 from audio_storage_system.database.queries import within
 from audio_storage_system.database.sequences import advance, advance_to, last_given
 from audio_storage_system.database.tables import (
+    api_tokens,
     audio_files,
     audit_log,
     backup_sets,
@@ -76,7 +77,8 @@ def restore_backup(
     backup: a folder, or an address such as `s3://bucket/prefix`. archive: the place to restore into: a folder, a
     database's address, or an `audio-storage.toml`. set_id: which set (a unique beginning is enough); at: the last one
     taken until then; default: the last one. deletions_of: an archive, the damaged original for one, whose deletions
-    are honoured as well as those that the backup knows of: what was deleted after the set was taken stays deleted.
+    are honoured as well as those that the backup knows of: what was deleted after the set was taken stays deleted, and
+    a token that was revoked stays revoked.
     encryption: the key of an encrypted archive, or where it is, before what the environment and the settings at the new
     place say; accept_plaintext_catalogue: see `AudioStorageSystem`.
 
@@ -123,11 +125,12 @@ def _marker(manifest: Manifest) -> Marker:
 
 @dataclass
 class _Known:
-    """What is known beyond the set: which recordings were deleted, what of others was removed, and the ids that were
-    ever given."""
+    """What is known beyond the set: which recordings were deleted, what of others was removed, when tokens (by their
+    digests) were revoked, and the ids that were ever given."""
 
     removed: Removed
     graves: dict[tuple[int, str], Row] = field(default_factory=dict)
+    revoked: dict[str, datetime] = field(default_factory=dict)
     last_ids: dict[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -138,6 +141,7 @@ class _Known:
             try:
                 manifest = place.manifest(set_id, envelope)
                 known.add(graves_of(place, envelope, manifest, seen), manifest.last_ids)
+                known.add_tokens(unseen_rows(place, envelope, manifest, api_tokens, seen))
                 known.removed.add_set(place, envelope, manifest)
             except (BackupDamaged, KeyMissing, KeyRefused, NotFound) as error:
                 if set_id == chosen.header.set_id:
@@ -152,6 +156,10 @@ class _Known:
         for name, last in last_ids.items():
             self.last_ids[name] = max(last, self.last_ids.get(name, 0))
 
+    def add_tokens(self, tokens: Iterable[Row]) -> None:
+        """Know which of these were revoked."""
+        self.revoked |= {token["digest"]: token["revoked_at"] for token in tokens if token["revoked_at"] is not None}
+
     def add_archive(self, place: str, archive_id: str) -> None:
         """Know what another archive of this identity knows."""
         home, named = locate_apart(place)
@@ -161,6 +169,7 @@ class _Known:
                 raise ArchiveMismatch(place=other.database.place, reason=reason)
             graves = [dict(row) for row in connection.execute(select(tombstones)).mappings()]
             self.add(graves, {table.name: last_given(connection, table) for table in TABLES})
+            self.add_tokens(dict(row) for row in connection.execute(select(api_tokens)).mappings())
             self.removed.add_archive(connection)
 
     def is_buried(self, audio_id: int, file_hash: str) -> bool:
@@ -225,6 +234,8 @@ class _Restoring:
     # Rows
 
     def _put(self, table: Table, rows: list[Row]) -> None:
+        if table is api_tokens:
+            self._revoke(rows)
         kept = [row for row in rows if not self._is_gone(table, row)]
         for start in range(0, len(kept), BATCH):
             batch = kept[start : start + BATCH]
@@ -232,6 +243,11 @@ class _Restoring:
                 bulk.write(connection, table, _absent(connection, table, batch))
             self.rows[table.name] += len(batch)
             self._tell(table.name)
+
+    def _revoke(self, tokens: list[Row]) -> None:
+        """What was revoked after the set was taken opens nothing again."""
+        for token in tokens:
+            token["revoked_at"] = token["revoked_at"] or self.known.revoked.get(token["digest"])
 
     def _is_gone(self, table: Table, row: Row) -> bool:
         """Whether a row is of a recording that was deleted, directly or by what it refers to; or of one that was still

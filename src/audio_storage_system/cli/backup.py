@@ -170,7 +170,7 @@ def restore(
         typer.Option(
             metavar="ARCHIVE",
             help="Also leave out what was deleted in this archive, such as the damaged original, since the set was "
-            "taken; what newer sets know to be deleted is left out anyway.",
+            "taken, and let no token in that was revoked there; what newer sets know of that is heeded anyway.",
         ),
     ] = None,
     accept_plaintext_catalogue: Annotated[

@@ -11,6 +11,9 @@ from datetime import UTC, datetime, timedelta, timezone
 
 from audio_storage_system.errors import AudioStorageSystemError, Cancelled, DeadlineExceeded
 
+MOST_DAYS = 36_500
+"""The longest term that anything may be kept for: a hundred years."""
+
 
 def utc_now() -> datetime:
     """The current instant, aware, in UTC."""

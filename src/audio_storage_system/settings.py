@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from audio_storage_system.clock import MOST_DAYS
 from audio_storage_system.errors import InvalidInput, InvalidSetting
 from audio_storage_system.keys import KeySource
 from audio_storage_system.keys.sources import KEYRING, PASSPHRASE, encoded
@@ -257,18 +258,15 @@ def load_settings(home: Path, **given: Any) -> Settings:
         raise InvalidSetting(name="combined_weight", reason=f"it is a share, 0…1, not {settings.combined_weight:g}")
     if settings.model_idle_seconds != settings.model_idle_seconds:
         raise InvalidSetting(name="model_idle_seconds", reason="it is a number of seconds, not nan")
-    if not 0 <= settings.trash_days <= 36_500:
-        raise InvalidSetting(name="trash_days", reason=f"it is 0…36,500 days, not {settings.trash_days:g}")
-    if not 1 <= settings.quarantine_days <= 36_500:
-        raise InvalidSetting(name="quarantine_days", reason=f"it is 1…36,500 days, not {settings.quarantine_days:g}")
+    for name, least in (("trash_days", 0), ("quarantine_days", 1), ("webhook_days", 1)):
+        if not least <= (days := getattr(settings, name)) <= MOST_DAYS:
+            raise InvalidSetting(name=name, reason=f"it is {least}…{MOST_DAYS:,} days, not {days:g}")
     if not 0 <= settings.live_resume_seconds <= 86_400:
         raise InvalidSetting(name="live_resume_seconds", reason="it is from 0 to 86,400 seconds")
     if settings.live_sessions < 0:
         raise InvalidSetting(name="live_sessions", reason="it is not negative")
     if not 0 < settings.upload_days <= 365:
         raise InvalidSetting(name="upload_days", reason=f"it is up to 365 days, not {settings.upload_days:g}")
-    if not 1 <= settings.webhook_days <= 36_500:
-        raise InvalidSetting(name="webhook_days", reason=f"it is 1…36,500 days, not {settings.webhook_days:g}")
     if settings.key_source not in ("", KEYRING, PASSPHRASE):
         raise InvalidSetting(name="key_source", reason='it is "keyring", "passphrase" or empty')
     destinations(settings)

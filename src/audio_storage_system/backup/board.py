@@ -19,12 +19,12 @@ from audio_storage_system.backup.pruning import Keep, PruneReport, prune_backups
 from audio_storage_system.backup.rehearsing import rehearse_backup
 from audio_storage_system.backup.report import BackupReport, BackupSet, Progress, VerifyReport
 from audio_storage_system.backup.verifying import verify_backup
+from audio_storage_system.clock import MOST_DAYS
 from audio_storage_system.database.tables import backup_sets
 from audio_storage_system.errors import Conflict, InvalidInput
 from audio_storage_system.locations import is_url
 from audio_storage_system.settings import destinations
 
-MAX_DAYS = 36_500
 Place = str | os.PathLike[str]
 
 
@@ -148,8 +148,8 @@ _COLUMNS = ("set_id", "destination", "taken_at", "verified_at", "expires_at", "r
 
 
 def _days(number: float) -> timedelta:
-    if not 0 < number <= MAX_DAYS:
-        raise InvalidInput(reason=f"A backup is kept for more than 0 days and at most {MAX_DAYS:,}")
+    if not 0 < number <= MOST_DAYS:
+        raise InvalidInput(reason=f"A backup is kept for more than 0 days and at most {MOST_DAYS:,}")
     return timedelta(days=number)
 
 

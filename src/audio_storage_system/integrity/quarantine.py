@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from audio_storage_system.archive import Archive, orphans
+from audio_storage_system.clock import MOST_DAYS
 from audio_storage_system.errors import InvalidInput
-
-LONGEST_DAYS = 36_500
 
 # Inside the class `list` is the method.
 Keys = list[str]
@@ -31,8 +30,8 @@ class Quarantine:
         `Forbidden`."""
         self._archive.access.require_admin("empty the quarantine")
         days = self._archive.settings.quarantine_days if older_than_days is None else older_than_days
-        if not 0 <= days <= LONGEST_DAYS:
-            raise InvalidInput(reason=f"older_than_days is 0…{LONGEST_DAYS:,}, not {days:g}")
+        if not 0 <= days <= MOST_DAYS:
+            raise InvalidInput(reason=f"older_than_days is 0…{MOST_DAYS:,}, not {days:g}")
         return orphans.purge(self._archive, timedelta(days=days))
 
     def restore(self, key: str) -> str:

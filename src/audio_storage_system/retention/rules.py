@@ -5,13 +5,12 @@ from __future__ import annotations
 from sqlalchemy import Connection, RowMapping, delete, insert, select
 
 from audio_storage_system.catalogue.selections import Selection
-from audio_storage_system.clock import utc_now
+from audio_storage_system.clock import MOST_DAYS, utc_now
 from audio_storage_system.database.tables import retention_rules
 from audio_storage_system.errors import Conflict, InvalidInput, NotFound
 from audio_storage_system.records import Stage
 from audio_storage_system.retention.planning import RetentionRule
 
-MOST_DAYS = 36_500.0
 MOST_NAME_CHARACTERS = 200
 
 
@@ -47,7 +46,7 @@ def every(connection: Connection) -> list[RetentionRule]:
 def checked_days(keep_days: object) -> float:
     """A number of days, whole or not, as a rule can have it. Raises `InvalidInput`."""
     if not isinstance(keep_days, int | float) or isinstance(keep_days, bool) or not 0 <= keep_days <= MOST_DAYS:
-        raise InvalidInput(reason=f"Days to keep are a number from 0 to {MOST_DAYS:,.0f}, not {keep_days!r}")
+        raise InvalidInput(reason=f"Days to keep are a number from 0 to {MOST_DAYS:,}, not {keep_days!r}")
     return float(keep_days)
 
 

@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from audio_storage_system import AudioStorageSystem
+from audio_storage_system.clock import MOST_DAYS
 from audio_storage_system.errors import NotFound
 from audio_storage_system.server import problems
 from audio_storage_system.server.api.audit import AuditAnchor
@@ -51,7 +52,7 @@ class BackupCreating(Asked):
     """How to make a set."""
 
     full: bool = Field(default=False, description="Read every row again.")
-    keep_days: Annotated[float, Field(gt=0, le=36_500)] | None = Field(
+    keep_days: Annotated[float, Field(gt=0, le=MOST_DAYS)] | None = Field(
         default=None, description="Pruning removes it then, and not before.", examples=[None, 30]
     )
 

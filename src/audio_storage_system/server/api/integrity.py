@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
+from audio_storage_system.clock import MOST_DAYS
 from audio_storage_system.server import problems
 from audio_storage_system.server.api.shapes import Answer, Asked, Page, part
 from audio_storage_system.server.fields import LARGEST_ID, Cursor, Limit, Text
@@ -73,7 +74,7 @@ class QuarantineRestoring(Asked):
 class QuarantineEmptying(Asked):
     """Of what to be rid."""
 
-    older_than_days: Annotated[float, Field(ge=0, le=36_500)] | None = Field(
+    older_than_days: Annotated[float, Field(ge=0, le=MOST_DAYS)] | None = Field(
         default=None, description="What has been there for so long; else the setting `quarantine_days`."
     )
 
@@ -87,7 +88,7 @@ class QuarantineEmptied(Answer):
 class SecurityChecking(Asked):
     """What counts as stale."""
 
-    stale_days: Annotated[float, Field(ge=0, le=36_500)] = Field(
+    stale_days: Annotated[float, Field(ge=0, le=MOST_DAYS)] = Field(
         default=90.0, description="What nobody has used for so long."
     )
 

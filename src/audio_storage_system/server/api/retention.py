@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
+from audio_storage_system.clock import MOST_DAYS
 from audio_storage_system.server import problems
 from audio_storage_system.server.api.removal import Receipt, Stage
 from audio_storage_system.server.api.shapes import Answer, Asked, Page, RecordingSelection, number_in, part
@@ -18,7 +19,9 @@ from audio_storage_system.server.gate import Caller
 from audio_storage_system.server.long_tasks import Line, NdJson, Tasks, Tell
 
 router = APIRouter(prefix="/retention", tags=["retention"], responses=problems.documented())
-Days = Annotated[float, Field(ge=0, le=36_500, description="From when it was stored; fractions count.", examples=[365])]
+Days = Annotated[
+    float, Field(ge=0, le=MOST_DAYS, description="From when it was stored; fractions count.", examples=[365])
+]
 
 
 class RetentionRule(Answer):

@@ -369,14 +369,16 @@ def test_a_failure_after_that_ends_the_events(client: openai.OpenAI, storage: Au
 
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_no_more_are_transcribed_at_once_than_the_settings_say(tmp_path: Path, at_once: int) -> None:
-    lock, running, most = threading.Lock(), [0], [0]
+    changed, running, most = threading.Condition(), [0], [0]
 
     def count(window: Window) -> None:
-        with lock:
+        with changed:
             running[0] += 1
             most[0] = max(most[0], running[0])
+            changed.notify_all()
+            changed.wait_for(lambda: most[0] >= at_once, timeout=60)
         time.sleep(0.1)
-        with lock:
+        with changed:
             running[0] -= 1
 
     paths = [talk(tmp_path / f"{seed}.wav", seed=seed, windows=1) for seed in range(4)]

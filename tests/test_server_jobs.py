@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -16,6 +17,7 @@ import pytest
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.clock import utc_now
+from audio_storage_system.jobs import Jobs, Moment
 from audio_storage_system.records import Job, JobState, Priority
 from audio_storage_system.server import news, protocol
 from audio_storage_system.server.api import job_events
@@ -184,6 +186,27 @@ def test_the_end_of_a_job_is_told_soon(client: httpx.Client, storage: AudioStora
         assert time.monotonic() - began < 10
 
 
+@pytest.mark.parametrize("of_one", [True, False])
+def test_nothing_is_lost_between_the_first_look_and_the_watch(
+    client: httpx.Client, storage: AudioStorageSystem, give: Give, monkeypatch: pytest.MonkeyPatch, of_one: bool
+) -> None:
+    job, gate, looked = give(), threading.Event(), threading.Lock()
+    real = Jobs.changed
+
+    def late(self: Jobs, since: Moment | None = None) -> tuple[list[Job], Moment]:
+        if since is None and looked.acquire(blocking=False):  # the watch's first look; it is the first of all
+            gate.wait(20)
+        return real(self, since)
+
+    monkeypatch.setattr(Jobs, "changed", late)
+    with following(client, f"/jobs/{job.id}/events" if of_one else "/jobs/events") as events:
+        threading.Timer(2, gate.set).start()
+        assert told(events)["event"] == "waiting"
+        storage.jobs.cancel(job.id)
+        gate.set()
+        assert told(events)["event"] == "cancelled"
+
+
 def test_all_jobs_are_followed_and_nothing_is_missed_by_who_comes_back(
     client: httpx.Client, storage: AudioStorageSystem, give: Give
 ) -> None:
@@ -267,7 +290,7 @@ def test_a_stream_ends_when_the_server_does(storage: AudioStorageSystem, give: G
 def test_what_is_not_read_is_not_kept() -> None:
     now = utc_now()
     job = Job(1, "add", 1, {}, Priority.NORMAL, "", 1, "x", 1, 0, 0, JobState.WAITING, None, None, now, now)
-    stream = news.Stream()
+    stream = news.Stream(asyncio.Event())
     for failures in range(20_000):
         stream.offer([replace(job, failures=failures)])
     assert [one.failures for one in stream.take()] == [19_999], "the latest state is what counts"

@@ -30,9 +30,10 @@ MOST_KEPT = 5_000
 
 
 class Stream:
-    """News of jobs for one listener, of one job or of all."""
+    """News of jobs for one listener, of one job or of all. watched: set once every change from then on is told."""
 
-    def __init__(self, job_id: int | None = None) -> None:
+    def __init__(self, watched: asyncio.Event, job_id: int | None = None) -> None:
+        self.watched = watched
         self._job_id = job_id
         self._told: dict[int, Job] = {}
         self._kept: dict[int, Job] = {}
@@ -78,12 +79,19 @@ class _Watch:
 
     def __init__(self, storage: AudioStorageSystem) -> None:
         self.streams: set[Stream] = set()
+        self.looked = asyncio.Event()
         self._storage = storage
         self._since: Moment | None = None
         self._task = asyncio.create_task(self._look())
 
     def stop(self) -> None:
         self._task.cancel()
+
+    def ring(self) -> None:
+        """Have all who wait look."""
+        self.looked.set()
+        for stream in self.streams:
+            stream.ring()
 
     async def _look(self) -> None:
         while True:
@@ -93,6 +101,7 @@ class _Watch:
             except AudioStorageSystemError as error:
                 logger.warning("What happens to jobs cannot be seen: %s", error)
             else:
+                self.looked.set()
                 for stream in self.streams:
                     stream.offer(jobs)
             spared = (time.monotonic() - began) / SHARE_OF_TIME
@@ -120,7 +129,7 @@ class News:
         watch = self._watches.get(who)
         if watch is None:
             watch = self._watches[who] = _Watch(storage)
-        stream = Stream(job_id)
+        stream = Stream(watch.looked, job_id)
         watch.streams.add(stream)
         try:
             yield stream
@@ -134,5 +143,4 @@ class News:
         """End every stream: the server is to stop."""
         self.stopping = True
         for watch in self._watches.values():
-            for stream in watch.streams:
-                stream.ring()
+            watch.ring()

@@ -128,6 +128,7 @@ def _stream(request: Request, listener: _Listener, present: Callable[[], list[Jo
     async def events() -> AsyncIterator[str]:
         with news.listening(listener.who, listener.storage, listener.job_id) as stream:
             yield f"retry: {RETRY_MILLISECONDS}\n\n"
+            await stream.watched.wait()  # before it is asked what there is: what happens in between would be lost
             stream.offer(await to_thread.run_sync(present))
             async for event in _events(news, stream, listener):
                 yield event

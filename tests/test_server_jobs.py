@@ -200,7 +200,7 @@ def test_nothing_is_lost_between_the_first_look_and_the_watch(
 
     monkeypatch.setattr(Jobs, "changed", late)
     with following(client, f"/jobs/{job.id}/events" if of_one else "/jobs/events") as events:
-        threading.Timer(2, gate.set).start()
+        threading.Timer(0.3, gate.set).start()
         assert told(events)["event"] == "waiting"
         storage.jobs.cancel(job.id)
         gate.set()

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from anyio import to_thread
-from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 
 LONGEST_NAME = 100
-# The framework writes the description of an application once, and not in two threads at the same time.
-_writing = threading.Lock()
+# The parameters of each operation by its function, and whether each may be given more than once; `None` for what is not
+# described.
+_known: dict[Callable[..., Any], dict[str, bool] | None] = {}
 
 
 async def check_query(connection: HTTPConnection) -> None:
     """Refuse what would be left out without a word: a misspelt `limt=5`, the first of two cursors."""
     if not connection.query_params:
         return
-    state = connection.app.state
-    if not hasattr(state, "queries"):  # writing the description takes too long for the event loop
-        state.queries = await to_thread.run_sync(_known, connection.app)
-    known = state.queries.get(connection.scope["endpoint"].__name__)
+    operation = connection.scope["endpoint"]
+    if operation not in _known:  # describing it takes too long for the event loop
+        _known[operation] = await to_thread.run_sync(_parameters, connection.scope["route"])
+    known = _known[operation]
     if known is None:
         return
     given = Counter(name for name, _ in connection.query_params.multi_items())
@@ -37,16 +39,17 @@ async def check_query(connection: HTTPConnection) -> None:
         raise RequestValidationError(wrong)
 
 
-def _known(app: FastAPI) -> dict[str, dict[str, bool]]:
-    """The parameters of each operation by its id, and whether each may be given more than once."""
-    with _writing:
-        operations = [one for path in app.openapi()["paths"].values() for one in path.values()]
-    return {one["operationId"]: _parameters(one) for one in operations}
-
-
-def _parameters(operation: dict[str, Any]) -> dict[str, bool]:
+def _parameters(route: APIRoute) -> dict[str, bool] | None:
+    paths = get_openapi(title="", version="", routes=[route])["paths"]
+    if not paths:
+        return None
+    [operation] = paths[route.path].values()
     parameters = [one for one in operation.get("parameters", ()) if one["in"] == "query"]
-    return {one["name"]: one["schema"].get("type") == "array" for one in parameters}
+    return {one["name"]: _is_list(one["schema"]) for one in parameters}
+
+
+def _is_list(schema: dict[str, Any]) -> bool:
+    return any(one.get("type") == "array" for one in (schema, *schema.get("anyOf", ())))
 
 
 def _fault(name: str, message: str) -> dict[str, Any]:

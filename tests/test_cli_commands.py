@@ -410,3 +410,36 @@ def test_models_lists_specs_that_can_be_used_as_they_are(run: Command) -> None:
     assert models["wordllama"]["here"]
     assert models["pocketsphinx"]["here"]
     assert "fastembed:sentence-transformers/all-MiniLM-L6-v2" in models
+
+
+# init
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ("--vectors", "nonsense:there"),
+        ("--vectors", "pinecone:"),
+        ("--vectors", "qdrant+http://nobody:secret@localhost"),
+        ("--blobs", "nonsense://there"),
+        ("--text-embedder", "nonsense"),
+        ("--audio-embedder", "nonsense"),
+        ("--transcriber", "nonsense:large"),
+        ("--transcriber-fallback", "nonsense"),
+        ("--compress", "mp3"),
+        ("--partition", "year"),
+        ("--key-source", "nonsense"),
+        ("--key-file", "/dev/null/key"),
+    ],
+)
+def test_an_archive_that_cannot_be_made_leaves_nothing(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: tuple[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    options = ("--encrypt", "--accept-plaintext-catalogue", "--language", "en", "--archive", tmp_path / "far" / "a")
+    answer = run("init", *bad, *options)
+    assert answer.code in (2, 5) and answer.err.startswith("Error"), answer
+    assert "secret" not in answer.err
+    assert list(tmp_path.iterdir()) == []
+    assert run("init", *options).code == 0, "as if nothing had been"

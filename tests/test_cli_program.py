@@ -47,33 +47,6 @@ def test_the_demo_finds_what_it_looks_for_and_can_be_run_again(tmp_path: Path) -
     assert out.count("(stored before)") == 3
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        ("--vectors", "nonsense:there"),
-        ("--vectors", "pinecone:"),
-        ("--vectors", "qdrant+http://nobody:secret@localhost"),
-        ("--blobs", "nonsense://there"),
-        ("--text-embedder", "nonsense"),
-        ("--audio-embedder", "nonsense"),
-        ("--transcriber", "nonsense:large"),
-        ("--transcriber-fallback", "nonsense"),
-        ("--compress", "mp3"),
-        ("--partition", "year"),
-        ("--key-source", "nonsense"),
-        ("--key-file", "/dev/null/key"),
-    ],
-)
-def test_an_archive_that_cannot_be_made_leaves_nothing(tmp_path: Path, bad: tuple[str, str]) -> None:
-    elsewhere = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "config")}
-    options = ("--encrypt", "--accept-plaintext-catalogue", "--language", "en", "--archive", tmp_path / "far" / "a")
-    code, _, err = run("init", *bad, *options, cwd=tmp_path, env=elsewhere)
-    assert code in (2, 5) and err.startswith("Error"), err
-    assert "secret" not in err
-    assert list(tmp_path.iterdir()) == []
-    assert run("init", *options, cwd=tmp_path, env=elsewhere)[0] == 0, "as if nothing had been"
-
-
 DIE = """
 import os, sys
 from audio_storage_system.cli.app import main

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -167,9 +168,15 @@ def mentioned_commands(text: str) -> Iterator[str]:
     yield from re.findall(r"`(audio-storage [^`]+)`", text)
 
 
+@cache
+def program() -> Any:
+    """The program's own parser, which is made of a hundred commands."""
+    return typer.main.get_command(app)
+
+
 def parse_command(line: str) -> None:
     """Have the program's own parser read a command, without running it. Raises what it would say."""
-    command: Any = typer.main.get_command(app)
+    command = program()
     _, *words = shlex.split(line, comments=True)
     if words == ["--help"]:  # which every command has
         return

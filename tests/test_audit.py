@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from audio_storage_system import AudioStorageSystem
-from audio_storage_system.audit import Audit, AuditLog, came_from, verify
+from audio_storage_system.audit import Audit, AuditLog, came_from, reads, verify
 from audio_storage_system.database import Database
 from audio_storage_system.errors import Conflict, Forbidden
 from audited import KEYS, actions, note, rows, speech_file
@@ -299,13 +299,13 @@ def test_a_forked_process_writes_its_own_chain(log: AuditLog, home: Path) -> Non
 # Reads
 
 
-def test_a_hundred_reads_are_written_at_once(log: AuditLog, home: Path) -> None:
-    began = time.monotonic()
+def test_a_hundred_reads_are_written_at_once(log: AuditLog, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reads, "WITHIN_SECONDS", 60.0)
+    until = time.monotonic() + 30
     for number in range(100):
         Audit(log).read("search", number)
-    while len(rows(home)) < 101 and time.monotonic() < began + 5:
+    while len(rows(home)) < 101 and time.monotonic() < until:
         time.sleep(0.01)
-    assert time.monotonic() - began < 0.95, "it waited for its second"
     assert [row[3] for row in rows(home)] == [None, *range(100)]
 
 

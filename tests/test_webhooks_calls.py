@@ -316,8 +316,8 @@ def dripping(data: bytes, seconds: float) -> Raw:
 @pytest.mark.parametrize(
     ("what", "reason"),
     [
-        (lambda made: time.sleep(1.5), "no answer in time"),
-        (dripping(b"HTTP/1.1 200 OK\r\nX: ", 1.5), "no answer in time"),
+        (lambda made: [*iter(lambda: made.recv(4096), b"")], "no answer in time"),
+        (dripping(b"HTTP/1.1 200 OK\r\nX: ", 20), "no answer in time"),
         (lambda made: made.recv(10), "the connection broke off"),
         (lambda made: (made.recv(4096), made.sendall(b"\x00\xff" * 10 + b"\r\n"))[1], "it speaks no HTTP"),
         (
@@ -333,7 +333,7 @@ def test_what_is_no_answer_ends_in_time(monkeypatch: pytest.MonkeyPatch, what: R
     with saying(what) as url:
         began = time.monotonic()
         assert post(url, {}, b"{}", allow_private=True) == Answer(None, reason)
-        assert time.monotonic() - began < 1.4
+        assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"])
@@ -356,10 +356,10 @@ def test_of_an_endless_answer_only_a_little_is_read(head: bytes) -> None:
 def test_a_handshake_that_drips_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "TOTAL_SECONDS", 0.6)
     record = b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc" + b"\x03" * 100
-    with saying(dripping(record, 1.5)) as url:
+    with saying(dripping(record, 20)) as url:
         began = time.monotonic()
         answer = post(url.replace("http:", "https:"), {}, b"{}", allow_private=True)
-        assert answer.status is None and time.monotonic() - began < 1.4
+        assert answer.status is None and time.monotonic() - began < 10
 
 
 def test_nobody_is_there() -> None:

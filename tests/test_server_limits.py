@@ -6,7 +6,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,14 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 def _json(body: dict[str, Any]) -> dict[str, int]:
     return {"entries": len(body)}
+
+
+def reach(what: Sized, count: int) -> None:
+    """Until there are so many; then a while in which there could be more."""
+    until = time.monotonic() + 15
+    while len(what) < count and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(0.3)
 
 
 def seconds_until_closed(connection: socket.socket) -> float:
@@ -136,7 +144,7 @@ def test_a_slow_body_is_not_waited_for(url: str, monkeypatch: pytest.MonkeyPatch
         answer = connection.recv(1 << 16)
         assert answer.startswith(b"HTTP/1.1 408")
         assert b'"code":"too_slow"' in answer + connection.recv(1 << 16)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
         assert seconds_until_closed(connection) < 2
 
 
@@ -275,16 +283,16 @@ def test_that_it_lives_is_said_while_every_thread_is_at_work(tmp_path: Path, few
     goes_on = threading.Event()
 
     def prepare(app: FastAPI) -> None:
-        app.get("/held")(lambda: goes_on.wait(20))
+        app.get("/held")(lambda: goes_on.wait(60))
 
     with serving(lambda: AudioStorageSystem(tmp_path / "archive"), prepare) as url, ThreadPoolExecutor(8) as pool:
-        held = [pool.submit(httpx.get, f"{url}/held", timeout=30) for _ in range(8)]
+        held = [pool.submit(httpx.get, f"{url}/held", timeout=60) for _ in range(8)]
         time.sleep(0.3)
         try:
-            assert httpx.get(f"{url}/health/live", timeout=5).status_code == 200
+            assert httpx.get(f"{url}/health/live", timeout=15).status_code == 200
         finally:
             goes_on.set()
-        assert all(one.result(30).json() for one in held)
+        assert all(one.result(60).json() for one in held)
 
 
 SLOW: list[tuple[str, str, dict[str, Any] | None]] = [
@@ -303,19 +311,19 @@ def test_slow_calls_leave_threads_to_others(
 
     def slow(*given: Any, **further: Any) -> Any:
         running.append(method)
-        assert goes_on.wait(20)
+        assert goes_on.wait(60)
         return whole(*given, **further)
 
     monkeypatch.setattr(AudioStorageSystem, method, slow)
     with serving(lambda: AudioStorageSystem(tmp_path / "archive")) as url, ThreadPoolExecutor(12) as pool:
-        waiting = [pool.submit(httpx.post, f"{url}{path}", json=body, timeout=30) for _ in range(12)]
-        time.sleep(0.5)
+        waiting = [pool.submit(httpx.post, f"{url}{path}", json=body, timeout=60) for _ in range(12)]
+        reach(running, waiting_module.SLOW_AT_ONCE)
         try:
-            assert httpx.get(f"{url}/api/v1/recordings", timeout=5).status_code == 200
+            assert httpx.get(f"{url}/api/v1/recordings", timeout=15).status_code == 200
             assert len(running) == waiting_module.SLOW_AT_ONCE
         finally:
             goes_on.set()
-        assert {one.result(30).status_code for one in waiting} <= {200, 404}
+        assert {one.result(60).status_code for one in waiting} <= {200, 404}
     assert len(running) == 12
 
 
@@ -334,7 +342,7 @@ def test_a_deadline_holds_also_while_a_search_waits_for_its_turn(
     most = waiting_module.SEARCHES_AT_ONCE
     with serving(lambda: AudioStorageSystem(tmp_path / "archive")) as url, ThreadPoolExecutor(most) as pool:
         search = f"{url}/api/v1/search"
-        busy = [pool.submit(httpx.get, search, params={"text": "long"}, timeout=30) for _ in range(most)]
+        busy = [pool.submit(httpx.get, search, params={"text": "long"}, timeout=60) for _ in range(most)]
         until = time.monotonic() + 10
         while len(running) < most:
             assert time.monotonic() < until
@@ -347,7 +355,7 @@ def test_a_deadline_holds_also_while_a_search_waits_for_its_turn(
             assert example.status_code == 200
         finally:
             goes_on.set()
-        assert {one.result(30).status_code for one in busy} == {200}
+        assert {one.result(60).status_code for one in busy} == {200}
     assert "short" not in running
 
 
@@ -361,16 +369,16 @@ def test_webhooks_that_do_not_answer_leave_threads_to_others(
         serving(lambda: AudioStorageSystem(tmp_path / "archive")) as url,
         ThreadPoolExecutor(12) as pool,
     ):
-        receiver.answer = lambda call, handler: 204 if goes_on.wait(20) else 500
+        receiver.answer = lambda call, handler: 204 if goes_on.wait(60) else 500
         httpx.post(f"{url}/api/v1/webhooks", json={"url": receiver.url}, timeout=30).raise_for_status()
-        tests = [pool.submit(httpx.post, f"{url}/api/v1/webhooks/1/test", timeout=30) for _ in range(12)]
-        time.sleep(0.5)
+        tests = [pool.submit(httpx.post, f"{url}/api/v1/webhooks/1/test", timeout=60) for _ in range(12)]
+        reach(receiver.calls, waiting_module.SLOW_AT_ONCE)
         try:
-            assert httpx.get(f"{url}/api/v1/recordings", timeout=5).status_code == 200
+            assert httpx.get(f"{url}/api/v1/recordings", timeout=15).status_code == 200
             assert len(receiver.calls) == waiting_module.SLOW_AT_ONCE
         finally:
             goes_on.set()
-        assert {one.result(30).json()["state"] for one in tests} == {"delivered"}
+        assert {one.result(60).json()["state"] for one in tests} == {"delivered"}
 
 
 # Files of who may not store them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -115,13 +116,15 @@ def test_nobody_removes_or_uses_what_is_still_coming_in(storage: AudioStorageSys
 
 def test_a_suspended_session_is_left_alone_for_its_time_then_completed(home: Path) -> None:
     with AudioStorageSystem(home, transcriber="scripted") as storage:
-        session = begin(storage, resume_seconds=1.5)
+        session = begin(storage, resume_seconds=60)
         speak(session, sentences(1))
         finals(session, 1)
         session.suspend()
         with AudioStorageSystem(home) as other:
             assert other.recovered == []
-        time.sleep(1.6)
+        spool, then = home / "spool" / session.id, time.time() - 61
+        for path in (*spool.iterdir(), spool):
+            os.utime(path, (then, then))
         with AudioStorageSystem(home) as other:
             assert [found.audio_id for found in other.recovered] == [session.audio_id]
         with pytest.raises(NotFound):

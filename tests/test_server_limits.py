@@ -183,13 +183,13 @@ def test_a_client_that_never_reads_is_cut(url: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_one_that_reads_slowly_gets_all_of_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 1.0)
+    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 2.0)
     with connected(url) as connection:
         connection.sendall(b"GET /much HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         got = 0
         while block := connection.recv(1 << 20):
             got += len(block)
-            time.sleep(0.01)
+            time.sleep(0.03)
         assert got > 64 << 20
 
 

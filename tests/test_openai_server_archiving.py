@@ -28,7 +28,6 @@ from working import hear, talk
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 WAIT = 30.0
-# Where the kind of catalogue makes no difference.
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ import threading
 import time
 import wave
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import anyio
 import numpy as np
 import pytest
 from mcp import Client
@@ -22,7 +23,7 @@ from mcp.shared.exceptions import MCPError
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.cli import main
 from audio_storage_system.errors import AudioStorageSystemError, Forbidden, InvalidInput, NotFound, TooLarge
-from audio_storage_system.server.mcp import writing
+from audio_storage_system.server.mcp import stdio, writing
 from audio_storage_system.server.mcp.caller import Caller
 from audio_storage_system.server.mcp.folders import Folders
 from audio_storage_system.server.mcp.protocol import make_server
@@ -152,6 +153,31 @@ def test_ctrl_c_ends_it_though_the_terminal_stays(place: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
         assert process.stdout and process.stdout.read() == b""
+
+
+class Tripping:
+    """A server that Ctrl-C finds at work, and of which a part fails when the rest is cancelled."""
+
+    def create_initialization_options(self) -> None:
+        pass
+
+    async def run(self, *arguments: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        try:
+            await anyio.sleep_forever()
+        except BaseException:
+            raise anyio.BrokenResourceError from None
+
+
+def test_ctrl_c_counts_though_a_part_fails_on_its_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stdio, "stdio_server", lambda stdin: nullcontext((None, None)))
+    monkeypatch.setattr(stdio, "make_server", lambda *_: Tripping())
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            stdio.serve(lambda: pytest.fail("nobody asks"))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # Who calls

@@ -26,14 +26,15 @@ CHUNK_BYTES = 64 * 1024
 
 
 def serve(caller: Callable[[], Caller]) -> None:
-    """Answer what comes on standard input, on standard output, until the input ends. Nothing else is written there:
-    what a part of this process prints goes to standard error. caller: asked with every request."""
+    """Answer what comes on standard input, on standard output, until the input ends or Ctrl-C comes
+    (`KeyboardInterrupt`). Nothing else is written there: what a part of this process prints goes to standard error.
+    caller: asked with every request."""
     anyio.run(_serve, caller)
 
 
 async def _serve(caller: Callable[[], Caller]) -> None:
     server = make_server(lambda context: caller(), of_error_here)
-    with _taken(STDIN) as descriptor:
+    with _taken(STDIN) as descriptor, _cancelled_first():
         async with stdio_server(stdin=cast(Any, Lines(descriptor))) as (incoming, outgoing):
             await server.run(incoming, outgoing, server.create_initialization_options())
 
@@ -48,6 +49,19 @@ def _taken(descriptor: int) -> Iterator[int]:
         yield taken
     finally:
         os.dup2(taken, descriptor)  # the copy stays open: the thread may be reading it to the end of the process
+
+
+@contextmanager
+def _cancelled_first() -> Iterator[None]:
+    """A task that was cancelled ends as one, whatever its parts tripped over on their way out: a relay of the SDK may
+    fail to hand on what its reader, cancelled before it, no longer takes."""
+    try:
+        yield
+    except Exception as error:
+        task = asyncio.current_task()
+        if task is None or not task.cancelling():
+            raise
+        raise asyncio.CancelledError from error
 
 
 class Lines:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,15 +52,27 @@ class Server:
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(statement)
 
+    def run_undisturbed(self, statement: str) -> None:
+        """Run one that others who use the same database are in the way of, once they are gone: the server itself waits
+        for five seconds only, also for those it has ended."""
+        psycopg = pytest.importorskip("psycopg")
+        until = time.monotonic() + 60
+        while True:
+            try:
+                return self.run(statement)
+            except psycopg.errors.ObjectInUse:
+                if time.monotonic() > until:
+                    raise
+
     @contextmanager
     def fresh_database(self, template: str = "template1") -> Iterator[str]:
         """The address of a new database, removed at the end: an empty one, or a copy of another."""
         name = f"t_{uuid4().hex}"
-        self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self.run_undisturbed(f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
             yield self.url(name)
         finally:
-            self.run(f"DROP DATABASE {name} WITH (FORCE)")
+            self.run_undisturbed(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @dataclass
@@ -106,6 +119,18 @@ class Programs:
             shutil.chown(folder, self.user)
         return folder
 
+    def start_somewhere(self, data: Path) -> int:
+        """Start the server of this data folder on a free port, which it gives."""
+        while True:
+            port = free_port()
+            try:
+                self.start(data, port)
+                return port
+            except AssertionError:  # somebody else may have taken the port meanwhile
+                if "could not bind" not in (data.parent / "log").read_text():
+                    raise
+                (data.parent / "log").unlink()
+
     def start(self, data: Path, port: int) -> None:
         """Start the server of this data folder and wait for it."""
         options = (
@@ -140,7 +165,7 @@ def _named() -> Server | None:
 def started() -> Iterator[Server]:
     """A server that lives as long as the block."""
     programs, password = Programs.found(), secrets.token_hex(8)
-    folder, port = programs.make_folder(), free_port()
+    folder = programs.make_folder()
     secret = folder / "password"
     secret.write_text(password)
     secret.chmod(0o644)
@@ -150,7 +175,7 @@ def started() -> Iterator[Server]:
             "initdb", "-D", str(data), "-U", USER, "-A", "scram-sha-256", f"--pwfile={secret}", "--encoding=utf8",
             "--no-sync",
         )  # fmt: skip
-        programs.start(data, port)
+        port = programs.start_somewhere(data)
         try:
             yield Server("127.0.0.1", port, USER, password, data)
         finally:

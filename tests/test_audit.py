@@ -87,7 +87,7 @@ def test_every_read_is_entered_within_a_second(kept: AudioStorageSystem, tmp_pat
         "transcript.read",
         "transcript.read",
     ]
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while len(found := [row[0] for row in _reads(home)]) < len(wanted) and time.monotonic() < until:
         time.sleep(0.05)
     assert found == wanted
@@ -317,8 +317,9 @@ def test_reads_wait_while_the_database_takes_no_writes(
 
     monkeypatch.setattr("audio_storage_system.audit.reads.MOST_KEPT", 150)
     monkeypatch.setattr(log.database, "write", refused)
-    for number in range(200):
-        Audit(log).read("search", number)
+    with log._reads._writing:  # nothing is tried meanwhile
+        for number in range(200):
+            Audit(log).read("search", number)
     with pytest.raises(Conflict):
         log.flush()
     monkeypatch.delattr(log.database, "write")
@@ -326,7 +327,7 @@ def test_reads_wait_while_the_database_takes_no_writes(
     found = plain_sql(home, "SELECT action, CAST(details AS TEXT) FROM audit_log ORDER BY id")
     lost = [json.loads(str(details))["count"] for action, details in found if action == "reads.lost"]
     assert [action for action, _ in found].count("search") + sum(lost) == 200
-    assert sum(lost) > 0
+    assert sum(lost) == 50
     assert verify(log.database, KEYS).ok
 
 

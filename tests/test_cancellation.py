@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from audio_storage_system import AudioStorageSystem, Cancellation
 from audio_storage_system.archive import Archive
@@ -60,7 +60,7 @@ def read_slowly(database: Database, deadline: Deadline) -> None:
 def test_the_statement_that_runs_is_broken_off(database: Database, seconds: float | None) -> None:
     with cancelled_after(0.2) as cancellation:
         deadline = Deadline.after(seconds, cancellation)
-        assert seconds_of(lambda: read_slowly(database, deadline), Cancelled) < 5
+        assert seconds_of(lambda: read_slowly(database, deadline), Cancelled) < 60
     with database.read() as connection:
         assert connection.execute(text("SELECT 7")).scalar_one() == 7
 
@@ -71,7 +71,7 @@ def test_so_it_is_in_a_snapshot(database: Database) -> None:
             read_slowly(database, NEVER)
 
     with cancelled_after(0.2) as cancellation:
-        assert seconds_of(inside, Cancelled) < 5
+        assert seconds_of(inside, Cancelled) < 60
 
 
 def test_nothing_runs_on_the_server_any_more(database: Database) -> None:
@@ -82,6 +82,19 @@ def test_nothing_runs_on_the_server_any_more(database: Database) -> None:
     with database.read() as connection:
         running = text("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(600)'")
         assert connection.execute(running).scalar_one() == 0
+
+
+def test_what_is_cancelled_before_the_server_has_the_statement_ends_too(database: Database) -> None:
+    """There is nothing to be broken off yet when the server is asked to."""
+    cancellation = Cancellation()
+
+    def cancel(*_: Any) -> None:
+        if not cancellation.cancelled:
+            cancellation.cancel()
+            time.sleep(0.5)
+
+    event.listen(database.engine, "before_cursor_execute", cancel)
+    assert seconds_of(lambda: read_slowly(database, Deadline.after(None, cancellation)), Cancelled) < 60
 
 
 def test_what_was_cancelled_before_does_not_begin(database: Database) -> None:
@@ -105,7 +118,7 @@ def test_a_request_to_a_vector_database_is_left() -> None:
     gone = threading.Event()
     with cancelled_after(0.1) as cancellation:
         deadline = Deadline.after(60, cancellation)
-        assert seconds_of(lambda: engine_index._by_deadline(lambda: gone.wait(20), deadline), Cancelled) < 2  # type: ignore[arg-type, return-value]
+        assert seconds_of(lambda: engine_index._by_deadline(lambda: gone.wait(600), deadline), Cancelled) < 60  # type: ignore[arg-type, return-value]
     gone.set()
 
 
@@ -127,7 +140,7 @@ def test_a_search_ends_and_so_does_its_work(storage: AudioStorageSystem, monkeyp
             lambda: storage.search_similar_audio("two", cancellation=cancellation),
             lambda: storage.context_pack("two", cancellation=cancellation),
         )
-        assert [seconds_of(call, Cancelled) < 5 for call in calls] == [True, True]
+        assert [seconds_of(call, Cancelled) < 60 for call in calls] == [True, True]
 
 
 def slow_search(monkeypatch: pytest.MonkeyPatch, archive: Archive) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -123,16 +123,33 @@ def test_metadata_is_still_merged_when_files_are_looked_for_first(run: Command, 
     assert [failure["code"] for failure in answer.data["failed"]] == ["duplicate_recording"] * 3
 
 
+STOPPED = """
+import os, sys
+from audio_storage_system.blobs.local import LocalBlobStore
+from audio_storage_system.cli import main
+
+publish, begun = LocalBlobStore.publish, []
+
+
+def counted(self, *given, **further):
+    begun.append(1)
+    if len(begun) == 20:
+        os.kill(os.getpid(), int(sys.argv[1]))
+    return publish(self, *given, **further)
+
+
+LocalBlobStore.publish = counted
+sys.exit(main(sys.argv[2:]))
+"""
+
+
 @posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_add_is_taken_up_where_it_was(folder: Path, archive: Path, number: int) -> None:
     make(folder, *(f"{name:03}.wav" for name in range(600)))
     words = ("add", folder, "--no-transcribe", "--archive", archive)
-    process = start(*words)
-    deadline = time.monotonic() + 60
-    while len(list(archive.glob("audio_files/*/*/*.wav"))) < 20 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(number)
+    program = [sys.executable, "-c", STOPPED, str(int(number)), *map(str, words)]
+    process = subprocess.Popen(program, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, err = process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGINT else -9), err
     assert "Traceback" not in err

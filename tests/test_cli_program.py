@@ -111,23 +111,6 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     process.wait(timeout=60)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent differently there")
-def test_ctrl_c_leaves_what_is_stored_and_the_next_run_finishes_it(tmp_path: Path, demo: Path) -> None:
-    words = ("--archive", tmp_path / "a", "--whisper-model", "pocketsphinx", "--jobs", 1, "--json")
-    process = start("add", demo, *words)
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "a" / "audio_files").rglob("*.flac")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
-    assert len(json.loads(out)["added"]) < 3
-    assert b"Traceback" not in err
-    code, listed, _ = run("list", "--archive", tmp_path / "a", "--json")
-    assert code == 0
-    assert json.loads(listed)["recordings"]
-
-
 SLOW = """
 import os, sys, time
 from audio_storage_system.testing.scripted import FACTORY, SPEC, ScriptedTranscriber
@@ -168,6 +151,24 @@ def wait_for(path: Path) -> None:
 def until_said(stream: IO[bytes], begin: bytes) -> bytes:
     """The next line that begins so."""
     return next(line for line in stream if line.startswith(begin))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent differently there")
+def test_ctrl_c_leaves_what_is_stored_and_the_next_run_finishes_it(tmp_path: Path, demo: Path) -> None:
+    words = ("--archive", tmp_path / "a", "--whisper-model", "scripted", "--jobs", 1, "--json")
+    process = start_slow(600, tmp_path / "heard", "add", demo, *words)
+    wait_for(tmp_path / "heard")
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    until_said(process.stderr, b"Stopping after")
+    (tmp_path / "heard.go").touch()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert len(json.loads(out)["added"]) < 3
+    assert b"Traceback" not in err
+    code, listed, _ = run("list", "--archive", tmp_path / "a", "--json")
+    assert code == 0
+    assert json.loads(listed)["recordings"]
 
 
 @pytest.fixture

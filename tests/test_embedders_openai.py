@@ -129,7 +129,7 @@ def test_a_service_that_is_not_there_is_reported_within_seconds(monkeypatch: pyt
     started = time.monotonic()
     message = failure(EngineUnavailable, OpenAIEmbedder(MODEL)).message
     assert f"http://127.0.0.1:{port} cannot be reached" in message
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 30
 
 
 def test_a_server_of_ones_own_needs_no_key(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:

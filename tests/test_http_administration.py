@@ -24,6 +24,12 @@ API = "/api/v1"
 Store = Callable[..., int]
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails at once is answered with its status, however slow the machine."""
+    monkeypatch.setattr("audio_storage_system.server.long_tasks.PATIENCE_SECONDS", 60.0)
+
+
 @pytest.fixture
 def storage(home: Path, served: httpx.Client) -> Iterator[AudioStorageSystem]:
     """The archive that is served, opened beside the server."""

@@ -55,6 +55,12 @@ class Doing:
                 self.ended += 1
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails at once is answered with its status, however slow the machine."""
+    monkeypatch.setattr("audio_storage_system.server.long_tasks.PATIENCE_SECONDS", 60.0)
+
+
 @pytest.fixture
 def doing() -> Doing:
     return Doing()

@@ -26,12 +26,12 @@ def replica(postgres_server: Server) -> Iterator[Server]:
     hba = postgres_server.folder / "pg_hba.conf"
     hba.write_text(f"{hba.read_text()}\nhost replication copier 127.0.0.1/32 scram-sha-256\n")
     postgres_server.run("SELECT pg_reload_conf()")
-    folder, port = programs.make_folder(), free_port()
+    folder = programs.make_folder()
     data = folder / "data"
     try:
         address = f"host=127.0.0.1 port={postgres_server.port} user=copier password={password}"
         programs.run("pg_basebackup", "-D", str(data), "-R", "-X", "stream", "-c", "fast", "-d", address)
-        programs.start(data, port)
+        port = programs.start_somewhere(data)
         try:
             yield Server("127.0.0.1", port, postgres_server.user, postgres_server.password, data)
         finally:

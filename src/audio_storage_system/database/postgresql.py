@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Hashable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_SECONDS = 5
 LOCK_TIMEOUT = "30s"
+# Between two requests to break off a statement.
+AGAIN_SECONDS = 0.2
 # How long to wait for a connection in use before looking at the clock again.
 TURN_SECONDS = 0.1
 # A parameter of the address that is not libpq's but the driver's: poolers such as PgBouncer ask for it.
@@ -177,21 +180,39 @@ def _cancelled_by(deadline: Deadline, connection: Connection) -> Iterator[None]:
     if deadline.cancellation is None:
         yield
         return
-    driver: Any = connection.connection.driver_connection
-
-    def cancel() -> None:
-        with suppress(Exception):  # it may have ended, or the server is gone: `check` ends the read all the same
-            driver.cancel_safe(timeout=CONNECT_TIMEOUT_SECONDS)
-
     told = connection.info
     told[_DEADLINE] = deadline
     try:
-        with deadline.stopping(cancel):
+        with (
+            _breaking_off(connection.connection.driver_connection) as break_off,
+            deadline.stopping(break_off),
+        ):
             yield
     finally:
         del told[_DEADLINE]  # on what is lost, the connection itself can be asked nothing
         if deadline.cancelled and not connection.invalidated:
             connection.invalidate()
+
+
+@contextmanager
+def _breaking_off(driver: Any) -> Iterator[Callable[[], None]]:
+    """What is called, once, to have the server asked to break off what runs on this connection. It is asked again and
+    again until the block ends, from a thread: a request that comes before the statement it is about goes unheard."""
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            with suppress(Exception):  # it may have ended, or the server is gone: `check` ends the read all the same
+                driver.cancel_safe(timeout=CONNECT_TIMEOUT_SECONDS)
+            over.wait(AGAIN_SECONDS)
+
+    asking = threading.Thread(target=ask, name="cancellation", daemon=True)
+    try:
+        yield asking.start
+    finally:
+        over.set()
+        if asking.ident is not None:
+            asking.join()
 
 
 def _look(connection: Connection, *_: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from servers import faulty, gcs
 
 pytest_plugins = ["postgres_server", "catalogues", "batch", "audited", "damages", "serving", "receiving", "uploading"]
 pytest.register_assert_rewrite("working")
+gc.set_threshold(20_000, 20, 20)  # looking through all that a long run keeps takes a sixth of its time at Python's own
 settings.register_profile("unhurried", deadline=None)  # how long an example takes is up to the machine
 settings.load_profile("unhurried")
 

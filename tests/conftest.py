@@ -19,21 +19,23 @@ from audio_storage_system.transcribers import TRANSCRIBERS
 from servers import faulty, gcs
 
 pytest_plugins = ["postgres_server", "catalogues", "batch", "audited", "damages", "serving", "receiving", "uploading"]
-pytest.register_assert_rewrite("working")
+pytest.register_assert_rewrite("working", "scenes")
 gc.set_threshold(20_000, 20, 20)  # looking through all that a long run keeps takes a sixth of its time at Python's own
 settings.register_profile("unhurried", deadline=None)  # how long an example takes is up to the machine
 settings.load_profile("unhurried")
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No setting of the developer's own machine reaches a test, and no model hub is asked for anything."""
-    for name in list(os.environ):
-        if name.startswith(("AUDIO_STORAGE_", "OPENAI_")) and not name.startswith("AUDIO_STORAGE_TEST_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config"))
-    monkeypatch.setenv("AUDIO_STORAGE_BLOB_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "blob_cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("AUDIO_STORAGE_", "OPENAI_")) and not name.startswith("AUDIO_STORAGE_TEST_"):
+                patch.delenv(name)
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config"))
+        patch.setenv("AUDIO_STORAGE_BLOB_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "blob_cache"))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -23,11 +23,13 @@ from uuid import uuid4
 
 import pytest
 
-from audio_storage_system.database import Database
+from audio_storage_system.database import Database, postgresql
 from audio_storage_system.database.migrations import migrate
 from audio_storage_system.vectors.pgvector import PgvectorEngine
 
 USER, SYSTEM_USER = "archivist", "pgserver"
+# For which a server that is there may keep a client waiting until it is connected: the machine is busy with the tests.
+PATIENT_SECONDS = 60
 # A database is 1,300 files: ext4 takes ever longer to make those of the next one while those of the last are deleted.
 MEMORY, ENOUGH_BYTES = Path("/dev/shm"), 4 << 30  # noqa: S108 - the folder made there is one's own
 
@@ -119,18 +121,6 @@ class Programs:
             shutil.chown(folder, self.user)
         return folder
 
-    def start_somewhere(self, data: Path) -> int:
-        """Start the server of this data folder on a free port, which it gives."""
-        while True:
-            port = free_port()
-            try:
-                self.start(data, port)
-                return port
-            except AssertionError:  # somebody else may have taken the port meanwhile
-                if "could not bind" not in (data.parent / "log").read_text():
-                    raise
-                (data.parent / "log").unlink()
-
     def start(self, data: Path, port: int) -> None:
         """Start the server of this data folder and wait for it."""
         options = (
@@ -139,16 +129,32 @@ class Programs:
         )
         self.run("pg_ctl", "-w", "-D", str(data), "-l", str(data.parent / "log"), "-o", options, "start")
 
+    @contextmanager
+    def running(self, data: Path) -> Iterator[int]:
+        """The port on which the server of this data folder runs; it may be stopped and started there meanwhile."""
+        with reserved_port() as port:
+            self.start(data, port)
+            try:
+                yield port
+            finally:
+                self.stop(data, "immediate")
+
     def stop(self, data: Path, mode: str = "fast") -> None:
         """Stop it."""
         self.run("pg_ctl", "-w", "-D", str(data), "-m", mode, "stop")
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port on which nobody listens but who is told of it, again and again if he likes: Linux gives it to nobody else
+    while a socket is bound to it that never listens. Elsewhere such a socket would be in everybody's way."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port = int(holder.getsockname()[1])
+        if sys.platform != "linux":
+            holder.close()
+        yield port
 
 
 def _named() -> Server | None:
@@ -175,13 +181,17 @@ def started() -> Iterator[Server]:
             "initdb", "-D", str(data), "-U", USER, "-A", "scram-sha-256", f"--pwfile={secret}", "--encoding=utf8",
             "--no-sync",
         )  # fmt: skip
-        port = programs.start_somewhere(data)
-        try:
+        with programs.running(data) as port:
             yield Server("127.0.0.1", port, USER, password, data)
-        finally:
-            programs.stop(data, "immediate")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patience() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgresql, "CONNECT_TIMEOUT_SECONDS", PATIENT_SECONDS)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,11 @@ class Talk:
         while max((told["position"] for told in self.of("started") + self.of("position")), default=0.0) < seconds:
             self.until("position")
 
+    def until_taken(self) -> None:
+        """Until the server has written all sound that was sent: it takes one message after the other."""
+        self.say(type="ping")
+        self.until("pong")
+
     def of(self, kind: str) -> list[Message]:
         return [message for message in self.heard if message["type"] == kind]
 

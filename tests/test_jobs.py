@@ -228,14 +228,15 @@ def test_a_worker_told_to_stop_gives_back_what_it_has_and_another_goes_on(
 ) -> None:
     job = storage.submit(meeting)
     heard: list[float] = []
-    stop = threading.Event()
+    stop, worker = threading.Event(), storage.worker(concurrency=1)
 
     def stop_then(window: Window) -> None:
         heard.append(window.start)
         stop.set()
+        assert worker._stopping.wait(60)
 
     hear(stop_then)
-    storage.worker(concurrency=1).run(stop)
+    worker.run(stop)
     assert len(heard) == 2 and storage.jobs.get(job.id).state is JobState.WAITING
     hear(lambda window: heard.append(window.start))
     work(storage)

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,16 @@ import pytest
 
 import working
 from audio_storage_system import AudioStorageSystem
-from audio_storage_system.records import Job, JobState
+from audio_storage_system.records import JobState
 from catalogues import FILE, Catalogues
 from postgres_server import Programs, Server, started
+from scenes import KILLED, Scene
 from servers import faulty
-from working import BATCH, Plan, Told, disk, ended, fill, kill, start
+from working import BATCH, Told, disk, ended, fill
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are killed and stopped by signals")
 
 SIZES = (4, 2, 5, 3)
-KILLED = -signal.SIGKILL
 MOST_KILLS = 35  # in one archive: on a busy machine its work would never end
 # Each moment at which a worker dies in its first run over two recordings, and for the how-manieth time it comes there.
 MOMENTS = [(word.split(":")[0], int(word.split(":")[1])) for word in """
@@ -40,68 +39,6 @@ embedding:1 embedding:3 embedded:1 embedded:2 stepped:2 ending:1 done:1 done:2 s
 # The same for who takes over from a worker that died after its first batch, and for who submits.
 OF_TAKING_OVER = ["counting", "handing_back", "handed_back", "striking_off", "took_over", "began"]
 OF_SUBMITTING = ["staged", "published", "stored", "given", "queued"]
-
-
-@dataclass
-class Scene:
-    """An archive at `home`, and the processes that work on it. A failure tells what was done to them."""
-
-    home: Path
-    expected: dict[str, Told]
-    scratch: Path
-    killed: list[str] = field(default_factory=list)
-    running: list[Any] = field(default_factory=list)
-
-    def plan(self, **further: Any) -> Plan:
-        names = {"heard": str(self.scratch / "heard"), "told": str(self.scratch / "told")}
-        return Plan(str(self.home), dict(os.environ), **{**names, **further})
-
-    def start(self, **further: Any) -> Any:
-        process = start(self.plan(**further))
-        self.running.append(process)
-        return process
-
-    def submit(self, *files: Path) -> list[Job]:
-        with AudioStorageSystem(self.home, transcriber="scripted") as storage:
-            return [storage.submit(path, metadata={"name": path.name}) for path in files]
-
-    def kill(self, process: Any, why: str) -> None:
-        self.killed.append(why)
-        kill(process)
-
-    def die(self, point: str, times: int, **further: Any) -> None:
-        """A worker that dies there."""
-        assert ended(self.start(die_at=(point, times), **further)) == KILLED, f"it never came to {point} {times}"
-        self.killed.append(f"{point} {times}")
-
-    def finish(self, **further: Any) -> None:
-        """One more worker, which does what is left."""
-        assert ended(self.start(**further)) == 0
-
-    def check(self, names: Sequence[str] | None = None) -> None:
-        working.check(self.home, self.expected, names)
-        again = working.heard_again(self.scratch / "heard")
-        assert again <= BATCH * len(self.killed), f"{again} windows were heard again after {self.killed}"
-
-    def events(self) -> list[str]:
-        """What the workers have told of, in order."""
-        path = self.scratch / "told"
-        return [line.split(" ", 2)[2] for line in path.read_text().splitlines()] if path.exists() else []
-
-    def wait_for(self, what: Callable[[], object], seconds: float = 60.0) -> None:
-        until = time.monotonic() + seconds
-        while not what():
-            assert time.monotonic() < until, self.events()
-            time.sleep(0.02)
-
-    def heard(self) -> int:
-        path = self.scratch / "heard"
-        return len(path.read_text().splitlines()) if path.exists() else 0
-
-    def close(self) -> None:
-        for process in self.running:
-            if process.is_alive():
-                kill(process)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -161,11 +98,12 @@ def deaths(
     two = files[:2]
     template = Scene(tmp_path_factory.mktemp("template") / "archive", some(expected, two), Path())
     template.submit(*two)
+    environment = dict(os.environ)  # in this thread, which changes it meanwhile
 
     def play(story: Callable[[Scene], None]) -> None:
         scratch = tmp_path_factory.mktemp("scene")
         shutil.copytree(template.home, scratch / "archive")
-        scene = Scene(scratch / "archive", template.expected, scratch)
+        scene = Scene(scratch / "archive", template.expected, scratch, environment)
         story(scene)
         scene.finish()
         scene.check()
@@ -313,16 +251,16 @@ def test_one_that_gives_no_sign_of_life_is_replaced_and_does_no_harm(
     scene: Scene, files: list[Path], record_property: Callable[[str, object], None]
 ) -> None:
     scene.submit(files[0])
-    sleeper = scene.start(milliseconds=1_500)
+    scene.hold_after(0)
+    sleeper = scene.start()
     wait_until_working(scene)
-    time.sleep(0.5)
-    os.kill(sleeper.pid, signal.SIGSTOP)  # while it hears: it holds no lock
+    scene.put_to_sleep(sleeper)
     stopped = time.monotonic()
-    other = scene.start(name="other")
-    scene.wait_for(lambda: any(event.startswith("took_over") for event in scene.events()), seconds=35)
-    record_property("seconds until others took over", taken := time.monotonic() - stopped)
-    assert taken < 30
+    other = scene.start(name="other", most="")
+    scene.wait_for(lambda: any(event.startswith("took_over") for event in scene.events()), seconds=120)
+    record_property("seconds until others took over", time.monotonic() - stopped)
     wait_until_working(scene, 2)
+    scene.go_on()
     os.kill(sleeper.pid, signal.SIGCONT)
     scene.killed.append("stopped")  # it may hear its batch to the end, which another has heard
     assert [ended(other), ended(sleeper)] == [0, 0]
@@ -331,10 +269,12 @@ def test_one_that_gives_no_sign_of_life_is_replaced_and_does_no_harm(
 
 def test_one_that_is_dead_is_replaced_at_once_though_nobody_has_buried_it(small: Scene, files: list[Path]) -> None:
     small.submit(files[0])
-    worker = command(small, milliseconds=1500)
+    small.hold_after(0)
+    worker = command(small)
     wait_until_working(small)
     worker.kill()
     small.killed.append("unburied")
+    small.go_on()
     small.finish()
     assert small.events()[0].startswith("took_over")
     worker.communicate()
@@ -343,10 +283,11 @@ def test_one_that_is_dead_is_replaced_at_once_though_nobody_has_buried_it(small:
 
 def test_one_that_is_told_to_stop_leaves_after_the_window_in_hand(scene: Scene, files: list[Path]) -> None:
     [job] = scene.submit(files[2])
-    worker = scene.start(milliseconds=400, until_done=False)
+    scene.hold_after(0)
+    worker = scene.start(until_done=False)
     wait_until_working(scene)
     worker.terminate()
-    assert ended(worker, seconds=20) == 0
+    assert ended(worker) == 0
     assert (scene.heard(), scene.events()[-1]) == (BATCH, "left")
     with AudioStorageSystem(scene.home) as storage:
         assert storage.jobs.get(job.id).state is JobState.WAITING and storage.jobs.workers() == []
@@ -357,19 +298,20 @@ def test_one_that_is_told_to_stop_leaves_after_the_window_in_hand(scene: Scene, 
 
 def test_the_command_leaves_in_good_order_too(small: Scene, files: list[Path]) -> None:
     small.submit(files[2])
-    worker = command(small, milliseconds=400)
+    small.hold_after(0)
+    worker = command(small)
     wait_until_working(small)
     worker.terminate()
-    output, _ = worker.communicate(timeout=30)
+    output, _ = worker.communicate(timeout=120)
     assert worker.returncode == 0 and '"unfinished": 1' in output
     small.finish()
     small.check([files[2].name])
     assert small.heard() == SIZES[2]
 
 
-def command(scene: Scene, milliseconds: int) -> subprocess.Popen[str]:
+def command(scene: Scene) -> subprocess.Popen[str]:
     """The program as people start it."""
-    program = [sys.executable, working.__file__, str(scene.scratch / "heard"), str(milliseconds)]
+    program = [sys.executable, working.__file__, str(scene.scratch / "heard"), str(scene.scratch / "most")]
     environment = {**os.environ, "AUDIO_STORAGE_TRANSCRIBER": "scripted"}
     return subprocess.Popen(
         [*program, "worker", "--archive", str(scene.home), "--json"],
@@ -428,18 +370,25 @@ def test_the_server_may_be_restarted_in_the_middle(small: Scene, files: list[Pat
         small.home.mkdir()
         (small.home / FILE).write_text(f'database_url = "{server.url()}"\n')
         small.submit(*files)
+        small.hold_after(2)
         team = [small.start(milliseconds=300) for _ in range(2)]
-        for heard in (3, 7):
+        for heard, most in ((3, 6), (7, 100)):
             wait_until_working(small, heard)
-            Programs.found().stop(server.folder, "immediate")
-            time.sleep(1)
-            Programs.found().start(server.folder, server.port)
-            small.killed.append("the server")
+            restart(small, server, most)
         small.killed += small.killed  # each of two workers may repeat a batch
         assert [ended(process) for process in team] == [0, 0]
         assert not {"failed", "again"} & {event.split()[0] for event in small.events()}
-        assert any(event.startswith("waiting") for event in small.events())
         small.check()
+
+
+def restart(scene: Scene, server: Server, most: int) -> None:
+    """Of the server, which a worker wants in between."""
+    waited = scene.waiting()
+    Programs.found().stop(server.folder, "immediate")
+    scene.hold_after(most)
+    scene.wait_for(lambda: scene.waiting() > waited)
+    Programs.found().start(server.folder, server.port)
+    scene.killed.append("the server")
 
 
 def test_a_store_may_fail_now_and_then(
@@ -470,10 +419,12 @@ def test_a_store_may_fail_now_and_then(
 def test_the_disk_may_be_full_in_the_middle(small: Scene, files: list[Path]) -> None:
     with disk(small.home, "24m"):
         small.submit(*files)
-        worker = small.start(milliseconds=300)
+        small.hold_after(2)
+        worker = small.start()
         wait_until_working(small, 3)
         fill(small.home / "filler")
-        small.wait_for(lambda: any(event.startswith("waiting") for event in small.events()))
+        small.go_on()
+        small.wait_for(small.waiting)
         time.sleep(2)
         (small.home / "filler").unlink()
         assert ended(worker) == 0

@@ -40,6 +40,10 @@ def serve(archive: AudioStorageSystem, workers: int = 2) -> Any:
     return running("--archive", str(archive.home), "--workers", str(workers), "--no-worker")
 
 
+def frames(seconds: float) -> int:
+    return round(seconds * RATE)
+
+
 def in_time(talk: Talk, sound: bytes, seconds: float) -> int:
     """Send sound as it is spoken, for so long; how many bytes."""
     begun, sent = time.monotonic(), 0
@@ -58,7 +62,7 @@ def test_a_session_goes_on_in_whichever_process(archive: AudioStorageSystem) -> 
             with talking(url, **query) as talk:
                 started = talk.until("started")
                 query = {"session": started["session_id"]}
-                rest = sound[round(started["position"] * RATE) * 2 :]
+                rest = sound[frames(started["position"]) * 2 :]
                 talk.sound(rest[: draw.randint(BLOCK, 3 * RATE)], (draw.randint(100, 9_000),))
                 if turn < 9:
                     talk.reset() if turn % 2 else talk.connection.close()
@@ -72,7 +76,7 @@ def test_a_session_goes_on_in_whichever_process(archive: AudioStorageSystem) -> 
     with serve(archive, workers=1) as (_, url), talking(url, **query) as talk:
         position = talk.until("started")["position"]
         assert position > started["position"]
-        talk.sound(sound[round(position * RATE) * 2 :])
+        talk.sound(sound[frames(position) * 2 :])
         ended = talk.finish()
     assert ended["missing_seconds"] == 0.0
     assert stored(archive, ended["audio_id"]).tobytes() == sound
@@ -81,24 +85,27 @@ def test_a_session_goes_on_in_whichever_process(archive: AudioStorageSystem) -> 
 def test_killed_at_any_moment_it_loses_less_than_a_second_and_no_finished_piece(archive: AudioStorageSystem) -> None:
     """Web processes that are killed are started again; in the end their parent dies as well, and another server goes
     on."""
-    draw, finals, safe, query = random.Random(3), [], 0.0, dict[str, Any](sample_rate=RATE)
+    draw, finals, safe, query = random.Random(3), [], 0, dict[str, Any](sample_rate=RATE)
     with serve(archive) as (process, url):
         for turn in range(3):
             with talking(url, **query) as talk:
                 started = talk.until("started")
                 query, begun = {"session": started["session_id"]}, started["position"]
-                assert begun >= safe
-                sent = in_time(talk, SPOKEN[round(begun * RATE) * 2 :], draw.uniform(1.0, 3.5))
+                assert frames(begun) >= safe
+                rest = SPOKEN[frames(begun) * 2 :]
+                sent = in_time(talk, rest, draw.uniform(1.0, 3.5))
+                talk.until_taken()
+                talk.sound(rest[sent : sent + RATE])
                 for victim in [*children_of(process.pid), *([process.pid] if turn == 2 else [])]:
                     os.kill(victim, signal.SIGKILL)
                 with pytest.raises((WebSocketException, OSError)):
                     talk.until("nothing")
-            safe = max(begun + sent / 2 / RATE - 1.0, *(told["position"] for told in talk.of("position")), begun)
+            safe = max([frames(begun) + sent // 2, *(frames(told["position"]) for told in talk.of("position"))])
             finals += talk.of("final")
     with serve(archive, workers=1) as (_, url), talking(url, **query) as talk:
         position = talk.until("started")["position"]
-        assert position >= safe
-        talk.sound(SPOKEN[round(position * RATE) * 2 :])
+        assert frames(position) >= safe
+        talk.sound(SPOKEN[frames(position) * 2 :])
         ended = talk.finish()
         finals += talk.of("final")
     assert (ended["audio_id"], ended["missing_seconds"]) == (started["audio_id"], 0.0)
@@ -116,7 +123,9 @@ def test_killed_and_never_gone_on_with_it_is_a_recording_all_the_same(
     sound = integers(noise(4)).tobytes()
     with serve(archive) as (process, url), talking(url, sample_rate=RATE) as talk:
         audio_id = talk.until("started")["audio_id"]
-        in_time(talk, sound, 3.0)
+        talk.sound(sound[: 3 * RATE * 2])
+        talk.until_taken()
+        talk.sound(sound[3 * RATE * 2 :])
         for child in children_of(process.pid):
             os.kill(child, signal.SIGKILL)
         end = time.monotonic() + 40
@@ -124,4 +133,4 @@ def test_killed_and_never_gone_on_with_it_is_a_recording_all_the_same(
             assert time.monotonic() < end
             time.sleep(0.2)
         kept = stored(archive, audio_id).tobytes()
-        assert sound.startswith(kept) and len(kept) / 2 / RATE >= 2.0
+        assert sound.startswith(kept) and len(kept) / 2 / RATE >= 3.0

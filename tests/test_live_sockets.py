@@ -17,7 +17,7 @@ from audio_storage_system import AudioStorageSystem, load_audio
 from audio_storage_system.testing.scripted import ScriptedTranscriber
 from serving import serving
 from sounds import integers, noise, tone
-from talking import HEARD, OFFERED, failing, pieces_of, recorded, speechlike, stored, talking
+from talking import HEARD, OFFERED, WAIT, failing, pieces_of, recorded, speechlike, stored, talking
 
 RATE = 16_000
 AS_IT_COMES: dict[str, Any] = {"sample_rate": RATE, **HEARD}
@@ -92,7 +92,8 @@ def test_what_is_said_is_text_while_it_is_spoken_and_found_at_once(url: str, not
         final = talk.until("final")
         assert talk.of("partial"), "text comes before the end"
         assert final["searchable"] and "milk" in final["text"] and final["segments"]
-        hits = httpx.get(f"{url}/api/v1/search", params={"text": "milk", "mode": "keyword"}).json()["hits"]
+        asked = {"text": "milk", "mode": "keyword"}
+        hits = httpx.get(f"{url}/api/v1/search", params=asked, timeout=WAIT).json()["hits"]
         assert final["segments"][0]["start"] in [hit["start"] for hit in hits if hit["audio_id"] == audio_id]
         talk.finish()
     partials = [message["text"] for message in talk.of("partial")]

@@ -20,7 +20,7 @@ import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
 
-from audio_storage_system import AudioStorageSystem
+from audio_storage_system import AudioStorageSystem, Cancellation
 from audio_storage_system.cli import main
 from audio_storage_system.errors import AudioStorageSystemError, Forbidden, InvalidInput, NotFound, TooLarge
 from audio_storage_system.server.mcp import stdio, writing
@@ -290,34 +290,47 @@ def test_what_is_no_audio_is_told_as_such(place: Path, folder: Path) -> None:
 
 
 @pytest.fixture
-def scripted(place: Path, folder: Path, scripted_engine: type[ScriptedTranscriber]) -> Iterator[Session]:
-    """A session in this process, whose engine a test can hold up, over a folder with a long recording."""
-    talk(folder / "long.wav", 1, 12)
+def open_place(place: Path, scripted_engine: type[ScriptedTranscriber]) -> Iterator[AudioStorageSystem]:
+    """The archive, with an engine that a test can hold up."""
     with AudioStorageSystem(place, transcriber="scripted") as storage:
-        server = make_server(lambda context: Caller(storage, True, Folders([folder])))
-        with connected(server) as session:
-            yield session
+        yield storage
+
+
+@pytest.fixture
+def scripted(open_place: AudioStorageSystem, folder: Path) -> Iterator[Session]:
+    """A session with it in this process, over a folder with a long recording."""
+    talk(folder / "long.wav", 1, 12)
+    with connected(make_server(lambda context: Caller(open_place, True, Folders([folder])))) as session:
+        yield session
 
 
 def test_a_call_that_is_cancelled_stops_and_goes_on_the_next_time(
-    scripted: Session, scripted_engine: type[ScriptedTranscriber], monkeypatch: pytest.MonkeyPatch
+    open_place: AudioStorageSystem,
+    scripted: Session,
+    scripted_engine: type[ScriptedTranscriber],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     heard: list[float] = []
-    begun, released = threading.Event(), threading.Event()
+    begun, told, released = threading.Event(), threading.Event(), threading.Event()
+    cancel = Cancellation.cancel
+    monkeypatch.setattr(Cancellation, "cancel", lambda one: (cancel(one), told.set())[0])
 
     def wait(window: Any) -> None:
         heard.append(window.start)
         begun.set()
-        assert released.wait(30)
+        assert released.wait(60)
 
     monkeypatch.setattr(scripted_engine, "before", wait)
     future = scripted.portal.start_task_soon(scripted.client.call_tool, "transcribe_file", {"path": "long.wav"})
-    assert begun.wait(30)
+    assert begun.wait(60)
     future.cancel()
-    time.sleep(0.3)  # until the server has been told
+    assert told.wait(60)
     released.set()
     assert scripted.ask("list_recordings")["recordings"], "others are answered, and the sound is stored"
-    time.sleep(1)
+    until = time.monotonic() + 60
+    while any(model.users for model in open_place.models()):
+        assert time.monotonic() < until, "it goes on"
+        time.sleep(0.02)
     before = len(heard)
     added = scripted.ask("transcribe_file", path="long.wav")
     assert before < 12 and len(heard) <= 12 + 2, "it stopped, and what was kept was not done again"

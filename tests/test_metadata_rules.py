@@ -276,29 +276,29 @@ def test_what_is_no_schema_or_could_be_slow_is_refused(schema: Any, why: str, mo
         raise AssertionError("it asked the network")
 
     monkeypatch.setattr(socket.socket, "connect", no_network)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InvalidInput, match=why):
         check_schema(schema)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_a_pattern_that_tries_everything_is_stopped() -> None:
     schema = {"properties": {"a": {"pattern": r"^(\w|a|\w\w)+(b|\w)*\d$"}}, "patternProperties": {r"^(x|x?)+$": False}}
     check_schema(schema)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InvalidMetadata, match="takes too long"):
         list(violations(schema, {"a": "a" * 5_000 + "!"}))
-    assert time.monotonic() - began < 3
+    assert time.process_time() - began < 3
 
 
 def test_many_items_are_compared_in_one_pass() -> None:
     schema = {"properties": {"a": {"uniqueItems": True}}}
     items = [{"n": number} for number in range(20_000)]
-    began = time.monotonic()
+    began = time.process_time()
     assert list(violations(schema, {"a": items})) == []
     assert [one.key for one in violations(schema, {"a": [*items, {"n": 1.0}]})] == ["a"]
     assert [one.key for one in violations(schema, {"a": [True, 1]})] == []
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_the_rules_that_are_ours_are_those_of_the_library() -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from audio_storage_system.audio.microphone import list_devices, record
 from audio_storage_system.audio.spool import SpoolReport, find_abandoned
 from audio_storage_system.errors import InvalidInput, MicrophoneUnavailable, StorageFull
 from sounds import join
-from virtual_microphone import DEVICE, VirtualMicrophone, virtual_microphone
+from virtual_microphone import DEVICE, VirtualMicrophone, virtual_microphone, wait_until_recorded
 
 RATE = 16_000
 
@@ -58,11 +57,20 @@ def recover(root: Path, target: Path) -> tuple[SpoolReport, bytes]:
 RECORD = """
 import json, sys, threading
 from pathlib import Path
-from audio_storage_system.audio.microphone import record
+from audio_storage_system.audio import microphone
 from audio_storage_system.errors import MicrophoneUnavailable
 
 stop, levels = threading.Event(), []
-threading.Thread(target=lambda: sys.stdin.readline() and stop.set(), daemon=True).start()
+usual, microphone.WATCHDOG_SECONDS = microphone.WATCHDOG_SECONDS, 30.0  # a busy machine keeps the daemon waiting
+
+def obey():
+    for word in sys.stdin:
+        if word == "watch\\n":
+            microphone.WATCHDOG_SECONDS = usual
+        else:
+            stop.set()
+
+threading.Thread(target=obey, daemon=True).start()
 
 def on_level(level):
     if not levels:
@@ -71,8 +79,8 @@ def on_level(level):
 
 duration = float(sys.argv[3]) or None
 try:
-    spool = record(Path(sys.argv[1], "one"), device=sys.argv[2], duration=duration, on_level=on_level, stop=stop,
-                   metadata={"user": "john"})
+    spool = microphone.record(Path(sys.argv[1], "one"), device=sys.argv[2], duration=duration, on_level=on_level,
+                              stop=stop, metadata={"user": "john"})
     print(json.dumps({"folder": str(spool.folder), "seconds": spool.seconds, "loudest": max(levels)}))
 except MicrophoneUnavailable as error:
     print(json.dumps({"error": str(error), "kept": error.details["spool"].seconds}))
@@ -80,7 +88,7 @@ except MicrophoneUnavailable as error:
 
 
 class Recorder:
-    """A process that records until told to stop."""
+    """A process that records until told to `stop`. Once told to `watch`, it is as impatient as usual."""
 
     def __init__(self, microphone: VirtualMicrophone, root: Path, duration: float = 0) -> None:
         command = [sys.executable, "-c", RECORD, str(root), DEVICE, str(duration)]
@@ -91,8 +99,8 @@ class Recorder:
         assert self.process.stdout
         assert self.process.stdout.readline() == "recording\n"
 
-    def result(self, stop: bool = False) -> dict[str, Any]:
-        out, _ = self.process.communicate("\n" if stop else None, timeout=30)
+    def result(self, word: str = "") -> dict[str, Any]:
+        out, _ = self.process.communicate(f"{word}\n" if word else None, timeout=60)
         return dict(json.loads(out))
 
     def close(self) -> None:
@@ -130,8 +138,8 @@ class TestWithAVirtualMicrophone:
         clip = noise(2.3)
         recorder = start()
         microphone.play(as_wav(tmp_path / "clip.wav", clip))
-        time.sleep(0.3)
-        result = recorder.result(stop=True)
+        wait_until_recorded(tmp_path / "spool", clip)
+        result = recorder.result("stop")
         report, recorded = recover(tmp_path / "spool", tmp_path / "recorded.wav")
         assert clip in recorded
         assert report.complete
@@ -148,7 +156,7 @@ class TestWithAVirtualMicrophone:
         clip = noise(1)
         recorder = start()
         microphone.play(as_wav(tmp_path / "clip.wav", clip))
-        time.sleep(0.3)
+        wait_until_recorded(tmp_path / "spool", clip)
         recorder.process.send_signal(signal.SIGINT)
         recorder.result()
         assert recorder.process.returncode == 0
@@ -160,6 +168,7 @@ class TestWithAVirtualMicrophone:
         clip = noise(4)
         recorder = start()
         microphone.play(as_wav(tmp_path / "clip.wav", clip))
+        wait_until_recorded(tmp_path / "spool", clip[: -RATE * 2])
         assert find_abandoned(tmp_path / "spool") == [], "a living recorder's spool was taken for abandoned"
         recorder.process.kill()
         recorder.process.wait()
@@ -175,7 +184,7 @@ class TestWithAVirtualMicrophone:
         clip = noise(1)
         recorder = start()
         microphone.play(as_wav(tmp_path / "clip.wav", clip))
-        time.sleep(0.3)
+        wait_until_recorded(tmp_path / "spool", clip)
         microphone.go_away()
         result = recorder.result()
         assert "went away" in result["error"]
@@ -189,9 +198,9 @@ class TestWithAVirtualMicrophone:
         clip = noise(1)
         recorder = start()
         microphone.play(as_wav(tmp_path / "clip.wav", clip))
-        time.sleep(0.3)
+        wait_until_recorded(tmp_path / "spool", clip)
         microphone.fall_silent()
-        assert "nothing for 2 s" in recorder.result()["error"]
+        assert "nothing for 2 s" in recorder.result("watch")["error"]
         assert clip in recover(tmp_path / "spool", tmp_path / "recorded.wav")[1]
 
 

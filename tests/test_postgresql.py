@@ -34,7 +34,7 @@ from audio_storage_system.errors import (
     NotFound,
 )
 from catalogues import Catalogues, database_url, plain_sql
-from postgres_server import Programs, Server, free_port, started
+from postgres_server import Programs, Server, reserved_port, started
 
 pytestmark = pytest.mark.usefixtures("scripted_engine")
 
@@ -145,7 +145,7 @@ def test_what_is_written_under_one_name_waits_and_other_names_do_not(storage: Au
     def hold() -> None:
         with database.write(locks.of_recording(1)):
             held.set()
-            done.wait(5)
+            assert done.wait(60)
             order.append("first")
 
     def follow() -> None:
@@ -154,7 +154,7 @@ def test_what_is_written_under_one_name_waits_and_other_names_do_not(storage: Au
 
     threads = [threading.Thread(target=hold), threading.Thread(target=follow)]
     threads[0].start()
-    held.wait(5)
+    assert held.wait(60)
     threads[1].start()
     with database.write(locks.of_recording(2)):
         order.append("other")
@@ -224,8 +224,8 @@ def said(error: BaseException) -> str:
 def test_a_server_that_is_down_is_said_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIO_STORAGE_HOME", str(tmp_path / "a"))
     begun = time.monotonic()
-    with pytest.raises(DatabaseUnavailable, match="Check that it runs") as caught:
-        AudioStorageSystem(f"postgresql://user:secret@127.0.0.1:{free_port()}/db")
+    with reserved_port() as port, pytest.raises(DatabaseUnavailable, match="Check that it runs") as caught:
+        AudioStorageSystem(f"postgresql://user:secret@127.0.0.1:{port}/db")
     assert time.monotonic() - begun < 15 and caught.value.retryable
     assert "secret" not in said(caught.value)
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from typing import Any
 import pytest
 
 from audio_storage_system.audio import write_copy
-from virtual_microphone import DEVICE, VirtualMicrophone, virtual_microphone
+from virtual_microphone import DEVICE, PROGRAM, VirtualMicrophone, the_spool, virtual_microphone, wait_until_recorded
 
-PROGRAM = [sys.executable, "-W", "ignore", "-m", "audio_storage_system.cli"]
+RATE = 16_000
 
 
 @pytest.fixture
@@ -45,9 +46,14 @@ def start(microphone: VirtualMicrophone, home: Path, *options: str) -> subproces
     return child
 
 
+def samples_of(path: Path) -> bytes:
+    with wave.open(str(path), "rb") as file:
+        return file.readframes(file.getnframes())
+
+
 def ask(home: Path, *words: str) -> tuple[Any, str]:
     answer = subprocess.run(
-        [*PROGRAM, *words, "--archive", str(home), "--json"],
+        [sys.executable, "-W", "ignore", "-m", "audio_storage_system.cli", *words, "--archive", str(home), "--json"],
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
@@ -62,6 +68,7 @@ def test_ctrl_c_keeps_what_was_said_and_it_can_be_found(
     home = tmp_path / "archive"
     child = start(microphone, home, "--metadata", "user=john")
     microphone.play(note)
+    wait_until_recorded(home / "spool", samples_of(note))
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=120)
     assert child.returncode == 0, err
@@ -75,16 +82,18 @@ def test_after_kill_9_the_next_command_recovers_all_but_the_last_second(
     microphone: VirtualMicrophone, note: Path, tmp_path: Path
 ) -> None:
     home = tmp_path / "archive"
-    child = start(microphone, home)
     begun = time.monotonic()
+    child = start(microphone, home)
     microphone.play(note)
+    wait_until_recorded(home / "spool", samples_of(note)[: -2 * RATE])
+    recorded = the_spool(home / "spool").seconds
     child.kill()
-    recorded = time.monotonic() - begun
+    most = time.monotonic() - begun
     child.communicate()
     answer, err = ask(home, "list")
     assert "0.00 s missing" in err
     [recording] = answer["recordings"]
-    assert recorded - 1 <= recording["duration"] <= recorded + 2
+    assert recorded <= recording["duration"] <= most
     ask(home, "retranscribe", str(recording["audio_id"]))
     found, _ = ask(home, "search", "milk and bread")
     assert "milk" in found["hits"][0]["transcription"]

@@ -8,12 +8,13 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from audio_storage_system import AudioStorageSystem
-from postgres_server import Programs, Server, free_port
+from postgres_server import Programs, Server, reserved_port
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +32,8 @@ def replica(postgres_server: Server) -> Iterator[Server]:
     try:
         address = f"host=127.0.0.1 port={postgres_server.port} user=copier password={password}"
         programs.run("pg_basebackup", "-D", str(data), "-R", "-X", "stream", "-c", "fast", "-d", address)
-        port = programs.start_somewhere(data)
-        try:
+        with programs.running(data) as port:
             yield Server("127.0.0.1", port, postgres_server.user, postgres_server.password, data)
-        finally:
-            programs.stop(data, "immediate")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -60,6 +58,22 @@ def searched(server: Server, database: str) -> int:
     return int(row[0])
 
 
+def wait_for_replay(primary: Server, replica: Server, seconds: float = 60.0) -> None:
+    """Until all that the primary has written by now is on the replica, this database too."""
+    written, until = answer(primary, "SELECT pg_current_wal_lsn()"), time.monotonic() + seconds
+    while not answer(replica, "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", written):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def answer(server: Server, query: str, *values: object) -> Any:
+    """The one value of a query."""
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        row = connection.execute(query, values).fetchone()
+    assert row is not None
+    return row[0]
+
+
 def replaying(server: Server, on: bool) -> None:
     server.run(f"SELECT pg_wal_replay_{'resume' if on else 'pause'}()")
 
@@ -76,10 +90,11 @@ def test_what_was_just_written_is_found_though_the_replica_lags(
 
 
 def test_the_replica_answers_once_it_has_caught_up(
-    storage: AudioStorageSystem, replica: Server, postgres_url: str, demo: Path
+    storage: AudioStorageSystem, postgres_server: Server, replica: Server, postgres_url: str, demo: Path
 ) -> None:
     audio_id = storage.add(demo / "call.flac", whisper_model="scripted")
     database = postgres_url.rpartition("/")[2]
+    wait_for_replay(postgres_server, replica)
     deadline, before = time.monotonic() + 60, None
     while time.monotonic() < deadline:
         before = searched(replica, database)
@@ -99,9 +114,10 @@ def test_a_replica_that_is_gone_is_not_missed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("AUDIO_STORAGE_HOME", str(tmp_path / "here"))
-    gone = f"postgresql://nobody:geheim@127.0.0.1:{free_port()}/x"
-    with AudioStorageSystem(postgres_url, replica_url=gone) as storage:
-        audio_id = storage.add(demo / "call.flac", whisper_model="scripted")
-        with caplog.at_level(logging.WARNING):
-            assert [hit.audio_id for hit in storage.search_similar_audio("spoken")] == [audio_id]
+    with reserved_port() as port:
+        gone = f"postgresql://nobody:geheim@127.0.0.1:{port}/x"
+        with AudioStorageSystem(postgres_url, replica_url=gone) as storage:
+            audio_id = storage.add(demo / "call.flac", whisper_model="scripted")
+            with caplog.at_level(logging.WARNING):
+                assert [hit.audio_id for hit in storage.search_similar_audio("spoken")] == [audio_id]
     assert "replica" in caplog.text and "geheim" not in caplog.text

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,9 +19,21 @@ from pathlib import Path
 
 import pytest
 
+from audio_storage_system.audio.spool import Spool
+
 SINK = "virtual_microphone"
 DEVICE = "pulse"
 PROGRAMS = ("pulseaudio", "pactl", "paplay")
+# The command `audio-storage`, with patience for a daemon that waits for its turn on a busy machine.
+PATIENT = """
+import sys
+from audio_storage_system.audio import microphone
+from audio_storage_system.cli.app import main
+
+microphone.WATCHDOG_SECONDS = 30.0
+sys.exit(main())
+"""
+PROGRAM = [sys.executable, "-W", "ignore", "-c", PATIENT]
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,20 @@ class VirtualMicrophone:
 
     def _run(self, *command: str) -> None:
         subprocess.run(command, env=self.environment, check=True, capture_output=True)
+
+
+def the_spool(folder: Path) -> Spool:
+    """The only one there, which may still be written."""
+    [manifest] = folder.glob("*/manifest.json")
+    return Spool(manifest.parent)
+
+
+def wait_until_recorded(folder: Path, sound: bytes) -> None:
+    """Until the only spool there has these samples in it."""
+    give_up = time.monotonic() + 60
+    while sound not in b"".join(the_spool(folder).sound_from(0)):
+        assert time.monotonic() < give_up, "it was not recorded"
+        time.sleep(0.05)
 
 
 @contextmanager

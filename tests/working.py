@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import math
 import multiprocessing
 import os
 import random
@@ -33,11 +34,12 @@ import audio_storage_system
 from audio_storage_system import AudioStorageSystem, load_audio
 from audio_storage_system.archive import processing
 from audio_storage_system.audio import speech_windows
-from audio_storage_system.database import tables
+from audio_storage_system.database import postgresql, tables
 from audio_storage_system.jobs import JobEvent, care
 from audio_storage_system.records import JobState, Segment, Word
 from audio_storage_system.testing.scripted import SPEC, ScriptedTranscriber
 from audio_storage_system.transcribers import TRANSCRIBERS, Window, WindowResult
+from postgres_server import PATIENT_SECONDS
 
 RATE, SPEECH_SECONDS, PAUSE_SECONDS = 16_000, 3.0, 5.5
 FACTORY = "working:Talkative"
@@ -129,7 +131,8 @@ class Plan:
     name: str = ""
     die_at: tuple[str, int] | None = None
     milliseconds: float = 0.0  # that the engine takes for a window
-    heard: str = ""  # a file that gets a line for each window that the engine heard
+    heard: str = ""  # a file that gets a line for each window that the engine hears
+    most: str = ""  # a file that says how many windows all may hear by now, until the worker is told to stop
     told: str = ""  # a file that gets a line for each event
     deadly: tuple[str, ...] = ()  # names of windows that kill who hears them
     jumps: int | None = None  # the seed of a wall clock that jumps
@@ -178,6 +181,7 @@ def carry_out(plan: Plan) -> None:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     os.environ.update(plan.environment)
     register()
+    postgresql.CONNECT_TIMEOUT_SECONDS = PATIENT_SECONDS
     care.MOST_DEATHS = plan.most_deaths
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -216,14 +220,26 @@ def first_window(storage: AudioStorageSystem, audio_id: int) -> str:
 
 
 def _hearing(plan: Plan) -> Callable[[Window], None]:
+    most, heard = Path(plan.most), Path(plan.heard)
+    if plan.most:
+        _wrap("jobs.worker:Worker._wait_for_hands", "before", lambda: most.unlink(missing_ok=True))
+
     def before(window: Window) -> None:
         name = name_of(window)
         _note(plan.heard, name)
         if name in plan.deadly:
             _die()
+        while plan.most and len(heard.read_text().splitlines()) > _most(most):
+            time.sleep(0.02)
         time.sleep(plan.milliseconds / 1000)
 
     return before
+
+
+def _most(file: Path) -> float:
+    with suppress(FileNotFoundError):
+        return int(file.read_text() or 0)  # nothing stands there while it is written
+    return math.inf
 
 
 def _die() -> None:
@@ -408,12 +424,12 @@ def heard_again(path: Path) -> int:
     return len(names) - len(set(names))
 
 
-def command(heard: str, milliseconds: str, *arguments: str) -> None:
+def command(heard: str, most: str, *arguments: str) -> None:
     """The program with the engine of these tests."""
     from audio_storage_system.cli import main
 
     register()
-    ScriptedTranscriber.before = _hearing(Plan("", {}, heard=heard, milliseconds=float(milliseconds)))  # type: ignore[assignment]
+    ScriptedTranscriber.before = _hearing(Plan("", {}, heard=heard, most=most))  # type: ignore[assignment]
     sys.argv = ["audio-storage", *arguments]
     main()
 

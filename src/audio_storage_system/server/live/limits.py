@@ -11,8 +11,8 @@ PING_SECONDS, PONG_SECONDS = 5.0, 10.0
 SILENT_SECONDS, START_SECONDS = 60.0, 10.0
 # Sound may come this much faster than it was spoken; and so many seconds of it at once, as after a reconnection.
 FASTEST, BURST_SECONDS = 32.0, 120.0
-# For so long a socket waits for another one to let go of a session.
-HELD_SECONDS, ASKED_AGAIN_SECONDS = 5.0, 0.2
+# For so long a socket waits for another one to let go of a session, which may take its recogniser 10 s to stop.
+HELD_SECONDS, ASKED_AGAIN_SECONDS = 15.0, 0.2
 POSITION_SECONDS = 0.5
 # Events that wait for a client that does not read, and for how long its end waits for it.
 MOST_WAITING, DRAIN_SECONDS = 1_000, 5.0

@@ -45,6 +45,7 @@ def seconds_of_one(source: Path, folder: Path) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("on", ["sqlite", "postgresql"])
 def test_a_copy_killed_at_any_moment_goes_on(
     on: str, template: Path, tmp_path: Path, request: pytest.FixtureRequest

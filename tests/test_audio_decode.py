@@ -174,6 +174,7 @@ def test_not_a_number_and_too_loud_samples_are_tamed() -> None:
     buffer = io.BytesIO()
     samples = tone(1.0)
     samples[100:110], samples[200:210], samples[300:310] = np.nan, np.inf, 1e30
+    samples[400:410] = np.array([0x7FA00000], np.uint32).view(np.float32)  # a NaN that signals
     with wave.open(buffer, "wb") as plain:
         plain.setnchannels(1)
         plain.setsampwidth(4)
@@ -215,14 +216,14 @@ ORIGINALS = [encoded(tone(1.0), container, codec) for container, codec in FORMAT
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    original=st.sampled_from(ORIGINALS),
+    number=st.integers(0, len(ORIGINALS) - 1),
     changes=st.lists(st.tuples(st.integers(0, 400) | st.integers(0, 40_000), st.integers(0, 255)), max_size=30),
     end=st.none() | st.integers(0, 40_000),
 )
 def test_damage_anywhere_is_audio_or_a_clear_error(
-    original: bytes, changes: list[tuple[int, int]], end: int | None
+    number: int, changes: list[tuple[int, int]], end: int | None
 ) -> None:
-    data = bytearray(original)
+    data = bytearray(ORIGINALS[number])
     for place, value in changes:
         data[place % len(data)] = value
     try:

@@ -244,8 +244,10 @@ def mix_down(block: Samples) -> Samples:
     A channel that carries the same sound as another with opposite polarity is turned round first: added as it is, the
     two would cancel to silence.
     """
-    block = np.clip(block, -1, 1)
-    if not np.isfinite(block.sum()):
+    with np.errstate(invalid="ignore"):  # damage may make a NaN of the kind that signals
+        block = np.clip(block, -1, 1)
+        is_finite = np.isfinite(block.sum())
+    if not is_finite:
         block = np.nan_to_num(block)
     channels = block.shape[1]
     return block[:, 0] if channels == 1 else block @ (_polarity(block) / np.float32(channels))

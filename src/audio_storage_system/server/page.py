@@ -28,8 +28,8 @@ def add(app: FastAPI) -> None:
     async def docs(request: Request) -> HTMLResponse:
         root = str(request.scope.get("root_path", ""))
         page = get_swagger_ui_html(
-            openapi_url=f"{root}{app.openapi_url}",
-            title=app.title,
+            openapi_url=f"{root}{request.app.openapi_url}",
+            title=request.app.title,
             swagger_js_url=f"{root}{ASSETS}/swagger-ui-bundle.js",
             swagger_css_url=f"{root}{ASSETS}/swagger-ui.css",
             swagger_favicon_url=f"{root}{ASSETS}/favicon.png",

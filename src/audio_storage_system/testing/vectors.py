@@ -311,6 +311,19 @@ class VectorIndexContract:
         kept = {i: v for i, v in vectors.items() if i in list(vectors)[100:]}
         self.agree(self.ask(index, space, query), nearest(kept, query, 10))
 
+    def test_an_emptied_space_is_rebuilt_and_filled_again(
+        self, index: VectorIndex, archive: VectorArchive, space: Space, vectors: dict[int, Vectors]
+    ) -> None:
+        index.catch_up(space)
+        archive.delete(list(vectors))
+        query = draw(1, seed=11)[0]
+        assert index.rebuild(space) == index.catch_up(space) == IndexState(0, 0)
+        assert self.ask(index, space, query) == []
+        more = draw(20, seed=12)
+        others = dict(zip(archive.add(space, more), more, strict=True))
+        assert index.rebuild(space) == IndexState(20, 20)
+        self.agree(self.ask(index, space, query), nearest(others, query, 10))
+
     def test_a_forgotten_space_is_searched_as_before_and_can_be_followed_again(
         self, index: VectorIndex, archive: VectorArchive, space: Space, vectors: dict[int, Vectors]
     ) -> None:

@@ -118,7 +118,7 @@ class Follower:
         return self._beginning(connection, space)
 
     def _outgrown(self, connection: Connection, generation: Generation) -> bool:
-        return generations.size(connection, generation) >= OUTGROWN * generation.trained_on
+        return generations.size(connection, generation) >= OUTGROWN * max(1, generation.trained_on)
 
     def _beginning(self, connection: Connection, space: Space, *, replacing: bool = False) -> Write:
         ids = stored.ids_of(connection, space)

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from audio_storage_system import AudioStorageSystem
 from audio_storage_system.server import create_app
+from audio_storage_system.server.protocol import BoundedProtocol
 from audio_storage_system.server.serving import configuration
 
 STARTED_WITHIN = 30.0
@@ -65,6 +66,19 @@ def served(home: Path) -> Iterator[httpx.Client]:
     """A client of a server over an archive, on SQLite and on PostgreSQL; without a token as long as none was made."""
     with serving(lambda: AudioStorageSystem(home)) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client
+
+
+@pytest.fixture
+def lost(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Whether a server has lost a connection."""
+    happened, connection_lost = threading.Event(), BoundedProtocol.connection_lost
+
+    def noted(self: BoundedProtocol, exc: Exception | None) -> None:
+        connection_lost(self, exc)
+        happened.set()
+
+    monkeypatch.setattr(BoundedProtocol, "connection_lost", noted)
+    return happened
 
 
 @contextmanager

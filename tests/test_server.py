@@ -95,7 +95,7 @@ def test_where_a_request_comes_from_is_not_what_it_says(tmp_path: Path) -> None:
         secret = storage.tokens.create(scopes=["admin"]).secret
         with serving(lambda: AudioStorageSystem(tmp_path / "archive", encryption=bytes(32))) as url:
             headers = {**as_bearer(secret), "X-Forwarded-For": "10.0.0.7"}
-            assert httpx.get(f"{url}/api/v1/recordings", headers=headers).status_code == 200
+            assert httpx.get(f"{url}/api/v1/recordings", headers=headers, timeout=60).status_code == 200
         [entry] = [one for one in storage.audit.list().entries if one.action == "recordings.listed"]
         assert entry.origin.startswith("http:127.0.0.1@")
 
@@ -156,7 +156,7 @@ def test_what_blocks_the_event_loop_is_seen_by_these_tests(tmp_path: Path) -> No
         time.sleep(0.01)
 
     with serving(lambda: AudioStorageSystem(tmp_path / "archive"), lambda app: app.get("/blocking")(blocking)) as url:
-        answer = httpx.get(f"{url}/blocking")
+        answer = httpx.get(f"{url}/blocking", timeout=60)
         assert (answer.status_code, answer.json()["code"]) == (500, "unexpected")
         assert "sleep" not in answer.text
 
@@ -205,7 +205,7 @@ def test_the_worker_is_there_and_ends_with_the_server(tmp_path: Path, call: Path
         job = storage.submit(call)
         with running("--archive", place) as (process, url):
             assert httpx.get(f"{url}/health/ready", timeout=120).status_code == 200
-            assert storage.jobs.wait([job.id], 90)[0].state == "done"
+            assert storage.jobs.wait([job.id], 200)[0].state == "done"
             children = children_of(process.pid)
             assert len(children) == 1
             process.send_signal(ending)

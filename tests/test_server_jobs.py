@@ -165,7 +165,7 @@ def test_a_job_is_followed_to_its_end(client: httpx.Client, storage: AudioStorag
             assert (second["event"], second["data"]["worker"] is not None) == ("running", True)
             assert second["data"]["seconds"] > 0
             going.set()
-            rest = list(events)  # the stream ends
+            rest = [event for event in events if "data" in event]  # the stream ends
     assert rest[-1]["event"] == "done" and rest[-1]["data"]["state"] == "done"
     assert rest[-1]["id"].endswith("-end")
     ids = [event["id"] for event in (first, second, *rest)]
@@ -173,7 +173,9 @@ def test_a_job_is_followed_to_its_end(client: httpx.Client, storage: AudioStorag
     again = client.get(f"/jobs/{job.id}/events", headers={"Last-Event-ID": rest[-1]["id"]})
     assert (again.status_code, again.content) == (204, b"")
     with following(client, f"/jobs/{job.id}/events", **{"Last-Event-ID": first["id"]}) as events:
-        assert [event["event"] for event in events] == ["done"], "who was cut off is told how it ended"
+        assert [event["event"] for event in events if "data" in event] == ["done"], (
+            "who was cut off is told how it ended"
+        )
 
 
 def test_the_end_of_a_job_is_told_soon(client: httpx.Client, storage: AudioStorageSystem, give: Give) -> None:
@@ -252,7 +254,7 @@ def test_who_listens_too_often_is_refused(client: httpx.Client, give: Give, monk
         assert [next(one)["event"], next(other)["event"]] == ["waiting"] * 2
         refused = client.get(path)
         assert (refused.status_code, refused.json()["code"]) == (429, "too_many_requests")
-    until = time.monotonic() + 10
+    until = time.monotonic() + 30
     while client.get("/jobs/counts") and time.monotonic() < until:
         with client.stream("GET", path) as answer:
             if answer.status_code == 200:
@@ -276,14 +278,14 @@ def test_a_token_that_is_revoked_is_told_nothing_more(
 
 
 def test_a_stream_ends_when_the_server_does(storage: AudioStorageSystem, give: Give) -> None:
+    """In order: what does not end by itself is cut off after a while."""
     job = give()
     with httpx.Client(timeout=30) as client:
         with serving(lambda: AudioStorageSystem(storage.home, transcriber="scripted")) as url:
             listening = client.stream("GET", f"{url}/api/v1/jobs/{job.id}/events")
             lines = listening.__enter__().iter_lines()
             assert next(events_of(lines))["event"] == "waiting"
-            began = time.monotonic()
-        assert time.monotonic() - began < 5
+        assert all("comment" in event for event in events_of(lines))
         listening.__exit__(None, None, None)
 
 
@@ -370,14 +372,16 @@ def test_odd_requests_are_refused_in_words(client: httpx.Client) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_a_stream_that_is_never_read_is_cut(client: httpx.Client, give: Give, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_is_never_read_is_cut(
+    client: httpx.Client, give: Give, monkeypatch: pytest.MonkeyPatch, lost: threading.Event
+) -> None:
     """Its events fill what the kernel keeps, then the connection is cut and its place is free."""
     monkeypatch.setattr(protocol, "UNREAD_SECONDS", 0.5)
     monkeypatch.setattr(job_events, "HEARTBEAT_SECONDS", 0.0)
     monkeypatch.setattr(job_events, "HEARTBEAT", ": " + "x" * (1 << 20) + "\n\n")
     with client.stream("GET", f"/jobs/{give().id}/events") as answer:
         assert answer.status_code == 200
-        time.sleep(3)
+        assert lost.wait(60)
         with pytest.raises(httpx.HTTPError):
             for _ in answer.iter_raw():
                 pass

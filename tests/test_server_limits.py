@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -20,6 +21,7 @@ from audio_storage_system.permissions import Tokens
 from audio_storage_system.server import app, bodies, protocol
 from audio_storage_system.server import waiting as waiting_module
 from audio_storage_system.server.rates import Rates
+from audio_storage_system.webhooks import sending
 from receiving import receiving
 from serving import as_bearer, connected, serving
 
@@ -63,8 +65,8 @@ def test_a_head_that_does_not_come_is_not_waited_for(url: str, monkeypatch: pyte
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
     with connected(url) as silent, connected(url) as slow:
         slow.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
-        assert seconds_until_closed(slow) < 5
-        assert seconds_until_closed(silent) < 5
+        assert seconds_until_closed(slow) < 12
+        assert seconds_until_closed(silent) < 12
 
 
 def test_the_head_of_a_second_request_is_bounded_too(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +75,7 @@ def test_the_head_of_a_second_request_is_bounded_too(url: str, monkeypatch: pyte
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
         connection.sendall(b"GET /heal")
-        assert seconds_until_closed(connection) < 3
+        assert seconds_until_closed(connection) < 12
 
 
 def test_a_head_without_end_is_cut(url: str) -> None:
@@ -117,21 +119,21 @@ def test_a_client_that_leaves_with_requests_in_line_is_gone_for_all(tmp_path: Pa
         with connected(url) as connection:
             connection.sendall(2 * b"GET /waiting HTTP/1.1\r\nHost: localhost\r\n\r\n")
             time.sleep(0.5)
-        assert left.wait(10)
+        assert left.wait(30)
 
 
 @pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=utf-8"])
 def test_json_is_bounded_where_files_are_sent_too(url: str, kind: str) -> None:
-    answer = httpx.post(f"{url}/api/v1/uploads", content=b" " * (2 << 20), headers={"Content-Type": kind})
+    answer = httpx.post(f"{url}/api/v1/uploads", content=b" " * (2 << 20), headers={"Content-Type": kind}, timeout=60)
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
 
 
 def test_a_request_in_time_is_answered_after_the_time_for_heads(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 2.0)
     with connected(url) as connection:
-        connection.sendall(b"POST /json HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
-        connection.sendall(b"Content-Length: 2\r\n\r\n{")
-        time.sleep(0.6)
+        head = b"POST /json HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
+        connection.sendall(head + b"{")
+        time.sleep(3)
         connection.sendall(b"}")
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
 
@@ -145,7 +147,7 @@ def test_a_slow_body_is_not_waited_for(url: str, monkeypatch: pytest.MonkeyPatch
         assert answer.startswith(b"HTTP/1.1 408")
         assert b'"code":"too_slow"' in answer + connection.recv(1 << 16)
         assert time.monotonic() - began < 10
-        assert seconds_until_closed(connection) < 2
+        assert seconds_until_closed(connection) < 4
 
 
 def test_a_body_that_says_it_is_too_large_is_refused_unread(url: str) -> None:
@@ -163,17 +165,17 @@ def test_a_body_that_does_not_say_so_is_cut_there(url: str) -> None:
             yield b"x" * (1 << 16)
 
     try:
-        answer = httpx.post(f"{url}/json", content=endless(), headers={"Content-Type": "application/json"})
-    except httpx.HTTPError:
+        answer = httpx.post(f"{url}/json", content=endless(), headers={"Content-Type": "application/json"}, timeout=60)
+    except (httpx.NetworkError, httpx.RemoteProtocolError):
         return  # cut while it was sent
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
 
 
-def test_a_client_that_never_reads_is_cut(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_never_reads_is_cut(url: str, monkeypatch: pytest.MonkeyPatch, lost: threading.Event) -> None:
     monkeypatch.setattr(protocol, "UNREAD_SECONDS", 0.5)
     with connected(url) as connection:
         connection.sendall(b"GET /much HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        time.sleep(3)
+        assert lost.wait(60)
         got = 0
         with pytest.raises(ConnectionError):
             while block := connection.recv(1 << 20):
@@ -183,19 +185,31 @@ def test_a_client_that_never_reads_is_cut(url: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_one_that_reads_slowly_gets_all_of_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 2.0)
-    with connected(url) as connection:
+    """However long that takes: between two looks of the server it reads a little, three times as often as a client may
+    read nothing."""
+    may_look, looked, look = threading.Semaphore(0), threading.Semaphore(0), protocol.Held._look
+
+    def once_it_may(held: protocol.Held, before: int, in_vain: int) -> None:
+        if may_look.acquire(blocking=False):
+            look(held, before, in_vain)
+            looked.release()
+        else:
+            held._unread_timer = held.loop.call_later(0.005, held._look, before, in_vain)
+
+    monkeypatch.setattr(protocol.Held, "_look", once_it_may)
+    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 0.03)
+    with connected(url) as connection, connection.makefile("rb") as answer:
         connection.sendall(b"GET /much HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        got = 0
-        while block := connection.recv(1 << 20):
-            got += len(block)
-            time.sleep(0.03)
-        assert got > 64 << 20
+        for _ in range(3 * protocol.LOOKS):
+            assert len(answer.read(1 << 20)) == 1 << 20
+            may_look.release()
+            assert looked.acquire(timeout=60)
+        assert len(answer.read()) > (64 - 3 * protocol.LOOKS) << 20
 
 
 @pytest.mark.parametrize("body", [b"\xff\xfe", b"{", b"[" * 100_000, b'{"a": 1e999}', b"null", b""])
 def test_what_is_no_json_is_refused_in_words(url: str, body: bytes) -> None:
-    answer = httpx.post(f"{url}/json", content=body, headers={"Content-Type": "application/json"})
+    answer = httpx.post(f"{url}/json", content=body, headers={"Content-Type": "application/json"}, timeout=60)
     assert answer.status_code in (200, 400, 422)
     if answer.status_code != 200:
         assert answer.headers["content-type"] == "application/problem+json"
@@ -204,20 +218,28 @@ def test_what_is_no_json_is_refused_in_words(url: str, body: bytes) -> None:
 # How often
 
 
-def test_who_asks_too_often_waits(tmp_path: Path) -> None:
+@pytest.fixture
+def no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For who counts how often somebody asks."""
+    monkeypatch.setattr("audio_storage_system.server.rates.time", SimpleNamespace(monotonic=lambda: 0.0))
+
+
+def test_who_asks_too_often_waits(tmp_path: Path, no_time_passes: None) -> None:
     with serving(lambda: AudioStorageSystem(tmp_path / "archive", requests_per_minute=5)) as url:
         with AudioStorageSystem(tmp_path / "archive") as storage:
             mine, other = storage.tokens.create().secret, storage.tokens.create().secret
-        with httpx.Client(base_url=url) as client:
+        with httpx.Client(base_url=url, timeout=60) as client:
             codes = [client.get("/api/v1/stats", headers=as_bearer(mine)).status_code for _ in range(7)]
             assert codes == [200] * 5 + [429] * 2
             answer = client.get("/api/v1/stats", headers=as_bearer(mine))
             assert answer.json()["code"] == "too_many_requests"
-            assert 1 <= int(answer.headers["retry-after"]) <= 12
+            assert answer.headers["retry-after"] == "12"
             assert client.get("/api/v1/stats", headers=as_bearer(other)).status_code == 200, "everybody has their own"
 
 
-def test_guesses_are_not_even_looked_up_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guesses_are_not_even_looked_up_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_time_passes: None
+) -> None:
     looked_up: list[str] = []
     authenticate = Tokens.authenticate
 
@@ -228,11 +250,11 @@ def test_guesses_are_not_even_looked_up_after_a_while(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Tokens, "authenticate", counted)
     with (
         serving(lambda: AudioStorageSystem(tmp_path / "archive")) as url,
-        httpx.Client(base_url=url, headers=as_bearer("ast_guess")) as client,
+        httpx.Client(base_url=url, headers=as_bearer("ast_guess"), timeout=60) as client,
     ):
         codes = [client.get("/api/v1/stats").status_code for _ in range(80)]
-    assert (codes[0], codes[-1]) == (401, 429)
-    assert len(looked_up) < 70
+    assert codes == [401] * 60 + [429] * 20
+    assert len(looked_up) == 60
 
 
 def test_a_bucket_fills_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,18 +277,18 @@ PREFLIGHT = {"Origin": "https://app.example", "Access-Control-Request-Method": "
 
 def test_no_page_of_another_origin_may_read_unless_it_is_named(tmp_path: Path) -> None:
     with serving(lambda: AudioStorageSystem(tmp_path / "archive")) as url:
-        answer = httpx.options(f"{url}/api/v1/stats", headers=PREFLIGHT)
+        answer = httpx.options(f"{url}/api/v1/stats", headers=PREFLIGHT, timeout=60)
         assert "access-control-allow-origin" not in answer.headers
 
 
 def test_one_that_is_named_may(tmp_path: Path) -> None:
     origins = "https://app.example, https://two.example/"
     with serving(lambda: AudioStorageSystem(tmp_path / "archive", cors_origins=origins)) as url:
-        answer = httpx.options(f"{url}/api/v1/stats", headers=PREFLIGHT)
+        answer = httpx.options(f"{url}/api/v1/stats", headers=PREFLIGHT, timeout=60)
         assert answer.headers["access-control-allow-origin"] == "https://app.example"
-        got = httpx.get(f"{url}/api/v1/stats", headers={"Origin": "https://two.example"})
+        got = httpx.get(f"{url}/api/v1/stats", headers={"Origin": "https://two.example"}, timeout=60)
         assert (got.status_code, got.headers["access-control-allow-origin"]) == (200, "https://two.example")
-        other = httpx.get(f"{url}/api/v1/stats", headers={"Origin": "https://evil.example"})
+        other = httpx.get(f"{url}/api/v1/stats", headers={"Origin": "https://evil.example"}, timeout=60)
         assert (other.status_code, "access-control-allow-origin" in other.headers) == (403, False)
 
 
@@ -335,7 +357,7 @@ def test_a_deadline_holds_also_while_a_search_waits_for_its_turn(
 
     def slow(storage: AudioStorageSystem, text: str | None = None, **further: Any) -> Any:
         running.append(text or "")
-        assert text is None or goes_on.wait(20)
+        assert text is None or goes_on.wait(60)
         return whole(storage, text, **further)
 
     monkeypatch.setattr(AudioStorageSystem, "search_similar_audio", slow)
@@ -346,10 +368,10 @@ def test_a_deadline_holds_also_while_a_search_waits_for_its_turn(
         reach(running, most)
         try:
             assert len(running) == most
-            late = httpx.get(search, params={"text": "short", "deadline": 0.3}, timeout=10)
+            late = httpx.get(search, params={"text": "short", "deadline": 0.3}, timeout=30)
             assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
             with (demo / "voice_note.flac").open("rb") as file:  # which may take long, and keeps nobody waiting
-                example = httpx.post(f"{search}/audio", files={"file": file}, data={"by": "audio"}, timeout=20)
+                example = httpx.post(f"{search}/audio", files={"file": file}, data={"by": "audio"}, timeout=30)
             assert example.status_code == 200
         finally:
             goes_on.set()
@@ -361,6 +383,7 @@ def test_webhooks_that_do_not_answer_leave_threads_to_others(
     tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUDIO_STORAGE_WEBHOOK_ALLOW_PRIVATE", "1")
+    monkeypatch.setattr(sending, "TOTAL_SECONDS", 60.0)
     goes_on = threading.Event()
     with (
         receiving() as receiver,

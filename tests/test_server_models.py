@@ -152,8 +152,8 @@ def test_an_embedder_that_nobody_offers_is_refused_before_anything_is_opened(
     url: str, opened: list[str], kind: str, spec: str
 ) -> None:
     wanted = {"embedder": spec, "kind": kind}
-    planned = httpx.get(f"{url}/api/v1/reembed/plan", params=wanted)
-    for answer in (planned, httpx.post(f"{url}/api/v1/reembed", json=wanted)):
+    planned = httpx.get(f"{url}/api/v1/reembed/plan", params=wanted, timeout=60)
+    for answer in (planned, httpx.post(f"{url}/api/v1/reembed", json=wanted, timeout=60)):
         assert (answer.status_code, answer.json()["code"]) == (400, "unknown_spec"), answer.text
     assert spec not in opened
 
@@ -161,7 +161,7 @@ def test_an_embedder_that_nobody_offers_is_refused_before_anything_is_opened(
 def test_an_embedder_that_is_offered_is_taken(url: str) -> None:
     named = [("transcript", spec) for spec in ("wordllama", "auto", "fastembed:BAAI/bge-small-en-v1.5", "scripted:one")]
     for kind, spec in [*named, ("audio", "acoustic"), ("audio", "auto")]:
-        answer = httpx.post(f"{url}/api/v1/reembed", json={"embedder": spec, "kind": kind})
+        answer = httpx.post(f"{url}/api/v1/reembed", json={"embedder": spec, "kind": kind}, timeout=60)
         assert (answer.status_code, answer.json()["options"]["embedder"]) == (202, spec), answer.text
 
 

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,15 +24,22 @@ from audio_storage_system.transcribers.weights import find_weights, repository_o
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LOAD = """
-import logging, sys
+import logging, sys, time
+import faster_whisper
+from huggingface_hub import HfApi
+from audio_storage_system import hub
 from audio_storage_system.errors import EngineUnavailable
 from audio_storage_system.transcribers import TranscribeOptions, open_transcriber
 logging.basicConfig(format="%(message)s")
+if sys.argv[2:]:
+    hub.SECONDS = float(sys.argv[2])
+began = time.monotonic()
 try:
     with open_transcriber(sys.argv[1]) as transcriber:
         print("loaded", transcriber.parameters(TranscribeOptions())["revision"])
 except EngineUnavailable as error:
     print("unavailable", error)
+print("seconds", time.monotonic() - began)
 """
 
 
@@ -79,24 +85,22 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path: Path)
 
 
 def test_offline_the_absence_of_weights_is_known_at_once(tmp_path: Path) -> None:
-    started = time.monotonic()
     output = load("faster-whisper:base", tmp_path, HF_HUB_OFFLINE="1")
-    assert time.monotonic() - started < 15
+    assert seconds_in(output) < 15
     assert "unavailable faster-whisper:base cannot run here" in output
     assert "HF_HUB_OFFLINE is set" in output
 
 
 def test_a_hub_that_never_answers_costs_seconds(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        started = time.monotonic()
         output = load("faster-whisper:base", tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{deaf.getsockname()[1]}")
-    assert time.monotonic() - started < 15
+    assert seconds_in(output) < 15
     assert "unavailable faster-whisper:base cannot run here: its weights (Systran/faster-whisper-base)" in output
 
 
 def test_a_download_says_its_size_first_and_happens_once(hub: str, folder: Path, tmp_path: Path) -> None:
     size = sum(path.stat().st_size for path in folder.iterdir())
-    first = load("faster-whisper:me/tiny", tmp_path, HF_ENDPOINT=hub)
+    first = load("faster-whisper:me/tiny", tmp_path, patience=60, HF_ENDPOINT=hub)
     assert f"downloading me/tiny: {size / 1e6:.0f} MB" in first
     assert f"loaded {COMMIT}" in first
     offline = load("faster-whisper:me/tiny", tmp_path, HF_HUB_OFFLINE="1")
@@ -105,13 +109,15 @@ def test_a_download_says_its_size_first_and_happens_once(hub: str, folder: Path,
 
 
 def test_a_repository_in_another_format_is_not_downloaded(hub: str, tmp_path: Path) -> None:
-    output = load("faster-whisper:me/other", tmp_path, HF_ENDPOINT=hub)
+    output = load("faster-whisper:me/other", tmp_path, patience=60, HF_ENDPOINT=hub)
     assert "me/other is not a Whisper model in CTranslate2's format: no model.bin" in output
     assert "downloading" not in output
 
 
 def test_a_repository_that_does_not_exist_is_unavailable(hub: str, tmp_path: Path) -> None:
-    assert "unavailable faster-whisper:me/none" in load("faster-whisper:me/none", tmp_path, HF_ENDPOINT=hub)
+    assert "unavailable faster-whisper:me/none" in load(
+        "faster-whisper:me/none", tmp_path, patience=60, HF_ENDPOINT=hub
+    )
 
 
 def test_sizes_mean_the_repositories_that_faster_whisper_means() -> None:
@@ -121,15 +127,21 @@ def test_sizes_mean_the_repositories_that_faster_whisper_means() -> None:
     assert set(_MODELS) == WHISPER_SIZES
 
 
-def load(spec: str, home: Path, **environment: str) -> str:
-    """What a fresh process says that loads `spec` with an empty cache, stderr included."""
+def load(spec: str, home: Path, *, patience: float | None = None, **environment: str) -> str:
+    """What a fresh process says that loads `spec` with an empty cache, stderr included. patience: for how many seconds
+    it waits for the hub."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     settings = {"HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", **environment}
-    command = [sys.executable, "-c", LOAD, spec]
+    command = [sys.executable, "-c", LOAD, spec, *([str(patience)] if patience else [])]
     done = subprocess.run(
-        command, env={**inherited, **settings}, capture_output=True, text=True, check=True, timeout=60
+        command, env={**inherited, **settings}, capture_output=True, text=True, check=True, timeout=120
     )
     return done.stderr + done.stdout
+
+
+def seconds_in(output: str) -> float:
+    """How long it took, without the import of the engine."""
+    return float(output.rpartition("seconds ")[2])
 
 
 def hub_handler(folder: Path) -> type[BaseHTTPRequestHandler]:

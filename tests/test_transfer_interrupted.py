@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from audio_storage_system import AudioStorageSystem, copy_archive
+from audio_storage_system.errors import ArchiveNotFound
 from copying import content, fill_much, sound
 
 # Ends the process when bytes have their key and not yet their row.
@@ -21,6 +23,14 @@ import os, sys
 from audio_storage_system import copy_archive
 from audio_storage_system.transfer import recordings
 recordings._write = lambda *_: os._exit(9)
+copy_archive(*sys.argv[1:])
+"""
+# Ends it when there are tables and not yet an archive.
+BEFORE_THE_FOUNDING = """
+import os, sys
+from audio_storage_system import copy_archive
+from audio_storage_system.archive import copies
+copies.identify = lambda *_: os._exit(9)
 copy_archive(*sys.argv[1:])
 """
 PROGRAM = (
@@ -45,6 +55,7 @@ def seconds_of_one(source: Path, folder: Path) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("on", ["sqlite", "postgresql"])
 def test_a_copy_killed_at_any_moment_goes_on(
     on: str, template: Path, tmp_path: Path, request: pytest.FixtureRequest
@@ -58,12 +69,28 @@ def test_a_copy_killed_at_any_moment_goes_on(
         time.sleep(whole * chance.uniform(0.25, 1.0))
         process.kill()
         process.wait()
-        if number % 3 == 2 and AudioStorageSystem.exists(destination):  # somebody looks, which recovers what crashed
-            AudioStorageSystem(destination, create=False).close()
+        if number % 3 == 2:  # somebody looks, which recovers what crashed
+            with suppress(ArchiveNotFound):
+                AudioStorageSystem(destination, create=False).close()
     assert start(template, destination).wait() == 0
     assert content(destination) == content(template)
     with AudioStorageSystem(destination) as storage:
         assert storage.search_similar_audio('"says 17"', mode="keyword", limit=100).total == 60
+
+
+@pytest.mark.parametrize("on", ["sqlite", "postgresql"])
+def test_who_looks_at_a_copy_that_was_killed_before_it_was_founded_founds_no_other_archive(
+    on: str, template: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    destination = tmp_path / "copy"
+    if on == "postgresql":
+        destination = on_server(request.getfixturevalue("postgres_url"), tmp_path / "copy")
+    done = subprocess.run([sys.executable, "-c", BEFORE_THE_FOUNDING, str(template), str(destination)])
+    assert done.returncode == 9
+    with pytest.raises(ArchiveNotFound):
+        AudioStorageSystem(destination, create=False)
+    assert copy_archive(template, destination).complete
+    assert content(destination) == content(template)
 
 
 def test_bytes_without_a_row_are_not_taken_for_recordings_of_their_own(template: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import itertools
+import math
 import random
 import signal
 import subprocess
@@ -133,6 +134,7 @@ class TestArriving:
 
         upload = archive.uploads.create(len(data), "full.wav")
         monkeypatch.setattr(appending, "_write", fills_up)
+        monkeypatch.setattr(appending, "COMMIT_SECONDS", math.inf)
         with pytest.raises(StorageFull):
             archive.uploads.append(upload.id, 0, (data[i : i + 100_000] for i in range(0, len(data), 100_000)))
         offset = archive.uploads.get(upload.id).offset

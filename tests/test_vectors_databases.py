@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -16,6 +16,7 @@ from audio_storage_system.database import Database
 from audio_storage_system.testing.engines import EngineIndexContract, VectorEngineContract, points
 from audio_storage_system.testing.vectors import VectorIndexMachine
 from audio_storage_system.vectors import VECTOR_INDEXES, Collection, EngineIndex, Points, VectorEngine, VectorIndex
+from postgres_server import free_port
 from servers import pinecone_server
 
 
@@ -59,24 +60,36 @@ class TestChromaFolderIndex(EngineIndexContract):
 def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The real server, as `chroma run` starts it."""
     pytest.importorskip("chromadb")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("chroma")
+    for _ in range(5):
+        port = free_port()  # somebody else may take it meanwhile: then the server ends, and another port is tried
+        process = start_chroma(tmp_path_factory.mktemp("chroma"), port)
+        try:
+            if answers(process, port):
+                yield f"chroma+http://127.0.0.1:{port}"
+                return
+        finally:
+            process.terminate()
+            process.wait(60)
+    raise AssertionError("chroma did not start")
+
+
+def start_chroma(folder: Path, port: int) -> subprocess.Popen[bytes]:
     command = [str(Path(sys.executable).parent / "chroma"), "run", "--path", str(folder), "--port", str(port)]
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        for _ in range(300):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield f"chroma+http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
+        return subprocess.Popen(command, stdout=log, stderr=log)
+
+
+def answers(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether it comes to be that this process serves there, before it ends."""
+    until = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < until:
+        try:
+            if "heartbeat" in httpx.get(f"http://127.0.0.1:{port}/api/v2/heartbeat", timeout=5).text:
+                return process.poll() is None
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.1)
+    return False
 
 
 class OnChromaServer:

@@ -24,9 +24,9 @@ from audio_storage_system.jobs import failures
 from audio_storage_system.outbox import Event
 from audio_storage_system.records import JobState
 from audio_storage_system.transcribers import Window
-from audio_storage_system.webhooks import DeliveryState, plan, rows
+from audio_storage_system.webhooks import DeliveryState, plan, rows, sending
 from living import finals, sentences, speak
-from receiving import Call, Receiver, deliver, hurry, receiving, told
+from receiving import Receiver, deliver, hurry, receiving, told
 from working import hear
 
 pytestmark = pytest.mark.usefixtures("scripted_engine", "private_receivers")
@@ -353,28 +353,24 @@ def test_a_test_says_at_once_what_comes_of_it(storage: AudioStorageSystem, recei
 
 
 def test_a_slow_receiver_holds_up_neither_jobs_nor_others(
-    storage: AudioStorageSystem, receiver: Receiver, sound: Callable[[], Path]
+    storage: AudioStorageSystem, receiver: Receiver, sound: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release = threading.Event()
+    monkeypatch.setattr(sending, "TOTAL_SECONDS", 120.0)
+    release, stop = threading.Event(), threading.Event()
     storage.webhooks.add(receiver.url)
     with receiving() as slow:
-
-        def answer(call: Call, handler: Any) -> int:
-            release.wait(20)
-            return 204
-
-        slow.answer = answer
+        slow.answer = lambda call, handler: 204 if release.wait(120) else 500
         storage.webhooks.add(slow.url)
-        stop = threading.Event()
         working = threading.Thread(target=storage.worker(concurrency=1).run, args=(stop,))
         working.start()
-        began = time.monotonic()
-        jobs = [storage.submit(sound()) for _ in range(8)]
-        assert all(job.state is JobState.DONE for job in storage.jobs.wait([job.id for job in jobs], timeout=20))
-        while len(receiver.calls) < 16 and time.monotonic() < began + 20:
-            time.sleep(0.01)
-        assert len(receiver.calls) == 16 and len(slow.calls) == 2, "two at once, and the rest waits"
-        assert time.monotonic() - began < 9
-        release.set()
-        stop.set()
-        working.join()
+        try:
+            jobs, until = [storage.submit(sound()) for _ in range(8)], time.monotonic() + 60
+            assert all(job.state is JobState.DONE for job in storage.jobs.wait([job.id for job in jobs], timeout=60))
+            while (len(receiver.calls), len(slow.calls)) != (16, 2) and time.monotonic() < until:
+                time.sleep(0.01)
+            assert (len(receiver.calls), len(slow.calls)) == (16, 2), "two at once, and the rest waits"
+            assert {delivery.state for delivery in told(storage, 2)} == {DeliveryState.WAITING}
+        finally:
+            release.set()
+            stop.set()
+            working.join()

@@ -329,11 +329,11 @@ def dripping(data: bytes, seconds: float) -> Raw:
     ids=["silent", "dripping", "closing", "binary", "many headers", "endless line"],
 )
 def test_what_is_no_answer_ends_in_time(monkeypatch: pytest.MonkeyPatch, what: Raw, reason: str) -> None:
-    monkeypatch.setattr(sending, "TOTAL_SECONDS", 0.6)
+    monkeypatch.setattr(sending, "TOTAL_SECONDS", 0.6 if reason == "no answer in time" else 60.0)
     with saying(what) as url:
         began = time.monotonic()
         assert post(url, {}, b"{}", allow_private=True) == Answer(None, reason)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"])
@@ -359,7 +359,7 @@ def test_a_handshake_that_drips_ends_in_time(monkeypatch: pytest.MonkeyPatch) ->
     with saying(dripping(record, 20)) as url:
         began = time.monotonic()
         answer = post(url.replace("http:", "https:"), {}, b"{}", allow_private=True)
-        assert answer.status is None and time.monotonic() - began < 10
+        assert answer.status is None and time.monotonic() - began < 15
 
 
 def test_nobody_is_there() -> None:

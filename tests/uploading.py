@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from audio_storage_system import AudioStorageSystem
+from audio_storage_system.uploads import Appending, UploadFolder
 from catalogues import Catalogues
 
 
@@ -34,6 +35,26 @@ def taking_uploads(home: Path, *, sealed: bool) -> Iterator[AudioStorageSystem]:
         opened.users.add("ann")
         opened.users.add("ben")
         yield opened
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for the lock of an upload waits as long as a busy machine may take."""
+    for function in (UploadFolder.lock, UploadFolder.locked.__wrapped__):  # type: ignore[attr-defined]
+        monkeypatch.setattr(function, "__defaults__", (60.0,))
+
+
+@pytest.fixture
+def arrived(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How much of each upload, by its id, servers have taken."""
+    sizes, write = dict[str, int](), Appending.write
+
+    def noted(self: Appending, data: bytes) -> None:
+        write(self, data)
+        sizes[self._folder.id] = self.offset
+
+    monkeypatch.setattr(Appending, "write", noted)
+    return sizes
 
 
 @pytest.fixture

@@ -350,10 +350,8 @@ def is_unfounded(home: Path, settings: Settings) -> bool:
     """Whether there is no catalogue of an archive."""
     if not settings.database_url:
         return not (home / CATALOGUE).exists()
-    with closing(_connect(settings)) as database, database.read() as connection:
-        if is_empty(connection, database.place):
-            return True
-        return connection.execute(select(tables.archive.c.archive_id)).first() is None
+    with closing(_connect(settings)) as database:
+        return _has_no_archive(database)
 
 
 def _known_id(home: Path, settings: Settings, found: Marker | None) -> str | None:
@@ -372,8 +370,7 @@ def archive_exists(home: Path, named: Mapping[str, Any]) -> bool:
     settings = load_settings(home, **named)
     if not settings.database_url:
         return (home / CATALOGUE).exists() or marker.read(open_blobs(home, settings)) is not None
-    with closing(_connect(settings)) as database, database.read() as connection:
-        return not is_empty(connection, database.place)
+    return not is_unfounded(home, settings)
 
 
 def _check_partition(settings: Settings) -> None:
@@ -425,10 +422,15 @@ def content_key(keys: ArchiveKeys | None, purpose: str) -> bytes | None:
 
 
 def _is_new(database: Database, home: Path, settings: Settings) -> bool:
-    if not settings.database_url:
-        return not (home / CATALOGUE).exists()
+    return (not settings.database_url and not (home / CATALOGUE).exists()) or _has_no_archive(database)
+
+
+def _has_no_archive(database: Database) -> bool:
+    """Whether nobody has founded an archive there; who was killed meanwhile leaves tables at most."""
     with database.read() as connection:
-        return is_empty(connection, database.place)
+        if is_empty(connection, database.place):
+            return True
+        return connection.execute(select(tables.archive.c.archive_id)).first() is None
 
 
 def _replica(home: Path, settings: Settings, database: Database, archive_id: str) -> Replica | None:

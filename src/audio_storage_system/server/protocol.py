@@ -20,6 +20,7 @@ from audio_storage_system.server import problems
 
 HEAD_SECONDS, MOST_HEAD_BYTES = 15.0, 1 << 16
 UNREAD_SECONDS = 60.0
+LOOKS = 6  # in that time, for whether anything was read
 MOST_CONNECTIONS = 1000  # of each web process
 MOST_OF_ONE = MOST_CONNECTIONS // 4  # from one address
 
@@ -59,7 +60,7 @@ class Held(asyncio.Protocol):
         """As of `asyncio.Protocol`: the client reads more slowly than we write."""
         super().pause_writing()
         self._end_timer()
-        self._unread_timer = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+        self._look_later(in_vain=0)
 
     def resume_writing(self) -> None:
         """As of `asyncio.Protocol`."""
@@ -75,6 +76,19 @@ class Held(asyncio.Protocol):
     @property
     def _holder(self) -> str:
         return holder_of(self.client[0]) if self.client else ""
+
+    def _look_later(self, in_vain: int) -> None:
+        unread = self.transport.get_write_buffer_size()
+        self._unread_timer = self.loop.call_later(UNREAD_SECONDS / LOOKS, self._look, unread, in_vain)
+
+    def _look(self, before: int, in_vain: int) -> None:
+        """Cut it once its client has taken nothing for all that time; whoever takes a little at a time may take as long
+        as a large answer lasts. before: how much there was to take at the last look."""
+        in_vain = 0 if self.transport.get_write_buffer_size() < before else in_vain + 1
+        if in_vain < LOOKS:
+            self._look_later(in_vain)
+        else:
+            self.transport.abort()
 
     def _end_timer(self) -> None:
         if self._unread_timer is not None:

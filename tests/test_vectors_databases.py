@@ -16,7 +16,7 @@ from audio_storage_system.database import Database
 from audio_storage_system.testing.engines import EngineIndexContract, VectorEngineContract, points
 from audio_storage_system.testing.vectors import VectorIndexMachine
 from audio_storage_system.vectors import VECTOR_INDEXES, Collection, EngineIndex, Points, VectorEngine, VectorIndex
-from postgres_server import free_port
+from postgres_server import reserved_port
 from servers import pinecone_server
 
 
@@ -60,17 +60,14 @@ class TestChromaFolderIndex(EngineIndexContract):
 def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The real server, as `chroma run` starts it."""
     pytest.importorskip("chromadb")
-    for _ in range(5):
-        port = free_port()  # somebody else may take it meanwhile: then the server ends, and another port is tried
+    with reserved_port() as port:
         process = start_chroma(tmp_path_factory.mktemp("chroma"), port)
         try:
-            if answers(process, port):
-                yield f"chroma+http://127.0.0.1:{port}"
-                return
+            assert answers(process, port)
+            yield f"chroma+http://127.0.0.1:{port}"
         finally:
             process.terminate()
             process.wait(60)
-    raise AssertionError("chroma did not start")
 
 
 def start_chroma(folder: Path, port: int) -> subprocess.Popen[bytes]:

@@ -135,10 +135,10 @@ def test_the_work_ends_when_the_connection_does(home: Path, monkeypatch: pytest.
     asked: dict[str, Any] = {"name": "search_audio", "arguments": {"query": "budget"}}
     asked["_meta"] = {f"io.modelcontextprotocol/{key}": value for key, value in ENVELOPE.items()}
     headers = {"Mcp-Protocol-Version": version, "Mcp-Method": method, "Mcp-Name": "search_audio"}
-    with serving(partial(AudioStorageSystem, home, search_seconds=60)) as url:
+    with serving(partial(AudioStorageSystem, home, search_seconds=600)) as url:
         with pytest.raises(httpx.ReadTimeout):
             post(url, method, headers=headers, timeout=1.0, **asked)
-        assert slow.becomes(0, 60)
+        assert slow.becomes(0)
 
 
 ODD: list[tuple[bytes, dict[str, str], set[int]]] = [

@@ -426,6 +426,42 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+SWALLOWED = """
+import signal, sys
+from audio_storage_system.cli import crowd, main
+
+class Swallowing:
+    def __del__(self):
+        signal.raise_signal(int(sys.argv[1]))
+        print(end="")  # by when the handler has run
+
+def completed(futures, as_completed=crowd.as_completed):
+    for future in as_completed(futures):
+        yield future
+        Swallowing()
+
+crowd.as_completed = completed
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["watch", "add"])
+def test_a_signal_counts_that_comes_where_nothing_can_be_raised(
+    folder: Path, archive: Path, number: signal.Signals, command: str
+) -> None:
+    make(folder, "a.wav", "b.wav")
+    words = [command, str(folder), "--no-transcribe", "--archive", str(archive), "--json"]
+    words += ["--settle", "0"] if command == "watch" else []
+    program = [sys.executable, "-c", SWALLOWED, str(int(number)), *words]
+    done = subprocess.run(program, capture_output=True, timeout=120)
+    assert b"Exception ignored in" in done.stderr
+    assert done.returncode == (0 if (command, number) == ("watch", signal.SIGTERM) else 128 + number), done.stderr
+    with AudioStorageSystem(archive) as storage:
+        assert len(storage.list_recordings()) in (1, 2), "what was in hand is finished"
+
+
 @posix
 def test_sigterm_in_the_middle_of_adding_is_no_error_either(folder: Path, archive: Path) -> None:
     make(folder, "a.wav")

@@ -76,11 +76,13 @@ def work_through(
     Raises `KeyboardInterrupt` after Ctrl-C and `Terminated` after SIGTERM, once the workers have stopped; a second
     signal ends the process at once, which loses nothing that was said to be done.
     """
-    with _hearing_sigterm(), ThreadPoolExecutor(jobs, thread_name_prefix="worker") as pool:
+    with hearing() as heard, ThreadPoolExecutor(jobs, thread_name_prefix="worker") as pool:
         try:
             futures = {pool.submit(_unless(stopping, work), item): item for item in items}
             for future in as_completed(futures):
+                heard.check()
                 on_result(futures[future], future.result())
+            heard.check()
         except BaseException as error:
             stopping.request()
             if isinstance(error, KeyboardInterrupt):
@@ -98,27 +100,46 @@ def _unless(stopping: Stopping, work: Callable[[Item], Result]) -> Callable[[Ite
     return guarded
 
 
-@contextmanager
-def _hearing_sigterm() -> Iterator[None]:
-    """SIGTERM raises `Terminated` while the block runs. Only the main thread can be told of signals."""
+class Heard:
+    """Which signal to stop has come, if any. It is raised where the main thread is then, as `KeyboardInterrupt` or
+    `Terminated`. That may be in something that swallows it, such as a callback of a weak reference: `check` raises it
+    again."""
 
-    def stop(number: int, frame: object) -> None:
+    def __init__(self) -> None:
+        self._stop: type[KeyboardInterrupt] | None = None
+
+    def note(self, number: int, frame: object) -> None:
+        """As a handler of signals."""
         _end_at_the_next_signal()
-        raise Terminated
+        self._stop = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        raise self._stop
 
+    @property
+    def any(self) -> bool:
+        """Whether one has come."""
+        return self._stop is not None
+
+    def check(self) -> None:
+        """Stop here if one has."""
+        if self._stop is not None:
+            raise self._stop
+
+
+@contextmanager
+def hearing() -> Iterator[Heard]:
+    """Ctrl-C and SIGTERM are raised while the block runs, unless this process is to ignore them. The next one ends it
+    at once, also after the block, while the archive is being closed. Only the main thread can be told of signals."""
+    heard = Heard()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield heard
         return
-    before: Any = signal.signal(signal.SIGTERM, stop)
-    stopped = False
+    ours = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    before: dict[signal.Signals, Any] = {number: signal.signal(number, heard.note) for number in ours}
     try:
-        yield
-    except KeyboardInterrupt:
-        stopped = True  # the next signal is to end the process at once, also while the archive is being closed
-        raise
+        yield heard
     finally:
-        if not stopped:
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for number, handler in () if heard.any else before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _wait_patiently(stop: KeyboardInterrupt) -> None:

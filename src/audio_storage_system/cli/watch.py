@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,7 +14,16 @@ import typer
 
 from audio_storage_system.cli import options
 from audio_storage_system.cli.add import How, add_one
-from audio_storage_system.cli.crowd import Enough, Stopping, Terminated, exit_code_of, jobs_for, work_through
+from audio_storage_system.cli.crowd import (
+    Enough,
+    Heard,
+    Stopping,
+    Terminated,
+    exit_code_of,
+    hearing,
+    jobs_for,
+    work_through,
+)
 from audio_storage_system.cli.human import count
 from audio_storage_system.cli.options import OnDuplicate
 from audio_storage_system.cli.output import Output
@@ -76,8 +82,8 @@ def watch(
         memory = Memory.of(str(folder), place, storage.notes, transcribed=how.transcribed)
         known = memory.keep_only(storage.known_hashes())
         watching = _Watch(storage, how, str(folder), home, Arrivals(settle, known), memory, jobs, Told(Output(as_json)))
-        with _signals():
-            code = watching.once(settle) if once else watching.forever()
+        with hearing() as heard:
+            code = watching.once(settle, heard) if once else watching.forever(heard)
     raise typer.Exit(code)
 
 
@@ -128,12 +134,13 @@ class _Watch:
     enduring: bool = False  # what may pass is waited for
     patience: float = 0.0
 
-    def forever(self) -> int:
+    def forever(self, heard: Heard) -> int:
         """Look, add what has settled, wait, until a signal; the exit code."""
         self.enduring = True
         self._begin()
         try:
             while self.exit_code is None:
+                heard.check()
                 took, due = self._look(AT_ONCE)
                 self._add(due)
                 if len(due) < AT_ONCE:
@@ -142,7 +149,7 @@ class _Watch:
             self.exit_code = 0 if isinstance(stop, Terminated) else 130
         return self._end()
 
-    def once(self, settle: float) -> int:
+    def once(self, settle: float, heard: Heard) -> int:
         """Add what is there and does not change for as long as that takes to know; the exit code."""
         self._begin()
         try:
@@ -150,6 +157,7 @@ class _Watch:
             if not due:
                 time.sleep(settle)
                 _, due = self._look()
+            heard.check()
             self._add(due)
         except KeyboardInterrupt as stop:
             self.exit_code = exit_code_of(stop)
@@ -220,18 +228,3 @@ class _Watch:
             return
         self.exit_code = failure.fatal
         self.told.event("error", f"Error: {failure.message}", **failure.as_dict())
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Inside, SIGTERM ends what is in hand as Ctrl-C does."""
-
-    def stop(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; what is in hand is finished
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,8 +1,8 @@
 """The bundled text embedder: WordLlama's 256-dimensional token vectors, averaged.
 
 The weights come inside the `wordllama` wheel and are read from its package folder, so nothing is ever downloaded.
-Averaging is done here rather than by the package: it pads every batch to its longest text, which is four times slower
-and lets one long text exhaust the memory.
+Averaging is done here rather than by the package: it pads every batch to its longest text, which is slower
+(docs/benchmarks.md) and lets one long text exhaust the memory.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -44,13 +45,23 @@ def operation_id(route: APIRoute) -> str:
     return route.name
 
 
+def steadily(write: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What the framework writes. It remembers the fields of models, and finds a field by which object it is: while
+    another thread makes the same ones for the first time, it looks for its own in vain. The second time all have those
+    that are remembered."""
+    try:
+        return write()
+    except KeyError:
+        return write()
+
+
 def describe(app: FastAPI) -> None:
     """Complete what the framework writes."""
     write = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _complete(write())
+            _complete(steadily(write))
         assert app.openapi_schema is not None  # noqa: S101 - tells the type checker so
         return app.openapi_schema
 

@@ -12,6 +12,8 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 
+from audio_storage_system.server.description import steadily
+
 LONGEST_NAME = 100
 # The parameters of each operation by its function, and whether each may be given more than once; `None` for what is not
 # described.
@@ -40,7 +42,7 @@ async def check_query(connection: HTTPConnection) -> None:
 
 
 def _parameters(route: APIRoute) -> dict[str, bool] | None:
-    paths = get_openapi(title="", version="", routes=[route])["paths"]
+    paths = steadily(lambda: get_openapi(title="", version="", routes=[route]))["paths"]
     if not paths:
         return None
     [operation] = paths[route.path].values()

@@ -10,7 +10,6 @@ seconds, taking turns; medians.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +32,9 @@ def spectrum() -> None:
 
 
 def measured(turns: int) -> dict[str, Took]:
-    from wordllama import WordLlama
+    import wordllama
 
-    spec = importlib.util.find_spec("wordllama")
-    assert spec and spec.origin
-    rival = WordLlama.load(cache_dir=Path(spec.origin).parent, disable_download=True)
+    rival = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
     ours, sound = open_text_embedder("wordllama"), AcousticEmbedder()
     contenders = {
         OURS_TEXT: lambda turn: ours.embed_batch(PASSAGES),

@@ -69,6 +69,12 @@ def served(home: Path) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
+def long_tasks_may_fail_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails at once is answered with its status, however slow the machine."""
+    monkeypatch.setattr("audio_storage_system.server.long_tasks.PATIENCE_SECONDS", 60.0)
+
+
+@pytest.fixture
 def lost(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Whether a server has lost a connection."""
     happened, connection_lost = threading.Event(), BoundedProtocol.connection_lost

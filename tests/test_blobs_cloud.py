@@ -23,6 +23,7 @@ from audio_storage_system.blobs.holding import Sending
 from audio_storage_system.blobs.writers import PROOF, STAGING
 from audio_storage_system.errors import BucketNotFound, InvalidInput, NotFound, StorageRefused, StorageUnavailable
 from audio_storage_system.testing.blobs import KEY, LARGE, BlobStoreContract, get, put
+from patience import until
 from servers.gcs import Objects
 
 
@@ -187,9 +188,7 @@ def test_an_upload_that_takes_long_shows_that_its_writer_is_alive(url: str, monk
 
     def slowly(sending: Sending) -> Iterator[bytes]:
         yield from blocks(sending)
-        until = time.monotonic() + 60
-        while marks() < 3 and time.monotonic() < until:
-            time.sleep(0.02)
+        until(lambda: marks() >= 3, 60)
 
     monkeypatch.setattr(writers, "BEAT", timedelta(seconds=0.1))
     monkeypatch.setattr(bucket, "put", noted)

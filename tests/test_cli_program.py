@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import wave
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +14,7 @@ from typing import IO, Any
 import pytest
 
 from audio_storage_system import load_audio
+from patience import until
 
 PROGRAM = [sys.executable, "-m", "audio_storage_system.cli"]
 
@@ -141,13 +141,6 @@ def start_slow(seconds: float, heard: Path, *arguments: object) -> subprocess.Po
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert path.exists()
-
-
 def until_said(stream: IO[bytes], begin: bytes) -> bytes:
     """The next line that begins so."""
     return next(line for line in stream if line.startswith(begin))
@@ -157,7 +150,7 @@ def until_said(stream: IO[bytes], begin: bytes) -> bytes:
 def test_ctrl_c_leaves_what_is_stored_and_the_next_run_finishes_it(tmp_path: Path, demo: Path) -> None:
     words = ("--archive", tmp_path / "a", "--whisper-model", "scripted", "--jobs", 1, "--json")
     process = start_slow(600, tmp_path / "heard", "add", demo, *words)
-    wait_for(tmp_path / "heard")
+    until((tmp_path / "heard").exists, 60)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     until_said(process.stderr, b"Stopping after")
@@ -192,7 +185,7 @@ def test_sigterm_finishes_the_batch_in_hand_and_the_next_run_goes_on(tmp_path: P
         words = ("retranscribe", 1)
     words = (*words, "--whisper-model", "scripted", *place, "--json")
     process = start_slow(600, heard, *words)
-    wait_for(heard)
+    until(heard.exists, 60)
     process.send_signal(signal.SIGTERM)
     assert process.stderr is not None
     said = until_said(process.stderr, b"Stopping")
@@ -218,7 +211,7 @@ def test_sigterm_ends_a_watch_with_0_also_while_it_adds(tmp_path: Path, talk: Pa
     talk.rename(folder / "talk.wav")
     place = ("--archive", tmp_path / "a", "--settle", 0)
     process = start_slow(0.5, heard, "watch", folder, "--whisper-model", "scripted", *place)
-    wait_for(heard)
+    until(heard.exists, 60)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
@@ -233,7 +226,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, talk: Path, command: str) 
         start_slow(0, heard, *words, "--background").communicate(timeout=120)
         words = ("worker", *place)
     process = start_slow(600, heard, *words)
-    wait_for(heard)
+    until(heard.exists, 60)
     process.send_signal(signal.SIGTERM)
     assert process.stderr is not None
     assert any(b"Stopping" in line for line in process.stderr)

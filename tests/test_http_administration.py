@@ -20,14 +20,10 @@ from audited import speech_file
 from catalogues import plain_sql
 from serving import as_bearer, serving
 
+pytestmark = pytest.mark.usefixtures("long_tasks_may_fail_late")
+
 API = "/api/v1"
 Store = Callable[..., int]
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fails at once is answered with its status, however slow the machine."""
-    monkeypatch.setattr("audio_storage_system.server.long_tasks.PATIENCE_SECONDS", 60.0)
 
 
 @pytest.fixture

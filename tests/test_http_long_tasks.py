@@ -6,7 +6,6 @@ import io
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,10 @@ from audio_storage_system import AudioStorageSystem
 from audio_storage_system.errors import Conflict
 from audio_storage_system.server import long_tasks
 from audio_storage_system.server.long_tasks import AT_ONCE, Tasks, Tell
+from patience import until
 from serving import serving
+
+pytestmark = pytest.mark.usefixtures("long_tasks_may_fail_late")
 
 WITHIN = 20.0
 
@@ -53,12 +55,6 @@ class Doing:
         finally:
             with self.lock:
                 self.ended += 1
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fails at once is answered with its status, however slow the machine."""
-    monkeypatch.setattr("audio_storage_system.server.long_tasks.PATIENCE_SECONDS", 60.0)
 
 
 @pytest.fixture
@@ -135,13 +131,6 @@ def client(apps: tuple[FastAPI, httpx.Client]) -> httpx.Client:
     return apps[1]
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + WITHIN
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def parsed(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
@@ -169,15 +158,15 @@ def test_only_a_few_run_at_once(client: httpx.Client, doing: Doing) -> None:
     doing.let_go.set()
     for answer in answers:
         answer.__exit__(None, None, None)
-    until(lambda: doing.ended == AT_ONCE)
-    until(lambda: client.post("/go-on").status_code == 200)
+    until(lambda: doing.ended == AT_ONCE, WITHIN)
+    until(lambda: client.post("/go-on").status_code == 200, WITHIN)
 
 
 def test_a_task_that_nobody_listens_to_stops(client: httpx.Client, doing: Doing) -> None:
     for number in range(AT_ONCE + 2):  # more than would fit if each went on
         with client.stream("POST", "/go-on") as answer:
             next(answer.iter_lines())
-        until(lambda: doing.ended == number + 1)  # noqa: B023 - asked at once
+        until(lambda: doing.ended == number + 1, WITHIN)  # noqa: B023 - asked at once
     assert not doing.let_go.is_set()
 
 
@@ -191,7 +180,7 @@ def test_a_client_that_never_reads_is_given_up(
     with socket.create_connection((host, port)) as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.sendall(f"POST /endless HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n".encode())
-        until(lambda: app.state.endless == ["begun", "ended"])
+        until(lambda: app.state.endless == ["begun", "ended"], WITHIN)
 
 
 def test_what_fails_at_once_is_answered_with_its_status(client: httpx.Client) -> None:

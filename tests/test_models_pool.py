@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from audio_storage_system.pipeline import Engines
 from audio_storage_system.testing.scripted import ScriptedTranscriber
 from audio_storage_system.testing.tiny_whisper import build_tiny_whisper
 from audio_storage_system.transcribers import TranscribeOptions, Window
+from patience import until
 
 WATCHER = "idle models"
 
@@ -52,13 +53,6 @@ class Shop:
 @pytest.fixture
 def shop() -> Shop:
     return Shop()
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 20
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return condition()
 
 
 def watchers() -> int:
@@ -94,7 +88,7 @@ def test_what_nobody_uses_is_freed_after_its_time_and_loaded_again(shop: Shop) -
     with pool.borrow("a"):
         time.sleep(0.4)
         assert shop.freed == []
-    assert eventually(lambda: shop.freed == ["a"])
+    until(lambda: shop.freed == ["a"], 20)
     assert pool.loaded() == []
     with pool.borrow("a"):
         assert shop.made == ["a", "a"]
@@ -105,8 +99,8 @@ def test_the_thread_that_frees_lives_only_while_something_is_idle(shop: Shop) ->
     before, pool = watchers(), shop.pool(0.1)
     with pool.borrow("a"):
         assert watchers() == before
-    assert eventually(lambda: shop.freed == ["a"])
-    assert eventually(lambda: watchers() == before)
+    until(lambda: shop.freed == ["a"], 20)
+    until(lambda: watchers() == before, 20)
     forever = shop.pool(-1)
     with forever.borrow("b"):
         pass
@@ -146,7 +140,7 @@ def test_a_slow_load_keeps_nobody_from_another_model(shop: Shop) -> None:
 
     slow = threading.Thread(target=use_slow)
     slow.start()
-    assert eventually(lambda: pool._places["slow"].lock.locked())
+    until(lambda: pool._places["slow"].lock.locked(), 20)
     with pool.borrow("a"), pool.borrow("b"):
         assert [model.spec for model in pool.loaded()] == ["a", "b"]
     shop.wait.set()

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from audio_storage_system.server.openai import work
 from audio_storage_system.testing.scripted import ScriptedTranscriber
 from audio_storage_system.transcribers import Capabilities, Window
 from catalogues import FILE, ON_SQLITE
+from patience import until
 from serving import as_bearer, serving
 from sounds import noise, wav
 from working import hear, talk
@@ -71,14 +72,6 @@ def gone(monkeypatch: pytest.MonkeyPatch) -> list[threading.Event]:
 def ask(client: openai.OpenAI, path: Path, **arguments: Any) -> Any:
     with path.open("rb") as file:
         return client.audio.transcriptions.create(**{"model": "whisper-1", "file": file, **arguments})
-
-
-def until(true: Callable[[], Any]) -> Any:
-    end = time.monotonic() + WAIT
-    while not (found := true()):
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-    return found
 
 
 def test_the_same_file_again_is_answered_from_the_archive(
@@ -237,7 +230,7 @@ def test_when_the_client_goes_away_a_job_finishes_it(
     sent.join(WAIT)
     assert gone[-1].wait(WAIT)
     goes_on.set()
-    [job] = until(storage.jobs.find)
+    [job] = until(storage.jobs.find, WAIT)
     [version] = storage.transcripts(job.audio_id)
     assert version.outcome is None, "it was left where it was"
     hear(lambda window: starts.append(window.start))
@@ -273,7 +266,7 @@ def test_a_job_finishes_a_translation_when_the_client_goes_away(
     sent.join(WAIT)
     assert gone[-1].wait(WAIT)
     goes_on.set()
-    [job] = until(storage.jobs.find)
+    [job] = until(storage.jobs.find, WAIT)
     assert job.kind == "translate"
     [version] = storage.transcripts(job.audio_id)
     assert version.outcome is None, "it was left where it was"

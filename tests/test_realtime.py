@@ -8,7 +8,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from openai.types.realtime import RealtimeServerEvent
 from websockets.exceptions import ConnectionClosed
 
 import audio_storage_system
+import patience
 from audio_storage_system import AudioStorageSystem, load_audio
 from audio_storage_system.audio import resample
 from audio_storage_system.server.live.g711 import TABLES, expanded
@@ -133,10 +133,7 @@ def test_pieces_of_speech_are_items(archive: AudioStorageSystem, url: str, key: 
 
 
 def wait_until_stored(archive: AudioStorageSystem, audio_id: int) -> None:
-    end = time.monotonic() + 60
-    while archive.get_recording(audio_id).status != "stored":
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    patience.until(lambda: archive.get_recording(audio_id).status == "stored", 60)
 
 
 def test_without_turn_detection_the_client_says_what_belongs_together(

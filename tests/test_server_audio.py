@@ -10,7 +10,7 @@ import threading
 import time
 import tracemalloc
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ from audio_storage_system.server import ranges
 from audio_storage_system.server.api.audio import disposition
 from audio_storage_system.server.ranges import Version
 from catalogues import Catalogues
+from patience import until
 from servers.faulty import Day
 from serving import as_bearer, serving
 from sounds import integers, tone
@@ -267,7 +268,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[st
 def test_only_what_is_asked_for_is_read(opened: tuple[str, list[Any]]) -> None:
     url, told = opened
     assert len(httpx.get(url, headers={"Range": "bytes=20000000-20000999"}, timeout=60).content) == 1000
-    wait_until(lambda: told == [1000, "closed"])
+    until(lambda: told == [1000, "closed"])
 
 
 def test_a_client_that_reads_nothing_has_little_read_for_it(opened: tuple[str, list[Any]]) -> None:
@@ -277,20 +278,13 @@ def test_a_client_that_reads_nothing_has_little_read_for_it(opened: tuple[str, l
         silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         silent.connect((place.hostname, place.port))
         silent.sendall(f"GET {place.path} HTTP/1.1\r\nHost: {place.netloc}\r\n\r\n".encode())
-        read, until = 0, time.monotonic() + 30
+        read, end = 0, time.monotonic() + 30
         while not read or sum(told) != read:  # until no more is read
-            assert time.monotonic() < until
+            assert time.monotonic() < end
             read = sum(told)
             time.sleep(0.5)
         assert read < 8 << 20
-    wait_until(lambda: "closed" in told)  # the client is gone: so is the file
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    until(lambda: "closed" in told)  # the client is gone: so is the file
 
 
 class TestWhose:

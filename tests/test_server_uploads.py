@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,6 +25,7 @@ from tusclient.client import TusClient
 
 from audio_storage_system import AudioStorageSystem
 from catalogues import Catalogues
+from patience import until
 from serving import as_bearer, connected, serving
 from uploading import WAV, sound
 
@@ -380,20 +381,11 @@ def test_a_length_that_lies_costs_nothing_that_came(
     with connected(urls[0]) as connection:
         connection.sendall(request_head(urls[0], upload, secrets["ann"], 0, len(WAV)))
         connection.sendall(WAV[:20_000])
-        until = time.monotonic() + 30
-        while client.head(upload).headers["upload-offset"] != "20000":  # what has come is kept after two seconds
-            assert time.monotonic() < until
-            time.sleep(0.1)
+        # what has come is kept after two seconds
+        until(lambda: client.head(upload).headers["upload-offset"] == "20000")
         connection.shutdown(socket.SHUT_WR)
     assert settled(client, upload) == 20_000
     assert append(client, upload, 20_000, WAV[20_000:]).status_code == 204
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 @pytest.mark.usefixtures("patient")
@@ -405,7 +397,7 @@ def test_a_connection_that_hangs_makes_room_for_the_next(
     with connected(urls[0]) as hanging:
         hanging.sendall(request_head(urls[0], upload, secrets["ann"], 0, len(WAV)))
         hanging.sendall(WAV[:5000])
-        wait_until(lambda: arrived == {upload.rpartition("/")[2]: 5000})
+        until(lambda: arrived == {upload.rpartition("/")[2]: 5000})
         with httpx.Client(base_url=urls[1], headers=client.headers, timeout=30) as other:
             answer = append(other, upload, 0, WAV)
             assert (answer.status_code, answer.headers["upload-offset"]) == (409, "5000")
@@ -422,7 +414,7 @@ def test_many_slow_senders_leave_room_for_others(
         connections = [held.enter_context(connected(urls[0])) for _ in uploads]
         for connection, upload in zip(connections, uploads, strict=True):
             connection.sendall(request_head(urls[0], upload, secrets["ann"], 0, len(WAV)) + b"x")
-        wait_until(lambda: len(arrived) == 50)
+        until(lambda: len(arrived) == 50)
         assert client.get("/api/v1/stats").status_code == 200
         assert select.select(connections, [], [], 0)[0] == [], "none of them has been answered"
 

@@ -45,6 +45,18 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "original"
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Where a copy goes: a folder, or what names a database on a server."""
+    home = tmp_path / "copy"
+    if request.param == "sqlite":
+        return home
+    home.mkdir()
+    settings = home / "audio-storage.toml"
+    settings.write_text(f'database_url = "{request.getfixturevalue("postgres_url")}"')
+    return settings
+
+
 def start(source: Path, destination: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", PROGRAM, str(source), str(destination)])
 
@@ -56,13 +68,7 @@ def seconds_of_one(source: Path, folder: Path) -> float:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("on", ["sqlite", "postgresql"])
-def test_a_copy_killed_at_any_moment_goes_on(
-    on: str, template: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    destination = tmp_path / "copy"
-    if on == "postgresql":
-        destination = on_server(request.getfixturevalue("postgres_url"), tmp_path / "copy")
+def test_a_copy_killed_at_any_moment_goes_on(template: Path, destination: Path, tmp_path: Path) -> None:
     whole, chance = seconds_of_one(template, tmp_path), random.Random(7)
     for number in range(10):
         process = start(template, destination)
@@ -78,13 +84,9 @@ def test_a_copy_killed_at_any_moment_goes_on(
         assert storage.search_similar_audio('"says 17"', mode="keyword", limit=100).total == 60
 
 
-@pytest.mark.parametrize("on", ["sqlite", "postgresql"])
 def test_who_looks_at_a_copy_that_was_killed_before_it_was_founded_founds_no_other_archive(
-    on: str, template: Path, tmp_path: Path, request: pytest.FixtureRequest
+    template: Path, destination: Path
 ) -> None:
-    destination = tmp_path / "copy"
-    if on == "postgresql":
-        destination = on_server(request.getfixturevalue("postgres_url"), tmp_path / "copy")
     done = subprocess.run([sys.executable, "-c", BEFORE_THE_FOUNDING, str(template), str(destination)])
     assert done.returncode == 9
     with pytest.raises(ArchiveNotFound):
@@ -103,20 +105,10 @@ def test_bytes_without_a_row_are_not_taken_for_recordings_of_their_own(template:
     assert content(tmp_path / "copy") == content(template)
 
 
-@pytest.mark.parametrize("on", ["sqlite", "postgresql"])
-def test_two_copies_at_once_make_one(on: str, template: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    destination = tmp_path / "copy"
-    if on == "postgresql":
-        destination = on_server(request.getfixturevalue("postgres_url"), tmp_path / "copy")
+def test_two_copies_at_once_make_one(template: Path, destination: Path) -> None:
     processes = [start(template, destination) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
     assert content(destination) == content(template)
-
-
-def on_server(url: str, home: Path) -> Path:
-    home.mkdir()
-    (home / "audio-storage.toml").write_text(f'database_url = "{url}"')
-    return home / "audio-storage.toml"
 
 
 def test_what_comes_late_with_lower_ids_is_found(tmp_path: Path) -> None:

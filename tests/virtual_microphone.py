@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from audio_storage_system.audio.spool import Spool
+from patience import until
 
 SINK = "virtual_microphone"
 DEVICE = "pulse"
@@ -70,10 +71,7 @@ def the_spool(folder: Path) -> Spool:
 
 def wait_until_recorded(folder: Path, sound: bytes) -> None:
     """Until the only spool there has these samples in it."""
-    give_up = time.monotonic() + 60
-    while sound not in b"".join(the_spool(folder).sound_from(0)):
-        assert time.monotonic() < give_up, "it was not recorded"
-        time.sleep(0.05)
+    until(lambda: sound in b"".join(the_spool(folder).sound_from(0)), 60)
 
 
 @contextmanager

@@ -183,10 +183,7 @@ def _cancelled_by(deadline: Deadline, connection: Connection) -> Iterator[None]:
     told = connection.info
     told[_DEADLINE] = deadline
     try:
-        with (
-            _breaking_off(connection.connection.driver_connection) as break_off,
-            deadline.stopping(break_off),
-        ):
+        with _breaking_off(connection.connection.driver_connection) as break_off, deadline.stopping(break_off):
             yield
     finally:
         del told[_DEADLINE]  # on what is lost, the connection itself can be asked nothing
